@@ -1,0 +1,1 @@
+"""Readers and writers of checkpoint files; each format has its own module."""

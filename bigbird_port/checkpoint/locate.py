@@ -1,0 +1,66 @@
+"""Find the checkpoint that a path means, and the flags JSON beside it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bigbird_port.config import read_json_object
+
+_STATE_LINE = re.compile(r'^model_checkpoint_path:\s*"(.*)"\s*$', re.MULTILINE)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the prefix of a TensorFlow checkpoint given as prefix, .index file or folder.
+
+    In a folder the newest counts: the one that its ``checkpoint`` file names, or the only one there.
+    Raises ValueError naming the path and what to give instead.
+    """
+    if path.is_dir():
+        return _newest(path)
+    prefix = path.with_suffix("") if path.suffix == ".index" else path
+    if Path(f"{prefix}.index").is_file():
+        return prefix
+    if list(path.parent.glob(f"{path.name}.data-*")):
+        raise ValueError(f"{prefix}.index: missing, though data files with this prefix are there: fetch it as well")
+    if path.exists():
+        raise ValueError(
+            f"{path}: not a TensorFlow checkpoint: give its prefix (model.ckpt-1000), its .index file or its folder"
+        )
+    raise ValueError(
+        f"{path}: there is no such checkpoint (no {prefix.name}.index in {path.parent}) and no such folder"
+    )
+
+
+def _newest(folder: Path) -> Path:
+    state = folder / "checkpoint"
+    if state.is_file():
+        named = _STATE_LINE.search(state.read_text(encoding="utf-8", errors="replace"))
+        if not named:
+            raise ValueError(f"{state}: expected a line 'model_checkpoint_path: \"...\"', found none")
+        # The path recorded is often that of the machine that trained: the name counts, in this folder.
+        prefix = folder / named[1].replace("\\", "/").rsplit("/", 1)[-1]
+        if not Path(f"{prefix}.index").is_file():
+            raise ValueError(f"{state}: it names {prefix.name}, but {prefix.name}.index is not in {folder}")
+        return prefix
+    found = sorted(folder.glob("*.index"))
+    if len(found) == 1:
+        return found[0].with_suffix("")
+    if not found:
+        raise ValueError(f"{folder}: no TensorFlow checkpoint in this folder (no 'checkpoint' file, no *.index)")
+    names = ", ".join(file.stem for file in found)
+    raise ValueError(f"{folder}: several checkpoints and no 'checkpoint' file to name the newest; give one of {names}")
+
+
+def find_flags(prefix: Path) -> Path | None:
+    """Return the JSON beside a checkpoint that holds the model's configuration, or None.
+
+    Raises ValueError if several could be meant.
+    """
+    candidates = [*sorted(prefix.parent.glob("*.config")), prefix.parent / "config.json"]
+    found = [path for path in candidates if path.is_file() and "hidden_size" in read_json_object(path)]
+    if len(found) > 1:
+        raise ValueError(
+            f"several configurations lie beside {prefix}: {', '.join(map(str, found))}; choose by --config"
+        )
+    return found[0] if found else None

@@ -1,0 +1,95 @@
+"""Model folders: config.json and one weight file, as convert writes them and transformers reads them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack, write_flax_msgpack
+from bigbird_port.config import BigBirdConfig, config_from, read_json_object
+from bigbird_port.heads import HEADS, find_head
+from bigbird_port.schema import Framework
+from bigbird_port.weights import Arrays, complete, from_framework, to_framework
+
+WEIGHT_FILES: dict[Framework, str] = {"torch": "model.safetensors", "flax": "flax_model.msgpack"}
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a model folder holds; ``weights`` are canonical."""
+
+    path: Path
+    config: BigBirdConfig
+    head: str
+    weights: dict[str, np.ndarray]
+
+
+def write_model_folder(path: Path, weights: Arrays, config: BigBirdConfig, head: str, framework: Framework) -> None:
+    """Write config.json and the weight file of one framework into an existing folder."""
+    values = config.to_json_values(HEADS[head].class_name)
+    (path / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    arrays = to_framework(weights, config, head, framework)
+    if framework == "torch":
+        safetensors.numpy.save_file(arrays, path / WEIGHT_FILES["torch"], metadata={"format": "pt"})
+    else:
+        write_flax_msgpack(path / WEIGHT_FILES["flax"], arrays)
+
+
+def read_model_folder(path: Path, framework: Framework) -> ModelFolder:
+    """Read a model folder, or the ``torch`` or ``flax`` folder in what convert wrote.
+
+    Raises ValueError naming the file and what is wrong with it.
+    """
+    folder = path
+    if not (path / "config.json").is_file() and (path / framework / "config.json").is_file():
+        folder = path / framework
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder; make it with 'bigbird-port convert TF_CKPT {path}'")
+    values = read_json_object(folder / "config.json")
+    config = config_from(values, str(folder / "config.json"))
+    head = _head_of(values, folder)
+    file = folder / WEIGHT_FILES[framework]
+    arrays = _read_safetensors(file) if framework == "torch" else read_flax_msgpack(file)
+    try:
+        return ModelFolder(folder, config, head, from_framework(arrays, config, head, framework))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def load_weights(
+    path: str | Path, head: str, framework: Framework, init_seed: int | None, overrides: dict[str, Any]
+) -> tuple[BigBirdConfig, dict[str, np.ndarray], list[str]]:
+    """Return configuration, arrays under the framework's names, and initialised canonical names for one head.
+
+    ``overrides`` change the configuration; ``init_seed`` None makes a weight that the folder lacks an error.
+    """
+    folder = read_model_folder(Path(path), framework)
+    config = folder.config.replace(**overrides)
+    try:
+        weights, initialised = complete(folder.weights, config, head, framework, init_seed)
+    except ValueError as error:
+        raise ValueError(f"{folder.path}: {error}") from None
+    return config, to_framework(weights, config, head, framework), initialised
+
+
+def _head_of(values: dict[str, Any], folder: Path) -> str:
+    architectures = values.get("architectures")
+    if not isinstance(architectures, list) or len(architectures) != 1 or not isinstance(architectures[0], str):
+        raise ValueError(
+            f"{folder / 'config.json'}: architectures is {architectures!r}, expected one class name such as "
+            "['BigBirdForMaskedLM']: it says whose weights these are"
+        )
+    return find_head(architectures[0]).name
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors: {error}") from None

@@ -1,0 +1,47 @@
+"""Layouts as data: an axes string names the axes of an array, and a change of layout follows from two of them.
+
+"hidden (heads head_dim)" is a matrix whose second axis is heads x head_dim, heads outermost.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+Dims = Mapping[str, int]
+
+
+def parse_axes(axes: str) -> tuple[tuple[str, ...], ...]:
+    """Split "hidden (heads head_dim)" into (("hidden",), ("heads", "head_dim"))."""
+    return tuple(tuple(group.strip("()").split()) for group in re.findall(r"\([^)]*\)|\S+", axes))
+
+
+def merged_shape(axes: str, dims: Dims) -> tuple[int, ...]:
+    """Shape with each group as one axis, as in a 2-D kernel."""
+    return tuple(math.prod(dims[axis] for axis in group) for group in parse_axes(axes))
+
+
+def split_shape(axes: str, dims: Dims) -> tuple[int, ...]:
+    """Shape with every axis apart, as in a 3-D attention kernel."""
+    return tuple(dims[axis] for group in parse_axes(axes) for axis in group)
+
+
+def change_layout(array: np.ndarray, source: str, target: str, dims: Dims) -> np.ndarray:
+    """Return ``array``, laid out as ``source`` with its groups merged or split, laid out as ``target`` (merged).
+
+    Raises ValueError if the shape is neither, or if the two layouts do not have the same axes.
+    """
+    if array.shape not in (merged_shape(source, dims), split_shape(source, dims)):
+        raise ValueError(
+            f"layout {source!r} has shape {merged_shape(source, dims)} or {split_shape(source, dims)}, "
+            f"found {array.shape}"
+        )
+    source_axes = [axis for group in parse_axes(source) for axis in group]
+    target_axes = [axis for group in parse_axes(target) for axis in group]
+    if sorted(source_axes) != sorted(target_axes):
+        raise ValueError(f"layouts {source!r} and {target!r} do not have the same axes")
+    order = [source_axes.index(axis) for axis in target_axes]
+    return array.reshape(split_shape(source, dims)).transpose(order).reshape(merged_shape(target, dims))

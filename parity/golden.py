@@ -1,0 +1,124 @@
+"""Golden cases: outputs of the original code, and what in a run they are to be compared with.
+
+Legend: B batch, L length, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.pattern import layer_pattern
+from parity.inputs import Inputs, select_inputs
+
+Taps = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One evaluation of the original: its inputs, what it computed, and its configured length."""
+
+    path: Path
+    inputs: Inputs
+    tensors: Taps
+    max_encoder_length: int
+
+    @property
+    def head(self) -> str:
+        """The head that was evaluated."""
+        return "sequence-classification" if "cls_log_probs" in self.tensors else "pretraining"
+
+
+def read_golden(path: Path) -> GoldenCase:
+    """Read a golden case; raises ValueError naming the file and what is wrong with it."""
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: expected a golden case (.safetensors), but it cannot be read: {error}") from None
+    if not metadata.get("max_encoder_length", "").isdigit():
+        raise ValueError(f"{path}: not a golden case: its metadata has no max_encoder_length")
+    inputs = select_inputs(
+        {name: x for name, x in tensors.items() if name in ("input_ids", "token_type_ids")}, str(path)
+    )
+    return GoldenCase(path, inputs, tensors, int(metadata["max_encoder_length"]))
+
+
+def golden_taps(case: GoldenCase, names: list[str]) -> tuple[Taps, list[str]]:
+    """Return the golden tensors under the taps' names, cut to the inputs' length, and those not compared.
+
+    names: the taps that the run has. The sequence that the original returns is padded to its effective length.
+    """
+    length = case.inputs["input_ids"].shape[1]
+    taps: Taps = {}
+    left_over = []
+    for name, values in case.tensors.items():
+        tap = _tap_name(name, case)
+        if tap in names:
+            axis = 2 if tap.endswith((".query", ".key", ".value")) else 1
+            keeps_length = tap.startswith(("embeddings", "layer.")) or tap == "mlm_log_probs"
+            taps[tap] = values.take(np.arange(length), axis=axis) if keeps_length else values
+        elif name not in _INPUTS:
+            left_over.append(name)
+    return taps, sorted(left_over)
+
+
+_INPUTS = {
+    "input_ids",
+    "token_type_ids",
+    "masked_lm_positions",
+    "masked_lm_ids",
+    "next_sentence_labels",
+    "labels",
+}
+
+
+def _tap_name(name: str, case: GoldenCase) -> str:
+    """The tap that holds what a golden tensor holds."""
+    if match := re.fullmatch(r"hidden\.layer_(\d+)(?:\.(\w+))?", name):
+        return f"layer.{match[1]}.{match[2] or 'output'}"
+    if name == "pooled_output":
+        return "pooler_output"
+    return name.removeprefix("hidden.").replace("rand_attn.layer_", "rand_attn.")
+
+
+def derived_taps(taps: Taps, case: GoldenCase, config: BigBirdConfig) -> Taps:
+    """Return, from a run's taps, what the original reports: random blocks, log-probabilities and losses (float64)."""
+    derived = {"sequence_output": taps[f"layer.{config.num_hidden_layers - 1}.output"]}
+    for i in range(config.num_hidden_layers):
+        pattern = layer_pattern(config, i, case.inputs["input_ids"].shape[1])
+        if pattern is not None:
+            derived[f"rand_attn.{i}"] = pattern.key_blocks[:, :, -config.num_random_blocks :]
+    if case.head == "sequence-classification" and "logits" in taps:
+        derived["cls_log_probs"] = log_softmax(taps["logits"])
+        derived["cls_loss"] = _cross_entropy(derived["cls_log_probs"], case.tensors["labels"])
+    if "seq_relationship_logits" in taps:
+        derived["nsp_log_probs"] = log_softmax(taps["seq_relationship_logits"])
+        derived["nsp_loss"] = _cross_entropy(derived["nsp_log_probs"], case.tensors["next_sentence_labels"][:, 0])
+    if case.head == "pretraining" and (logits := taps.get("prediction_logits", taps.get("logits"))) is not None:
+        derived["mlm_log_probs"] = log_softmax(logits)
+        derived["mlm_loss"] = _masked_lm_loss(derived["mlm_log_probs"], case)
+    return derived
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities over the last axis, float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _cross_entropy(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return -log_probs[np.arange(len(labels)), labels].mean(keepdims=True)
+
+
+def _masked_lm_loss(log_probs_BLV: np.ndarray, case: GoldenCase) -> np.ndarray:
+    """Weighted mean over the masked positions, all of weight 1 (bigbird/pretrain/run_pretraining.py)."""
+    positions, ids = case.tensors["masked_lm_positions"], case.tensors["masked_lm_ids"]
+    per_token = -log_probs_BLV[np.arange(len(ids))[:, None], positions, ids]
+    return np.array([per_token.sum() / (per_token.size + 1e-5)])

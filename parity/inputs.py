@@ -1,0 +1,113 @@
+"""Inputs to run both frameworks on: seeded, long, padded and of mixed length, or read from a file.
+
+Legend: B batch, L length.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from bigbird_port.config import BigBirdConfig
+
+Inputs = dict[str, np.ndarray]
+NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "question_lengths")
+DEFAULT_LENGTH = 1024
+DEFAULT_BATCH = 2
+
+
+def default_length(config: BigBirdConfig) -> int:
+    """The length whose pattern the model uses, else a long one that its position embeddings allow."""
+    return config.max_encoder_length or min(DEFAULT_LENGTH, config.max_position_embeddings)
+
+
+def make_inputs(config: BigBirdConfig, batch: int, length: int, seed: int) -> Inputs:
+    """Return input_ids and token_type_ids, int32 [B, L], of texts of mixed length.
+
+    The first text fills the length; the others end at random, mostly inside a block, and are padded. Each is a
+    question, a separator and a context (token types 0 and 1), so that it suits every head.
+    """
+    rng = np.random.default_rng([seed, batch, length])
+    special = {config.pad_token_id, config.sep_token_id}
+    words = np.array([i for i in range(config.vocab_size) if i not in special] or [config.pad_token_id])
+    ids = rng.choice(words, size=(batch, length)).astype(np.int32)
+    types = np.zeros_like(ids)
+    for b in range(batch):
+        end = length if b == 0 else int(rng.integers(length // 3, length)) + 1
+        question = max(1, min(end // 8, 40))
+        if config.sep_token_id < config.vocab_size and end > 1:
+            ids[b, question] = config.sep_token_id
+        types[b, question + 1 : end] = min(1, config.type_vocab_size - 1)
+        ids[b, end:] = config.pad_token_id
+    return {"input_ids": ids, "token_type_ids": types}
+
+
+def read_inputs(path: Path) -> Inputs:
+    """Read inputs from a .safetensors or .json file with input_ids [B, L] and, where wanted, the others of NAMES.
+
+    Raises ValueError naming the file and what is wrong with it.
+    """
+    try:
+        if path.suffix == ".json":
+            values = json.loads(path.read_text(encoding="utf-8"))
+            arrays = {name: np.array(value) for name, value in values.items()}
+        else:
+            arrays = safetensors.numpy.load_file(path)
+    except (OSError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+        raise ValueError(f"{path}: expected inputs as .safetensors or .json, but it cannot be read: {error}") from None
+    return select_inputs(arrays, str(path))
+
+
+def select_inputs(arrays: Mapping[str, np.ndarray], origin: str) -> Inputs:
+    """Keep the model's inputs among ``arrays`` as int32; raises ValueError naming what is missing or no integer."""
+    inputs = {name: arrays[name] for name in NAMES if name in arrays}
+    if "input_ids" not in inputs:
+        raise ValueError(f"{origin}: there is no input_ids, found {', '.join(sorted(arrays)) or 'nothing'}")
+    for name, array in inputs.items():
+        if array.dtype.kind not in "iub" or array.ndim == 0:
+            raise ValueError(f"{origin}: {name} is {array.dtype} {list(array.shape)}, expected an array of integers")
+    return {name: array.astype(np.int32) for name, array in inputs.items()}
+
+
+def check_ids(inputs: Inputs, config: BigBirdConfig) -> None:
+    """Raise ValueError naming the first id that its embedding does not have."""
+    limits = {
+        "input_ids": config.vocab_size,
+        "token_type_ids": config.type_vocab_size,
+        "position_ids": config.max_position_embeddings,
+    }
+    for name, limit in limits.items():
+        if name in inputs:
+            outside = np.argwhere((inputs[name] < 0) | (inputs[name] >= limit))
+            if len(outside):
+                at = tuple(int(i) for i in outside[0])
+                raise ValueError(f"{name}{list(at)} is {inputs[name][at]}, but the embedding has ids 0 .. {limit - 1}")
+
+
+def for_head(inputs: Inputs, head: str) -> Inputs:
+    """Shape inputs for a head: a multiple choice gets each text twice, its second reading reversed in its words.
+
+    Question answering derives its token types, others take no question lengths.
+    """
+    if head == "multiple-choice":
+        return {name: np.stack((x, _other_choice(name, x)), axis=1) for name, x in inputs.items() if _shared(name)}
+    if head == "qa":
+        return {name: x for name, x in inputs.items() if name != "token_type_ids"}
+    return {name: x for name, x in inputs.items() if _shared(name)}
+
+
+def _shared(name: str) -> bool:
+    return name != "question_lengths"
+
+
+def _other_choice(name: str, x_BL: np.ndarray) -> np.ndarray:
+    """The second choice: the text's first half read backwards, so that padding stays at the end."""
+    if name != "input_ids":
+        return x_BL
+    half = max(1, x_BL.shape[1] // 4)
+    return np.concatenate((x_BL[:, :half][:, ::-1], x_BL[:, half:]), axis=1)

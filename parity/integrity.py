@@ -1,0 +1,42 @@
+"""Whether the converted files still hold what was converted: agreement of two tampered files proves nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bigbird_port.config import config_from, read_json_object
+from bigbird_port.convert import MANIFEST
+from bigbird_port.folder import WEIGHT_FILES, read_model_folder
+from bigbird_port.weights import digest
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what was checked, whether it held, and what was found."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def check_integrity(out: Path) -> list[Check]:
+    """Compare the weights and configurations in ``out`` with its manifest; raises ValueError if one cannot be read."""
+    manifest = read_json_object(out / MANIFEST)
+    try:
+        expected = {name: entry["sha256"] for name, entry in manifest["tensors"].items()}
+        config = config_from(manifest["config"], str(out / MANIFEST))
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{out / MANIFEST}: not a manifest of this version: convert the checkpoint again") from None
+    checks = []
+    for framework in WEIGHT_FILES:
+        folder = read_model_folder(out / framework, framework)
+        changed = [name for name, values in folder.weights.items() if expected.get(name) != digest(values)]
+        detail = f"{len(folder.weights)} weights equal the manifest's sha256"
+        if changed:
+            detail = f"{len(changed)} of {len(folder.weights)} differ: {', '.join(changed[:3])}"
+        checks.append(Check(f"{framework} weights", bool(folder.weights) and not changed, detail))
+        fields = [name for name, value in config.to_dict().items() if folder.config.to_dict()[name] != value]
+        detail = f"differs in {', '.join(fields)}" if fields else "equals the manifest's"
+        checks.append(Check(f"{framework} configuration", not fields, detail))
+    return checks
