@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 HIDDEN_ACTS = ("gelu", "gelu_new", "relu", "selu", "tanh", "linear")
 
@@ -25,7 +25,8 @@ class BigBirdConfig:
     * max_encoder_length: the length (tokens) whose attention pattern is used, whatever the batch's
       length, as in the original; None takes the padded length of the batch.
     * random_blocks: "original" for the original's seeded plan, "transformers" for the all-zero blocks
-      and the switch to full attention of transformers' evaluation mode.
+      and the switch to full attention of transformers' evaluation mode, "resample" for the original's plan
+      in evaluation and fresh draws by the same rules in each training step.
     * classifier_style: "original" is dropout and one dense layer on the pooled output,
       "transformers" the two-layer head on the first token.
 
@@ -45,6 +46,7 @@ class BigBirdConfig:
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     is_decoder: bool = False
+    add_cross_attention: bool = False
     use_cache: bool = True
     pad_token_id: int = 0
     bos_token_id: int = 1
@@ -57,8 +59,9 @@ class BigBirdConfig:
     num_random_blocks: int = 3
     classifier_dropout: float | None = None
     num_labels: int = 2
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     max_encoder_length: int | None = None
-    random_blocks: Literal["original", "transformers"] = "original"
+    random_blocks: Literal["original", "transformers", "resample"] = "original"
     classifier_style: Literal["original", "transformers"] = "transformers"
 
     def __post_init__(self) -> None:
@@ -195,17 +198,23 @@ def _hints() -> dict[str, Any]:
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
-    options = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
+    options = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
     for option in options:
         if get_origin(option) is Literal:
             if value in get_args(option):
                 return
-            raise ValueError(f"config: {name} is {value!r}, but it must be one of {list(get_args(option))}")
+            continue
         accepted = (int, float) if option is float else option
         if isinstance(value, accepted) and (option is bool or not isinstance(value, bool)):
             return
-    expected = " or ".join("None" if option is type(None) else option.__name__ for option in options)
-    raise ValueError(f"config: {name} is {value!r}, but it must be of type {expected}")
+    expected = " or ".join(_type_text(option) for option in options)
+    raise ValueError(f"config: {name} is {value!r}, but it must be {expected}")
+
+
+def _type_text(option: Any) -> str:
+    if get_origin(option) is Literal:
+        return f"one of {list(get_args(option))}"
+    return "None" if option is type(None) else f"of type {option.__name__}"
 
 
 def _positive(name: str) -> tuple[str, str, Callable[[BigBirdConfig], bool]]:
@@ -244,6 +253,7 @@ _RULES: tuple[tuple[str, str, Callable[[BigBirdConfig], bool]], ...] = (
     ("initializer_range", "finite and above 0", lambda c: 0 < c.initializer_range < math.inf),
     ("layer_norm_eps", "finite and above 0", lambda c: 0 < c.layer_norm_eps < math.inf),
     _token("pad_token_id"),
+    ("add_cross_attention", "False unless is_decoder is set", lambda c: c.is_decoder or not c.add_cross_attention),
     (
         "max_encoder_length",
         "at least 1 or None",

@@ -36,7 +36,10 @@ def write_model_folder(path: Path, weights: Arrays, config: BigBirdConfig, head:
     (path / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     arrays = to_framework(weights, config, head, framework)
     if framework == "torch":
-        safetensors.numpy.save_file(arrays, path / WEIGHT_FILES["torch"], metadata={"format": "pt"})
+        try:
+            safetensors.numpy.save_file(arrays, path / WEIGHT_FILES["torch"], metadata={"format": "pt"})
+        except SafetensorError as error:  # it wraps what the system says, as of a full disk
+            raise OSError(str(error)) from None
     else:
         write_flax_msgpack(path / WEIGHT_FILES["flax"], arrays)
 

@@ -40,16 +40,16 @@ class Pattern:
     live: np.ndarray
 
 
-def rand_attn(num_heads: int, num_blocks: int, block_size: int, num_random_blocks: int, layer: int) -> np.ndarray:
+def rand_attn(num_heads: int, num_blocks: int, block_size: int, num_random_blocks: int, seed: int) -> np.ndarray:
     """Return the random key blocks of one layer: int32 [N, n-2, r], rows for query blocks 1 .. n-2.
 
-    The stream is numpy.random.RandomState(layer), drawn in the original's order. Raises NoPlanError
-    where the original has no plan.
+    The stream is numpy.random.RandomState(seed), drawn in the original's order; the original's seed is the layer's
+    index. Raises NoPlanError where the original has no plan.
     """
     length = num_blocks * block_size
     if num_blocks < 3:
         raise NoPlanError(_no_plan(length, block_size, num_random_blocks))
-    rng = np.random.RandomState(layer)
+    rng = np.random.RandomState(seed)
     if length in PAPER_PLAN_LENGTHS:
         plan = _paper_plan(rng, num_heads, num_blocks, block_size, num_random_blocks)
     else:
@@ -143,7 +143,7 @@ def _no_plan(length: int, block_size: int, r: int) -> str:
 def has_plan(num_blocks: int, block_size: int, num_random_blocks: int) -> bool:
     """Whether the original has a plan for n blocks: a matter of how many candidates a row has, not of the draw."""
     try:
-        rand_attn(1, num_blocks, block_size, num_random_blocks, layer=0)
+        rand_attn(1, num_blocks, block_size, num_random_blocks, seed=0)
     except NoPlanError:
         return False
     return True
@@ -187,9 +187,10 @@ def _warn_no_plan(n: int, W: int, r: int) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def layer_pattern(config: BigBirdConfig, layer: int, length: int) -> Pattern | None:
+def layer_pattern(config: BigBirdConfig, seed: int, length: int) -> Pattern | None:
     """Return the pattern of one layer for a batch of ``length`` tokens, or None for full attention.
 
+    seed: the layer's index, as in the original, or any other to redraw the random blocks by the same rules.
     Raises ValueError as pattern_blocks does.
     """
     n = pattern_blocks(config, length)
@@ -199,7 +200,7 @@ def layer_pattern(config: BigBirdConfig, layer: int, length: int) -> Pattern | N
     if config.random_blocks == "transformers":
         random = np.zeros((N, n - 2, r), np.int32)
     else:
-        random = rand_attn(N, n, W, r, layer)
+        random = rand_attn(N, n, W, r, seed)
     key_blocks, live = key_lists(random)
     return _crop(key_blocks, live, n, present=-(-length // W))
 

@@ -28,7 +28,7 @@ class Weight:
     any one of which may occur. torch, flax: state_dict name and parameter path in transformers, under the
     prefix ``bert`` where the base model is a part. torch_axes, flax_axes: their layouts. heads: who owns it.
     torch_unused_heads: heads whose torch class carries it without using it. tied: (torch name, heads) under
-    which the same values appear once more. when: (config field, value) without which the weight does not exist.
+    which the same values appear once more. when: (config field, value) pairs without which the weight does not exist.
     fill: what stands in where a checkpoint lacks it: nothing ("required"), seeded initial values
     ("initialise"), or zeros if fill_when holds and nothing otherwise ("zeros").
     init: how initial values are drawn.
@@ -45,9 +45,9 @@ class Weight:
     heads: frozenset[str] = ALL
     torch_unused_heads: frozenset[str] = frozenset()
     tied: tuple[str, frozenset[str]] | None = None
-    when: tuple[str, Any] | None = None
+    when: tuple[tuple[str, Any], ...] = ()
     fill: Literal["required", "initialise", "zeros"] = "required"
-    fill_when: tuple[str, Any] | None = None
+    fill_when: tuple[tuple[str, Any], ...] = ()
 
     def owners(self, framework: Framework) -> frozenset[str]:
         """Heads whose class in ``framework`` has this weight."""
@@ -71,8 +71,8 @@ class Weight:
         return replace(self, original=tuple(name.replace("{i}", str(i)) for name in self.original), **names)
 
 
-def _holds(condition: tuple[str, Any] | None, config: BigBirdConfig) -> bool:
-    return condition is None or getattr(config, condition[0]) == condition[1]
+def _holds(conditions: tuple[tuple[str, Any], ...], config: BigBirdConfig) -> bool:
+    return all(getattr(config, field) == value for field, value in conditions)
 
 
 def dims(config: BigBirdConfig) -> dict[str, int]:
@@ -133,9 +133,13 @@ def _dense(
 
 _LAYER = "encoder.layer.{i}"
 _TF = "{scope}/encoder/layer_{i}"
-_USE_BIAS: dict[str, Any] = {"when": ("use_bias", True)}
+_CROSS = f"{_LAYER}.crossattention"
+# The original's eight-head checkpoints have no cross-attention; a decoder that has it starts from initial values.
+_DECODER: dict[str, Any] = {"when": (("add_cross_attention", True),), "fill": "initialise"}
+_USE_BIAS_IN_DECODER: dict[str, Any] = {"when": (("add_cross_attention", True), ("use_bias", True))}
+_USE_BIAS: dict[str, Any] = {"when": (("use_bias", True),)}
 # Without use_bias the original has no bias here either, transformers always does.
-_ZERO_BIAS: dict[str, Any] = {"fill": "zeros", "fill_when": ("use_bias", False)}
+_ZERO_BIAS: dict[str, Any] = {"fill": "zeros", "fill_when": (("use_bias", False),)}
 _MLM: dict[str, Any] = {"heads": LM, "fill": "initialise"}
 _NSP: dict[str, Any] = {"heads": frozenset({"pretraining"}), "fill": "initialise"}
 _QA: dict[str, Any] = {"heads": frozenset({"qa"}), "fill": "initialise"}
@@ -168,6 +172,11 @@ SCHEMA: tuple[Weight, ...] = (
         bias=_ZERO_BIAS,
     ),
     *_layer_norm(f"{_LAYER}.attention.output.LayerNorm", f"{_TF}/attention/output/LayerNorm"),
+    *_dense(f"{_CROSS}.self.query", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
+    *_dense(f"{_CROSS}.self.key", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
+    *_dense(f"{_CROSS}.self.value", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
+    *_dense(f"{_CROSS}.output.dense", "(heads head_dim)", "hidden", **_DECODER),
+    *_layer_norm(f"{_CROSS}.output.LayerNorm", **_DECODER),
     *_dense(f"{_LAYER}.intermediate.dense", "hidden", "inner", f"{_TF}/intermediate/dense"),
     *_dense(f"{_LAYER}.output.dense", "inner", "hidden", f"{_TF}/output/dense"),
     *_layer_norm(f"{_LAYER}.output.LayerNorm", f"{_TF}/output/LayerNorm"),
@@ -233,12 +242,12 @@ SCHEMA: tuple[Weight, ...] = (
         "label",
         "{scope}/classifier",
         path="classifier",
-        when=("classifier_style", "original"),
-        bias={"when": ("classifier_style", "original")},
+        when=(("classifier_style", "original"),),
+        bias={"when": (("classifier_style", "original"),)},
         **_SEQUENCE,
     ),
-    *_dense("classifier.dense", "hidden", "out", when=("classifier_style", "transformers"), **_SEQUENCE),
-    *_dense("classifier.out_proj", "hidden", "label", when=("classifier_style", "transformers"), **_SEQUENCE),
+    *_dense("classifier.dense", "hidden", "out", when=(("classifier_style", "transformers"),), **_SEQUENCE),
+    *_dense("classifier.out_proj", "hidden", "label", when=(("classifier_style", "transformers"),), **_SEQUENCE),
     # multiple choice, token classification, question answering: transformers' heads
     *_dense(
         "choice.classifier",
@@ -297,6 +306,7 @@ def schema_records(head: str | None = None) -> list[dict[str, Any]]:
             record["heads"] = [name for name in HEADS if name in row.heads]
             record["torch_unused_heads"] = [name for name in HEADS if name in row.torch_unused_heads]
             record["tied"] = None if row.tied is None else {"torch": row.tied[0], "heads": sorted(row.tied[1])}
-            record["note"] = "" if row.when is None else f"  (only where {row.when[0]} is {row.when[1]!r})"
+            conditions = " and ".join(f"{name} is {value!r}" for name, value in row.when)
+            record["note"] = f"  (only where {conditions})" if conditions else ""
             records.append(record)
     return records

@@ -1,7 +1,8 @@
 """Self-attention: full, and block-sparse as one gather of key blocks.
 
 Legend: B batch, L length, D hidden, N heads, H head size, W block size, n blocks in the sequence, Q query blocks
-with a key list of their own, S slots in such a list, K keys.
+with a key list of their own, S slots in such a list, C query blocks at once, K keys, G rows of the
+global blocks.
 
 Sources: Zaheer et al. 2020, section 2; bigbird/core/attention.py of google-research/bigbird.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -19,6 +20,8 @@ from jax import numpy as jnp
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import Pattern
+
+BLOCKS_AT_ONCE = 4  # measured by benchmarks/attention.py: more leave the cache, fewer cost calls
 
 Taps = dict[str, Array]
 
@@ -38,19 +41,24 @@ def key_lists(pattern: Pattern | None) -> KeyLists | None:
 
 
 def attend(
-    q_BNLH: Array, k_BNKH: Array, v_BNKH: Array, allowed: Array, dropout: Callable[[Array], Array] | None = None
+    q_LH: Array, k_KH: Array, v_KH: Array, bias_LK: Array, dropout: Callable[[Array], Array] | None = None
 ) -> Array:
-    """Softmax attention of queries (already scaled) over the keys that ``allowed`` (bool, to [B, N, L, K]) admits.
-
-    A row that admits no key weighs all keys alike, so that no NaN arises.
-    """
-    scores = q_BNLH @ k_BNKH.swapaxes(-1, -2)
-    scores = jnp.where(allowed, scores, jnp.finfo(scores.dtype).min)
+    """Return softmax(q k^T / sqrt(H) + bias) v, [..., L, H]; leading axes broadcast, ``bias`` is mask_bias's."""
+    scores_LK = (q_LH / math.sqrt(q_LH.shape[-1])) @ k_KH.swapaxes(-1, -2)
+    scores_LK += bias_LK
     if dropout:
-        return dropout(jax.nn.softmax(scores, axis=-1)) @ v_BNKH
+        return dropout(jax.nn.softmax(scores_LK, axis=-1)) @ v_KH
     # Normalising after the value product spares a pass over the weights.
-    weights = jnp.exp(scores - lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    return (weights @ v_BNKH) / weights.sum(axis=-1, keepdims=True)
+    weights_LK = jnp.exp(scores_LK - lax.stop_gradient(scores_LK.max(axis=-1, keepdims=True)))
+    return (weights_LK @ v_KH) / weights_LK.sum(axis=-1, keepdims=True)
+
+
+def mask_bias(allowed: Array, dtype: jnp.dtype) -> Array:
+    """Return 0 where ``allowed`` and else a number so low that exp gives 0; a row without any key weighs all alike.
+
+    Half of the lowest number, so that adding a score does not overflow to -inf, whose softmax would be NaN.
+    """
+    return jnp.where(allowed, 0.0, jnp.finfo(dtype).min / 2).astype(dtype)
 
 
 def full_attention(
@@ -61,54 +69,71 @@ def full_attention(
     causal: bool,
     dropout: Callable[[Array], Array] | None = None,
 ) -> Array:
-    """Every query attends to every key that is not padding (``causal``: and does not lie ahead); [B, N, L, H]."""
+    """Every query attends to every key that is not padding (``causal``: and does not lie ahead); [B, L, N, H]."""
     allowed = mask_BL[:, None, None, :]
     if causal:
         L = mask_BL.shape[1]
         allowed = allowed & jnp.tril(jnp.ones((L, L), bool))
-    return attend(q_BNLH, k_BNLH, v_BNLH, allowed, dropout)
+    return attend(q_BNLH, k_BNLH, v_BNLH, mask_bias(allowed, q_BNLH.dtype), dropout).swapaxes(1, 2)
 
 
 def block_sparse_attention(
     q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, lists: KeyLists, block_size: int
 ) -> Array:
-    """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, N, L, H].
+    """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, L, N, H].
 
-    The context of padded queries is 0. One softmax runs over the whole list: a block that stands in it twice
-    counts twice. One query block at a time keeps memory linear in L and small.
+    The context of padded queries is 0. One head at a time and a few query blocks of it keep memory linear in L,
+    small, and in the cache. The batch is padded to whole blocks inside.
     """
-    B, N, length, H = q_BNLH.shape
-    W = block_size
-    q_BNLH, k_BNLH, v_BNLH = (_pad_to_blocks(x, W) for x in (q_BNLH, k_BNLH, v_BNLH))
-    mask_BL = jnp.pad(mask_BL, ((0, 0), (0, q_BNLH.shape[2] - length)))
-    n, (_, Q, S) = mask_BL.shape[1] // W, lists.key_blocks.shape
-    heads_N1 = jnp.arange(N)[:, None]
-    k_BNnWH, v_BNnWH = (x.reshape(B, N, n, W, H) for x in (k_BNLH, v_BNLH))
-    mask_BnW = mask_BL.reshape(B, n, W)
-
-    def one_block(_: None, row: tuple[Array, Array, Array]) -> tuple[None, Array]:
-        q_BNWH, blocks_NS, live_NS = row
-        k_BNKH, v_BNKH = (x[:, heads_N1, blocks_NS].reshape(B, N, S * W, H) for x in (k_BNnWH, v_BNnWH))
-        allowed_BNSW = mask_BnW[:, blocks_NS] & live_NS[:, :, None]
-        return None, attend(q_BNWH, k_BNKH, v_BNKH, allowed_BNSW.reshape(B, N, 1, S * W))
-
-    q_QBNWH = jnp.moveaxis(q_BNLH.reshape(B, N, n, W, H)[:, :, 1 : Q + 1], 2, 0)
-    rows = (q_QBNWH, lists.key_blocks.swapaxes(0, 1), lists.live.swapaxes(0, 1))
-    _, middle_QBNWH = lax.scan(one_block, None, rows)
-    contexts = [
-        attend(q_BNLH[:, :, :W], k_BNLH, v_BNLH, mask_BL[:, None, None]),
-        jnp.moveaxis(middle_QBNWH, 0, 2).reshape(B, N, Q * W, H),
-    ]
-    last_is_global = n - 2 == Q
-    if last_is_global:
-        contexts.append(attend(q_BNLH[:, :, -W:], k_BNLH, v_BNLH, mask_BL[:, None, None]))
-    context_BNLH = jnp.concatenate(contexts, axis=2) * mask_BL[:, None, :, None]
-    return context_BNLH[:, :, :length]
+    B, N, length, _ = q_BNLH.shape
+    if missing := -length % block_size:
+        q_BNLH, k_BNLH, v_BNLH = (jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in (q_BNLH, k_BNLH, v_BNLH))
+        mask_BL = jnp.pad(mask_BL, ((0, 0), (0, missing)))
+    every_head: tuple[Any, ...] = (
+        *(x.reshape(B * N, *x.shape[2:]) for x in (q_BNLH, k_BNLH, v_BNLH)),
+        jnp.repeat(mask_BL, N, axis=0),
+        *(jnp.tile(x, (B, 1, 1)) for x in lists),
+    )
+    heads = lax.map(lambda head: _one_head(*head, W=block_size), every_head)
+    context_BLNH = heads.reshape(q_BNLH.shape).swapaxes(1, 2)
+    return context_BLNH[:, :length]
 
 
-def _pad_to_blocks(x_BNLH: Array, block_size: int) -> Array:
-    missing = -x_BNLH.shape[2] % block_size
-    return jnp.pad(x_BNLH, ((0, 0), (0, 0), (0, missing), (0, 0))) if missing else x_BNLH
+def _one_head(q_LH: Array, k_LH: Array, v_LH: Array, mask_L: Array, blocks_QS: Array, live_QS: Array, W: int) -> Array:
+    """Block-sparse attention of one head of one text, [L, H].
+
+    One softmax runs over a query block's whole list, so that a block that stands in it twice counts twice.
+    """
+    L, H = q_LH.shape
+    Q, S = blocks_QS.shape
+    k_nWH, v_nWH = (x.reshape(L // W, W, H) for x in (k_LH, v_LH))
+    mask_nW = mask_L.reshape(L // W, W)
+    # block 0 and, if the batch reaches it, the pattern's last block: G rows
+    q_GH = jnp.concatenate((q_LH[:W], q_LH[(Q + 1) * W :]))
+    global_GH = attend(q_GH, k_LH, v_LH, mask_bias(mask_L, q_LH.dtype))
+
+    def some_blocks(_: None, rows: tuple[Array, ...]) -> tuple[None, Array]:
+        q_CWH, blocks_CS, live_CS = rows
+        C = blocks_CS.shape[0]
+        k_CKH, v_CKH = (x.at[blocks_CS].get(mode=_INSIDE).reshape(C, S * W, H) for x in (k_nWH, v_nWH))
+        allowed_CSW = mask_nW[blocks_CS] & live_CS[:, :, None]
+        bias_C1K = mask_bias(allowed_CSW.reshape(C, 1, S * W), q_LH.dtype)
+        return None, attend(q_CWH, k_CKH, v_CKH, bias_C1K)
+
+    q_QWH = q_LH[W : (Q + 1) * W].reshape(Q, W, H)
+    _, middle = lax.scan(some_blocks, None, tuple(_in_chunks(x) for x in (q_QWH, blocks_QS, live_QS)))
+    contexts = (global_GH[:W], middle.reshape(-1, H)[: Q * W], global_GH[W:])
+    return jnp.concatenate(contexts) * mask_L[:, None]
+
+
+_INSIDE = "promise_in_bounds"  # a pattern names no block outside; the check costs time
+
+
+def _in_chunks(rows: Array) -> Array:
+    """Fold the first axis, padded with zeros, into chunks of BLOCKS_AT_ONCE."""
+    missing = -rows.shape[0] % BLOCKS_AT_ONCE
+    padded = jnp.pad(rows, ((0, missing),) + ((0, 0),) * (rows.ndim - 1))
+    return padded.reshape(-1, BLOCKS_AT_ONCE, *rows.shape[1:])
 
 
 class BigBirdSelfAttention(nn.Module):
@@ -125,13 +150,11 @@ class BigBirdSelfAttention(nn.Module):
     def __call__(self, x_BLD: Array, mask_BL: Array, lists: KeyLists | None, deterministic: bool) -> tuple[Array, Taps]:
         """Return the context [B, L, D] and the taps query, key, value [B, N, L, H] and context [B, L, N, H]."""
         q_BNLH, k_BNLH, v_BNLH = (self._split_heads(dense(x_BLD)) for dense in (self.query, self.key, self.value))
-        scaled_BNLH = q_BNLH / math.sqrt(self.config.head_dim)
         if lists is None:
             dropout = None if deterministic else lambda weights: self.dropout(weights, deterministic=False)
-            context_BNLH = full_attention(scaled_BNLH, k_BNLH, v_BNLH, mask_BL, self.config.is_decoder, dropout)
+            context_BLNH = full_attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, self.config.is_decoder, dropout)
         else:
-            context_BNLH = block_sparse_attention(scaled_BNLH, k_BNLH, v_BNLH, mask_BL, lists, self.config.block_size)
-        context_BLNH = context_BNLH.swapaxes(1, 2)
+            context_BLNH = block_sparse_attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, lists, self.config.block_size)
         taps = {"query": q_BNLH, "key": k_BNLH, "value": v_BNLH, "context": context_BLNH}
         return context_BLNH.reshape(x_BLD.shape), taps
 

@@ -1,7 +1,8 @@
 """Self-attention: full, and block-sparse as one gather of key blocks.
 
 Legend: B batch, L length, D hidden, N heads, H head size, W block size, n blocks in the sequence, Q query blocks
-with a key list of their own, S slots in such a list, K keys.
+with a key list of their own, S slots in such a list, C query blocks at once, K keys, G rows of the
+global blocks.
 
 Sources: Zaheer et al. 2020, section 2; bigbird/core/attention.py of google-research/bigbird.
 """
@@ -17,6 +18,8 @@ from torch.nn import functional
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import Pattern
+
+BLOCKS_AT_ONCE = 4  # measured by benchmarks/attention.py: more leave the cache, fewer cost calls
 
 Taps = dict[str, Tensor]
 
@@ -38,63 +41,79 @@ def key_lists(pattern: Pattern | None, device: torch.device) -> KeyLists | None:
     )
 
 
-def attend(q_BNLH: Tensor, k_BNKH: Tensor, v_BNKH: Tensor, allowed: Tensor, dropout: nn.Module | None = None) -> Tensor:
-    """Softmax attention of queries (already scaled) over the keys that ``allowed`` (bool, to [B, N, L, K]) admits.
+def attend(q_LH: Tensor, k_KH: Tensor, v_KH: Tensor, bias_LK: Tensor, dropout: nn.Module | None = None) -> Tensor:
+    """Return softmax(q k^T / sqrt(H) + bias) v, [..., L, H]; leading axes broadcast, ``bias`` is mask_bias's."""
+    scores_LK = (q_LH / math.sqrt(q_LH.shape[-1])) @ k_KH.transpose(-1, -2)
+    scores_LK += bias_LK  # in place: one pass over the scores less
+    weights_LK = scores_LK.softmax(dim=-1)
+    return (dropout(weights_LK) if dropout else weights_LK) @ v_KH
 
-    A row that admits no key weighs all keys alike, so that no NaN arises.
+
+def mask_bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return 0 where ``allowed`` and else a number so low that exp gives 0; a row without any key weighs all alike.
+
+    Half of the lowest number, so that adding a score does not overflow to -inf, whose softmax would be NaN.
     """
-    scores = q_BNLH @ k_BNKH.transpose(-1, -2)
-    scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(dim=-1)
-    return (dropout(weights) if dropout else weights) @ v_BNKH
+    return torch.where(allowed, 0.0, torch.finfo(dtype).min / 2).to(dtype)
 
 
 def full_attention(
     q_BNLH: Tensor, k_BNLH: Tensor, v_BNLH: Tensor, mask_BL: Tensor, causal: bool, dropout: nn.Module | None = None
 ) -> Tensor:
-    """Every query attends to every key that is not padding (``causal``: and does not lie ahead); [B, N, L, H]."""
+    """Every query attends to every key that is not padding (``causal``: and does not lie ahead); [B, L, N, H]."""
     allowed = mask_BL[:, None, None, :]
     if causal:
         L = mask_BL.shape[1]
         allowed = allowed & torch.ones(L, L, dtype=torch.bool, device=mask_BL.device).tril()
-    return attend(q_BNLH, k_BNLH, v_BNLH, allowed, dropout)
+    return attend(q_BNLH, k_BNLH, v_BNLH, mask_bias(allowed, q_BNLH.dtype), dropout).transpose(1, 2)
 
 
 def block_sparse_attention(
     q_BNLH: Tensor, k_BNLH: Tensor, v_BNLH: Tensor, mask_BL: Tensor, lists: KeyLists, block_size: int
 ) -> Tensor:
-    """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, N, L, H].
+    """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, L, N, H].
 
-    The context of padded queries is 0. One softmax runs over the whole list: a block that stands in it twice
-    counts twice. One query block at a time keeps memory linear in L and small.
+    The context of padded queries is 0. One head at a time and a few query blocks of it keep memory linear in L,
+    small, and in the cache. The batch is padded to whole blocks inside.
     """
-    B, N, length, H = q_BNLH.shape
-    W = block_size
-    q_BNLH, k_BNLH, v_BNLH = (_pad_to_blocks(x, W) for x in (q_BNLH, k_BNLH, v_BNLH))
-    mask_BL = functional.pad(mask_BL, (0, q_BNLH.shape[2] - length))
-    n, (_, Q, S) = mask_BL.shape[1] // W, lists.key_blocks.shape
-    first_block_N1 = n * torch.arange(N, device=mask_BL.device)[:, None]
-    k_blocks, v_blocks = (x.reshape(B, N * n, W, H) for x in (k_BNLH, v_BNLH))
-    mask_BnW = mask_BL.view(B, n, W)
-
-    contexts = [attend(q_BNLH[:, :, :W], k_BNLH, v_BNLH, mask_BL[:, None, None])]
-    for i in range(Q):
-        blocks_NS = lists.key_blocks[:, i]
-        index = (blocks_NS + first_block_N1).flatten()
-        k_BNKH, v_BNKH = (x.index_select(1, index).view(B, N, S * W, H) for x in (k_blocks, v_blocks))
-        allowed_BNSW = mask_BnW[:, blocks_NS] & lists.live[:, i, :, None]
-        q_BNWH = q_BNLH[:, :, (i + 1) * W : (i + 2) * W]
-        contexts.append(attend(q_BNWH, k_BNKH, v_BNKH, allowed_BNSW.view(B, N, 1, S * W)))
-    last_is_global = n - 2 == Q
-    if last_is_global:
-        contexts.append(attend(q_BNLH[:, :, -W:], k_BNLH, v_BNLH, mask_BL[:, None, None]))
-    context_BNLH = torch.cat(contexts, dim=2) * mask_BL[:, None, :, None]
-    return context_BNLH[:, :, :length]
+    B, N, length, _ = q_BNLH.shape
+    if missing := -length % block_size:
+        q_BNLH, k_BNLH, v_BNLH = (functional.pad(x, (0, 0, 0, missing)) for x in (q_BNLH, k_BNLH, v_BNLH))
+        mask_BL = functional.pad(mask_BL, (0, missing))
+    heads = [
+        _one_head(q_BNLH[b, h], k_BNLH[b, h], v_BNLH[b, h], mask_BL[b], lists.key_blocks[h], lists.live[h], block_size)
+        for b in range(B)
+        for h in range(N)
+    ]
+    context_BLNH = torch.stack(heads).unflatten(0, (B, N)).transpose(1, 2)
+    return context_BLNH[:, :length]
 
 
-def _pad_to_blocks(x_BNLH: Tensor, block_size: int) -> Tensor:
-    missing = -x_BNLH.shape[2] % block_size
-    return functional.pad(x_BNLH, (0, 0, 0, missing)) if missing else x_BNLH
+def _one_head(
+    q_LH: Tensor, k_LH: Tensor, v_LH: Tensor, mask_L: Tensor, blocks_QS: Tensor, live_QS: Tensor, W: int
+) -> Tensor:
+    """Block-sparse attention of one head of one text, [L, H].
+
+    One softmax runs over a query block's whole list, so that a block that stands in it twice counts twice.
+    """
+    L, H = q_LH.shape
+    Q, S = blocks_QS.shape
+    k_blocks, v_blocks = (x.reshape(L // W, W * H) for x in (k_LH, v_LH))
+    mask_nW = mask_L.view(L // W, W)
+    # block 0 and, if the batch reaches it, the pattern's last block: G rows
+    q_GH = torch.cat((q_LH[:W], q_LH[(Q + 1) * W :]))
+    global_GH = attend(q_GH, k_LH, v_LH, mask_bias(mask_L, q_LH.dtype))
+    contexts = [global_GH[:W]]
+    for i in range(0, Q, BLOCKS_AT_ONCE):
+        blocks_CS = blocks_QS[i : i + BLOCKS_AT_ONCE]
+        C = blocks_CS.shape[0]
+        k_CKH, v_CKH = (x.index_select(0, blocks_CS.flatten()).view(C, S * W, H) for x in (k_blocks, v_blocks))
+        allowed_CSW = mask_nW[blocks_CS] & live_QS[i : i + C, :, None]
+        bias_C1K = mask_bias(allowed_CSW.view(C, 1, S * W), q_LH.dtype)
+        q_CWH = q_LH[(i + 1) * W : (i + 1 + C) * W].reshape(C, W, H)
+        contexts.append(attend(q_CWH, k_CKH, v_CKH, bias_C1K).view(C * W, H))
+    contexts.append(global_GH[W:])
+    return torch.cat(contexts) * mask_L[:, None]
 
 
 class BigBirdSelfAttention(nn.Module):
@@ -111,12 +130,10 @@ class BigBirdSelfAttention(nn.Module):
     def forward(self, x_BLD: Tensor, mask_BL: Tensor, lists: KeyLists | None) -> tuple[Tensor, Taps]:
         """Return the context [B, L, D] and the taps query, key, value [B, N, L, H] and context [B, L, N, H]."""
         q_BNLH, k_BNLH, v_BNLH = (self._split_heads(dense(x_BLD)) for dense in (self.query, self.key, self.value))
-        scaled_BNLH = q_BNLH / math.sqrt(self.config.head_dim)
         if lists is None:
-            context_BNLH = full_attention(scaled_BNLH, k_BNLH, v_BNLH, mask_BL, self.config.is_decoder, self.dropout)
+            context_BLNH = full_attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, self.config.is_decoder, self.dropout)
         else:
-            context_BNLH = block_sparse_attention(scaled_BNLH, k_BNLH, v_BNLH, mask_BL, lists, self.config.block_size)
-        context_BLNH = context_BNLH.transpose(1, 2)
+            context_BLNH = block_sparse_attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, lists, self.config.block_size)
         taps = {"query": q_BNLH, "key": k_BNLH, "value": v_BNLH, "context": context_BLNH}
         return context_BLNH.flatten(2), taps
 

@@ -62,7 +62,7 @@ def golden_taps(case: GoldenCase, names: list[str]) -> tuple[Taps, list[str]]:
         tap = _tap_name(name, case)
         if tap in names:
             axis = 2 if tap.endswith((".query", ".key", ".value")) else 1
-            keeps_length = tap.startswith(("embeddings", "layer.")) or tap == "mlm_log_probs"
+            keeps_length = tap.startswith(("embeddings", "layer.")) or tap in ("sequence_output", "mlm_log_probs")
             taps[tap] = values.take(np.arange(length), axis=axis) if keeps_length else values
         elif name not in _INPUTS:
             left_over.append(name)

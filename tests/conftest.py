@@ -1,0 +1,70 @@
+"""Where the golden data is, and checkpoints converted once for all tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+import bigbird_port
+from bigbird_port.convert import convert
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("BIGBIRD_PORT_SHARED", ROOT.parent / "shared"))
+DEMO = Path(bigbird_port.__file__).parent / "demo_checkpoint"
+FOLDERS = ("mini-pretrain", "tiny-pretrain", "tiny-pretrain-bert-names", "tiny-block16", "tiny-classifier")
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """A checkpoint of the original code and its evaluations."""
+
+    name: str
+    checkpoint: Path
+    cases: tuple[Path, ...]
+
+    @property
+    def present(self) -> bool:
+        return self.checkpoint.is_dir()
+
+
+def find_golden(name: str) -> Golden:
+    """mini-pretrain comes with the project; the others are beside it in shared/ and may be absent."""
+    if name == "mini-pretrain":
+        checkpoint, cases = DEMO, ROOT / "tests/golden/mini-pretrain/cases"
+    else:
+        checkpoint = SHARED / "golden" / name
+        cases = SHARED / "golden" / ("tiny-pretrain" if name == "tiny-pretrain-bert-names" else name) / "cases"
+    return Golden(name, checkpoint, tuple(sorted(cases.glob("*.safetensors"))))
+
+
+GOLDEN = {name: find_golden(name) for name in FOLDERS}
+CASES = [
+    pytest.param(name, case, id=f"{name}-{case.stem}", marks=())
+    for name in FOLDERS
+    for case in (GOLDEN[name].cases or [Path("absent")])
+]
+
+
+def require(golden: Golden) -> Golden:
+    """Skip the test, saying why, where a golden folder is absent."""
+    if not golden.present:
+        pytest.skip(f"{golden.checkpoint} is not there: only golden/mini-pretrain comes with the project")
+    return golden
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory):
+    """Return a function: name of a golden folder -> the folder that convert wrote (made once, not to be changed)."""
+    folder, done = tmp_path_factory.mktemp("converted"), set()
+
+    def get(name: str) -> Path:
+        golden, out = require(GOLDEN[name]), folder / name
+        if name not in done:
+            convert(golden.checkpoint, out)
+            done.add(name)
+        return out
+
+    return get
