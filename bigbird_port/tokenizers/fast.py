@@ -3,8 +3,9 @@
 Its ids are those of BigBirdTokenizer, and so of sentencepiece. transformers' BigBirdTokenizerFast, which has the
 same tokens, offsets and words elsewhere, gives other ids than its own slow tokenizer for:
 
-* white space other than spaces at the end of a text, and spaces before special tokens other than [MASK]: it drops
-  the former and keeps the latter; sentencepiece does the reverse.
+* white space other than spaces at the end of a text and before special tokens: it drops what sentencepiece keeps,
+  as an unknown token.
+* a space before <unk>: it keeps what sentencepiece drops.
 * user-defined pieces of the vocabulary (<t>, <sep_0>, ...) inside text: it puts a space before what follows and
   none before the piece.
 * the character U+2581 in the text: it takes it for a space that is there already.
@@ -14,6 +15,7 @@ same tokens, offsets and words elsewhere, gives other ids than its own slow toke
 Decoded text has transformers' slow form, a space between text and special tokens other than [SEP] and [MASK];
 tokenizer.json, which the library itself decodes with, gives transformers' fast form. A text too short for
 its truncation strategy and a stride that leaves no step raise ValueError; return_length of one text is one number.
+An empty second text makes a pair, as in transformers' slow one; its fast one takes it for none.
 get_special_tokens_mask of a finished row marks all special ids, as transformers' slow one does.
 
 sentencepiece adds scores in single precision and the library in double, so that segmentations of equal

@@ -26,7 +26,8 @@ def build_pipeline(vocabulary: Vocabulary, tokens: Mapping[str, str]) -> Tokeniz
     pipeline.pre_tokenizer = pre_tokenizers.Sequence([*_user_defined(vocabulary), _words(vocabulary)])
     pipeline.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
     # Not normalized: they are found in the text itself, and the rules for spaces apply to each part between.
-    special = dict.fromkeys(tokens.values())
+    # A token that the vocabulary lacks would get an id of its own here; SpecialTokens reports it.
+    special = [token for token in dict.fromkeys(tokens.values()) if token in vocabulary.pieces]
     pipeline.add_special_tokens(
         [AddedToken(token, lstrip=token == tokens["mask_token"], normalized=False, special=True) for token in special]
     )
@@ -53,9 +54,10 @@ def _user_defined(vocabulary: Vocabulary) -> list[pre_tokenizers.PreTokenizer]:
 def _words(vocabulary: Vocabulary) -> pre_tokenizers.PreTokenizer:
     # A word starts at every space, except where a piece of the vocabulary reaches over one.
     inner = {
-        (before, after)
+        (piece[:place], piece[place + 1 :])
         for piece in vocabulary.pieces
-        for before, after in re.findall(rf"(?s)(?<=(.)){SPACE}(?=(.?))", piece)
+        for place in range(1, len(piece))
+        if piece[place] == SPACE
     }
-    reached = "|".join(f"(?<={re.escape(before)}){SPACE}{re.escape(after)}" for before, after in sorted(inner))
+    reached = "|".join(f"(?<={re.escape(left)}){SPACE}{re.escape(right)}" for left, right in sorted(inner))
     return pre_tokenizers.Split(Regex(f"(?!{reached}){SPACE}" if reached else SPACE), "merged_with_next")

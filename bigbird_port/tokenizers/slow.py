@@ -12,7 +12,7 @@ Where it differs from transformers' BigBirdTokenizer, and why:
 * convert_tokens_to_string keeps the space after a special token that the next piece has, and puts in none where
   it has none.
 * The token types of a pair without special tokens are 0 and 1, not an error; return_length counts padding in
-  batches too.
+  batches too; a row without any token is padded like others.
 """
 
 from __future__ import annotations
