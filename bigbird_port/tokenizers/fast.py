@@ -1,0 +1,156 @@
+"""BigBirdTokenizerFast: the tokenizers library cuts the text, and knows the offset of every token.
+
+Its ids are those of BigBirdTokenizer, and so of sentencepiece. transformers' BigBirdTokenizerFast, which has the
+same tokens, offsets and words elsewhere, gives other ids than its own slow tokenizer for:
+
+* white space other than spaces at the end of a text and before special tokens: it drops what sentencepiece keeps,
+  as an unknown token.
+* a space before <unk>: it keeps what sentencepiece drops.
+* user-defined pieces of the vocabulary (<t>, <sep_0>, ...) inside text: it puts a space before what follows and
+  none before the piece.
+* the character U+2581 in the text: it takes it for a space that is there already.
+* the three pieces with U+2581 inside: it never reaches them.
+* U+001C to U+001F before [MASK], which its slow tokenizer strips; here both keep them (see ``slow``).
+
+Decoded text has transformers' slow form, a space between text and special tokens other than [SEP] and [MASK];
+tokenizer.json, which the library itself decodes with, gives transformers' fast form. A text too short for
+its truncation strategy and a stride that leaves no step raise ValueError; return_length of one text is one number.
+An empty second text makes a pair, as in transformers' slow one; its fast one takes it for none.
+get_special_tokens_mask of a finished row marks all special ids, as transformers' slow one does.
+
+sentencepiece adds scores in single precision and the library in double, so that segmentations of equal
+likelihood could be chosen differently by a vocabulary with scores; BigBird's has none (all are 0).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import tokenizers
+
+from bigbird_port.tokenizers import folder
+from bigbird_port.tokenizers.base import TokenizerBase
+from bigbird_port.tokenizers.inputs import Text
+from bigbird_port.tokenizers.pipeline import build_pipeline
+from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, Vocabulary, read_vocabulary
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+class BigBirdTokenizerFast(TokenizerBase):
+    """Tokenizer on the tokenizers library, built from spiece.model or loaded from tokenizer.json.
+
+    ``tokenizer_file``, where given, is used as it is; ``vocab_file`` then only serves save_vocabulary. Other
+    arguments: model_max_length (tokens), padding_side and truncation_side ("left" or "right"),
+    clean_up_tokenization_spaces.
+
+    Raises ValueError for a file that cannot be read, a token it does not have, or an unknown argument.
+    """
+
+    is_fast: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        vocab_file: str | Path | None = None,
+        tokenizer_file: str | Path | None = None,
+        unk_token: str = "<unk>",
+        bos_token: str = "<s>",
+        eos_token: str = "</s>",
+        pad_token: str = "<pad>",
+        sep_token: str = "[SEP]",
+        mask_token: str = "[MASK]",
+        cls_token: str = "[CLS]",
+        **options: Any,
+    ) -> None:
+        tokens = {
+            "unk_token": unk_token,
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+            "pad_token": pad_token,
+            "sep_token": sep_token,
+            "mask_token": mask_token,
+            "cls_token": cls_token,
+        }
+        vocabulary = None if vocab_file is None else read_vocabulary(vocab_file)
+        backend = _backend(vocabulary, tokenizer_file, tokens)
+        super().__init__(backend, backend.get_vocab(), tokens, **options)
+        self.vocab_file = None if vocab_file is None else str(vocab_file)
+        self._model = None if vocabulary is None else vocabulary.model
+
+    @property
+    def backend_tokenizer(self) -> tokenizers.Tokenizer:
+        """The library's tokenizer."""
+        return self._backend
+
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
+        """Return the tokens of a text; ``pair`` follows in the same list."""
+        row = self(text, pair, add_special_tokens=add_special_tokens)
+        # The library shows [MASK] with the space it took, and unknown characters as themselves.
+        known = set(self.all_special_ids) - {self.unk_token_id}
+        shown = zip(row.tokens(), row["input_ids"], strict=True)
+        return [self._token(token_id) if token_id in known else token for token, token_id in shown]
+
+    def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str]:
+        """Write the SentencePiece file, the bytes that were read, into an existing folder and return its path.
+
+        Raises ValueError if there is no such folder, or the tokenizer was made from tokenizer.json alone.
+        """
+        if self._model is None:
+            raise ValueError(
+                f"the tokenizer was loaded from {TOKENIZER_FILE} alone, which does not hold the SentencePiece file: "
+                "give vocab_file too"
+            )
+        return (folder.write_vocabulary(save_directory, filename_prefix, self._model),)
+
+    def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
+        """Write the tokenizer's files, with tokenizer.json, and spiece.model where it is known; return their paths.
+
+        Raises ValueError if the folder cannot be written.
+        """
+        target = folder.make_folder(save_directory)
+        file = target / TOKENIZER_FILE
+        file.write_text(self._backend.to_str(pretty=True) + "\n", encoding="utf-8")
+        vocabulary = () if self._model is None else self.save_vocabulary(target)
+        return (*folder.write_settings(target, self), *vocabulary, str(file))
+
+    def _backend_input(self, given: Text) -> Text:
+        return given
+
+    @classmethod
+    def _load(cls, path: Path, options: dict[str, Any]) -> Self:
+        options.pop("sp_model_kwargs", None)
+        # A tokenizer.json that transformers wrote gives its fast ids, so the vocabulary goes first.
+        if (path / VOCAB_FILE).is_file() or not (path / TOKENIZER_FILE).is_file():
+            return cls(path / VOCAB_FILE, **options)
+        return cls(tokenizer_file=path / TOKENIZER_FILE, **options)
+
+
+def _backend(
+    vocabulary: Vocabulary | None, tokenizer_file: str | Path | None, tokens: Mapping[str, str]
+) -> tokenizers.Tokenizer:
+    if tokenizer_file is None:
+        if vocabulary is None:
+            raise ValueError(f"BigBirdTokenizerFast needs a vocab_file ({VOCAB_FILE}) or a tokenizer_file: give one")
+        return build_pipeline(vocabulary, tokens)
+    path = Path(tokenizer_file)
+    try:
+        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}: give a {TOKENIZER_FILE}") from None
+    except Exception as error:
+        # The library raises Exception itself for whatever it cannot parse.
+        kind = "JSON" if _is_json(path) else "text"
+        raise ValueError(
+            f"{path}: this {kind} is no {TOKENIZER_FILE} that the tokenizers library loads: {error}"
+        ) from None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True

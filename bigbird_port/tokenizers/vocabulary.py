@@ -1,0 +1,92 @@
+"""The SentencePiece model file: its pieces, and the settings that decide how text is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2
+
+VOCAB_FILE = "spiece.model"
+SPACE = "\u2581"  # what sentencepiece writes for a space
+
+_UNIGRAM = 1
+_USER_DEFINED = 4
+_messages: Any = sentencepiece_model_pb2  # its classes are made at import, out of sight of the type checker
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A unigram SentencePiece model; piece and score number ``i`` belong to id ``i``."""
+
+    path: Path
+    model: bytes
+    pieces: list[str]
+    scores: list[float]
+    user_defined: list[str]
+    unk_id: int
+    plain: bool  # no character map and no byte pieces, spaces collapsed, one space put in front
+
+
+def read_vocabulary(path: str | Path) -> Vocabulary:
+    """Read a SentencePiece model file.
+
+    Raises ValueError naming the file if it is missing, is no SentencePiece model or no unigram one.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{path}: the vocabulary cannot be read: {error.strerror}: give the {VOCAB_FILE} (or gpt2.model) "
+            "that the checkpoint was trained with"
+        ) from None
+    model: Any = _messages.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        model.Clear()
+    if not model.pieces or not model.HasField("trainer_spec"):
+        raise ValueError(
+            f"{path}: is not a SentencePiece model ({len(data)} bytes): expected a file such as gpt2.model"
+        )
+    if model.trainer_spec.model_type != _UNIGRAM:
+        kind = _messages.TrainerSpec.ModelType.Name(model.trainer_spec.model_type)
+        raise ValueError(
+            f"{path}: is a SentencePiece model of type {kind}, but BigBird's is UNIGRAM: give another file"
+        )
+    return _vocabulary(path, data, model)
+
+
+def load_processor(vocabulary: Vocabulary, options: Mapping[str, Any]) -> sentencepiece.SentencePieceProcessor:
+    """Return the processor of a vocabulary; ``options`` are SentencePieceProcessor's, such as enable_sampling.
+
+    Raises ValueError if sentencepiece does not take the options.
+    """
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=vocabulary.model, **options)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"sp_model_kwargs: sentencepiece does not take {dict(options)!r} with {vocabulary.path}: {error}: use "
+            "enable_sampling, nbest_size and alpha"
+        ) from None
+
+
+def _vocabulary(path: Path, data: bytes, model: Any) -> Vocabulary:
+    normaliser, trainer = model.normalizer_spec, model.trainer_spec
+    plain = (
+        not normaliser.precompiled_charsmap
+        and normaliser.remove_extra_whitespaces
+        and normaliser.add_dummy_prefix
+        and normaliser.escape_whitespaces
+        and not trainer.treat_whitespace_as_suffix
+        and not trainer.byte_fallback
+    )
+    pieces = [piece.piece for piece in model.pieces]
+    user_defined = [piece.piece for piece in model.pieces if piece.type == _USER_DEFINED]
+    scores = [piece.score for piece in model.pieces]
+    return Vocabulary(path, data, pieces, scores, user_defined, trainer.unk_id, plain)
