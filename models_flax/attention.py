@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from flax import linen as nn
@@ -89,12 +89,12 @@ def block_sparse_attention(
     if missing := -length % block_size:
         q_BNLH, k_BNLH, v_BNLH = (jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in (q_BNLH, k_BNLH, v_BNLH))
         mask_BL = jnp.pad(mask_BL, ((0, 0), (0, missing)))
-    every_head: tuple[Any, ...] = (
+    every_head = (
         *(x.reshape(B * N, *x.shape[2:]) for x in (q_BNLH, k_BNLH, v_BNLH)),
         jnp.repeat(mask_BL, N, axis=0),
         *(jnp.tile(x, (B, 1, 1)) for x in lists),
     )
-    heads = lax.map(lambda head: _one_head(*head, W=block_size), every_head)
+    heads = lax.map(lambda head: _one_head(head, block_size), every_head)
     context_BLNH = heads.reshape(q_BNLH.shape).swapaxes(1, 2)
     return context_BLNH[:, :length]
 

@@ -60,4 +60,4 @@ RUNNERS: dict[str, Runner] = {"torch": run_torch, "flax": run_flax}
 def _collect(output: Any) -> dict[str, np.ndarray]:
     """The model's taps, and its scores under their field names."""
     scores = {field.name: getattr(output, field.name) for field in fields(output) if field.name not in _NO_TAPS}
-    return {name: np.asarray(tap) for name, tap in (output.taps | scores).items()}
+    return {name: np.asarray(tap) for name, tap in (output.taps | scores).items() if tap is not None}
