@@ -99,11 +99,12 @@ def block_sparse_attention(
     return context_BLNH[:, :length]
 
 
-def _one_head(q_LH: Array, k_LH: Array, v_LH: Array, mask_L: Array, blocks_QS: Array, live_QS: Array, W: int) -> Array:
-    """Block-sparse attention of one head of one text, [L, H].
+def _one_head(head: tuple[Array, ...], W: int) -> Array:
+    """Block-sparse attention of one head of one text, [L, H]; ``head`` is an element of every_head.
 
     One softmax runs over a query block's whole list, so that a block that stands in it twice counts twice.
     """
+    q_LH, k_LH, v_LH, mask_L, blocks_QS, live_QS = head
     L, H = q_LH.shape
     Q, S = blocks_QS.shape
     k_nWH, v_nWH = (x.reshape(L // W, W, H) for x in (k_LH, v_LH))
