@@ -159,7 +159,8 @@ def pattern_blocks(config: BigBirdConfig, length: int) -> int | None:
     if length > configured:
         raise ValueError(
             f"the inputs are {length} tokens long, but the pattern is that of max_encoder_length={configured}: "
-            f"shorten them, or override it, as in from_pretrained(folder, max_encoder_length={length})"
+            f"shorten them, or override it: from_pretrained(folder, max_encoder_length={length}), "
+            f"on the command line --max-encoder-length {length}"
         )
     n = -(-configured // config.block_size)
     if config.attention_type == "original_full":
