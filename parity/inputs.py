@@ -90,24 +90,21 @@ def check_ids(inputs: Inputs, config: BigBirdConfig) -> None:
 
 
 def for_head(inputs: Inputs, head: str) -> Inputs:
-    """Shape inputs for a head: a multiple choice gets each text twice, its second reading reversed in its words.
+    """Shape inputs for a head: only question answering takes question lengths, a multiple choice gets two texts each.
 
-    Question answering derives its token types, others take no question lengths.
+    The second text is the first with its first quarter read backwards.
     """
-    if head == "multiple-choice":
-        return {name: np.stack((x, _other_choice(name, x)), axis=1) for name, x in inputs.items() if _shared(name)}
     if head == "qa":
-        return {name: x for name, x in inputs.items() if name != "token_type_ids"}
-    return {name: x for name, x in inputs.items() if _shared(name)}
-
-
-def _shared(name: str) -> bool:
-    return name != "question_lengths"
+        return inputs
+    shared = {name: x for name, x in inputs.items() if name != "question_lengths"}
+    if head == "multiple-choice":
+        return {name: np.stack((x, _other_choice(name, x)), axis=1) for name, x in shared.items()}
+    return shared
 
 
 def _other_choice(name: str, x_BL: np.ndarray) -> np.ndarray:
-    """The second choice: the text's first half read backwards, so that padding stays at the end."""
+    """The second choice; only the first quarter changes, so that padding stays at the end."""
     if name != "input_ids":
         return x_BL
-    half = max(1, x_BL.shape[1] // 4)
-    return np.concatenate((x_BL[:, :half][:, ::-1], x_BL[:, half:]), axis=1)
+    quarter = max(1, x_BL.shape[1] // 4)
+    return np.concatenate((x_BL[:, :quarter][:, ::-1], x_BL[:, quarter:]), axis=1)

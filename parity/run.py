@@ -75,6 +75,7 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
         result.checks = check_integrity(out)
     overrides = dict(options.overrides)
     if options.golden:
+        _check_comparable(heads)
         overrides["max_encoder_length"] = options.golden.max_encoder_length
     config = read_model_folder(out, "torch").config.replace(**overrides)
     inputs = _inputs(config, options)
@@ -91,6 +92,15 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
                 rows, result.not_compared[head] = compare_golden(head, name, run, options.golden)
                 result.rows += rows
     return result
+
+
+def _check_comparable(heads: Sequence[str]) -> None:
+    for head in heads:
+        if head in ("causal-lm", "multiple-choice"):
+            raise ValueError(
+                f"a golden case cannot be compared for {head}: the original evaluated one text with bidirectional "
+                "attention; leave out --golden, or choose another head"
+            )
 
 
 def _inputs(config: Any, options: Options) -> Inputs:

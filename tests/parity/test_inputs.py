@@ -46,9 +46,9 @@ def test_choices_differ_and_keep_their_padding():
     assert ((ids[:, 0] == 0) == (ids[:, 1] == 0)).all()
 
 
-def test_question_answering_derives_its_types():
+def test_only_question_answering_takes_question_lengths():
     inputs = make_inputs(CONFIG, 2, 64, seed=0) | {"question_lengths": np.array([5, 6], np.int32)}
-    assert set(for_head(inputs, "qa")) == {"input_ids", "question_lengths"}
+    assert set(for_head(inputs, "qa")) == {"input_ids", "token_type_ids", "question_lengths"}
     assert set(for_head(inputs, "base")) == {"input_ids", "token_type_ids"}
 
 

@@ -165,6 +165,13 @@ def test_another_head_may_be_compared_with_a_golden_case(converted):
     assert "golden tensors without a counterpart here: mlm_log_probs, mlm_loss, nsp_log_probs" in result.output
 
 
+@pytest.mark.parametrize("head", ["causal-lm", "multiple-choice"])
+def test_heads_that_a_golden_case_cannot_judge_are_refused(converted, head):
+    result = parity(converted("mini-pretrain"), "--golden", GOLDEN["mini-pretrain"].cases[1], "--head", head)
+    assert result.exit_code == 2
+    assert f"cannot be compared for {head}" in result.output
+
+
 def test_nothing_compared_is_no_success():
     assert not Result().passed
     assert not Result(heads=["qa"]).passed
