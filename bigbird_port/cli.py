@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -175,18 +175,38 @@ def run_and_print(
 @no_traceback
 def schema(head: str | None, as_json: bool) -> None:
     """Print the weight schema: every weight's names, axes and layouts."""
-    from bigbird_port.schema import schema_records
+    from bigbird_port.schema import AXES, schema_records
 
     records = schema_records(head)
     if as_json:
         click.echo(json.dumps(records, indent=1))
         return
+    sizes = ", ".join(f"{axis} = {size}" for axis, size in AXES.items())
+    click.echo(
+        f"axes: {sizes}; (a b) is one axis of size a x b, or two\n{{i}}: layer; {{scope}}: usually bert; torch and"
+    )
+    click.echo("flax names stand under bert where the base model is a part of the head's model\n")
     for record in records:
-        click.echo(f"{record['name']}  [{record['axes']}]")
-        click.echo(f"    original: {' | '.join(record['original']) or '(none)'}")
-        click.echo(f"    torch:    {record['torch']}  [{record['torch_axes']}]")
-        click.echo(f"    flax:     {record['flax']}  [{record['flax_axes']}]")
-        click.echo(f"    heads:    {', '.join(record['heads'])}{record['note']}")
+        print_record(record)
+
+
+def print_record(record: dict[str, Any]) -> None:
+    """Print one row of the schema."""
+    lacking = {"required": "an error", "initialise": "initialised from the seed", "zeros": "zeros"}[record["fill"]]
+    click.echo(f"{record['name']}  [{record['axes']}]{conditions(record['when'])}")
+    click.echo(f"    original: {' | '.join(record['original']) or '(has none)'}")
+    click.echo(f"    torch:    {record['torch']}  [{record['torch_axes']}]")
+    if record["tied"]:
+        click.echo(f"              the same values: {record['tied']['torch']} ({', '.join(record['tied']['heads'])})")
+    click.echo(f"    flax:     {record['flax']}  [{record['flax_axes']}]")
+    unused = f"; in torch, unused: {', '.join(record['torch_unused_heads'])}" if record["torch_unused_heads"] else ""
+    click.echo(f"    heads:    {', '.join(record['heads'])}{unused}")
+    click.echo(f"    lacking:  {lacking}{conditions(record['fill_when'])}")
+
+
+def conditions(pairs: Sequence[tuple[str, Any]]) -> str:
+    """Configuration values on which something depends, in words."""
+    return f", only where {' and '.join(f'{name} is {value}' for name, value in pairs)}" if pairs else ""
 
 
 @main.command()

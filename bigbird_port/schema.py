@@ -75,22 +75,26 @@ def _holds(conditions: tuple[tuple[str, Any], ...], config: BigBirdConfig) -> bo
     return all(getattr(config, field) == value for field, value in conditions)
 
 
+# Size of every axis: a field of the configuration, or a number.
+AXES: dict[str, str | int] = {
+    "vocab": "vocab_size",
+    "position": "max_position_embeddings",
+    "type": "type_vocab_size",
+    "hidden": "hidden_size",
+    "out": "hidden_size",
+    "heads": "num_attention_heads",
+    "head_dim": "head_dim",
+    "inner": "intermediate_size",
+    "label": "num_labels",
+    "next": 2,
+    "choice": 1,
+    "span": 2,
+}
+
+
 def dims(config: BigBirdConfig) -> dict[str, int]:
     """Size of every axis that the schema names."""
-    return {
-        "vocab": config.vocab_size,
-        "position": config.max_position_embeddings,
-        "type": config.type_vocab_size,
-        "hidden": config.hidden_size,
-        "out": config.hidden_size,
-        "heads": config.num_attention_heads,
-        "head_dim": config.head_dim,
-        "inner": config.intermediate_size,
-        "label": config.num_labels,
-        "next": 2,
-        "choice": 1,
-        "span": 2,
-    }
+    return {axis: size if isinstance(size, int) else getattr(config, size) for axis, size in AXES.items()}
 
 
 def _embedding(module: str, axes: str, original: str, **rest: Any) -> tuple[Weight]:
@@ -306,7 +310,5 @@ def schema_records(head: str | None = None) -> list[dict[str, Any]]:
             record["heads"] = [name for name in HEADS if name in row.heads]
             record["torch_unused_heads"] = [name for name in HEADS if name in row.torch_unused_heads]
             record["tied"] = None if row.tied is None else {"torch": row.tied[0], "heads": sorted(row.tied[1])}
-            conditions = " and ".join(f"{name} is {value!r}" for name, value in row.when)
-            record["note"] = f"  (only where {conditions})" if conditions else ""
             records.append(record)
     return records
