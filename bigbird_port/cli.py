@@ -182,10 +182,11 @@ def schema(head: str | None, as_json: bool) -> None:
         click.echo(json.dumps(records, indent=1))
         return
     sizes = ", ".join(f"{axis} = {size}" for axis, size in AXES.items())
-    click.echo(
-        f"axes: {sizes}; (a b) is one axis of size a x b, or two\n{{i}}: layer; {{scope}}: usually bert; torch and"
+    legend = (
+        f"Axes: {sizes}; (a b) is one axis of size a x b, or two. {{i}}: layer; {{scope}}: usually bert. Names of torch "
+        "and flax stand under bert where the base model is a part of the head's model."
     )
-    click.echo("flax names stand under bert where the base model is a part of the head's model\n")
+    click.echo(click.wrap_text(legend, width=100) + "\n")
     for record in records:
         print_record(record)
 
