@@ -54,6 +54,8 @@ def no_traceback(command: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # a reader that has seen enough, such as head: click ends quietly
         except (ValueError, OSError) as error:
             raise BadInput(str(error)) from None
 
@@ -183,8 +185,8 @@ def schema(head: str | None, as_json: bool) -> None:
         return
     sizes = ", ".join(f"{axis} = {size}" for axis, size in AXES.items())
     legend = (
-        f"Axes: {sizes}; (a b) is one axis of size a x b, or two. {{i}}: layer; {{scope}}: usually bert. Names of torch "
-        "and flax stand under bert where the base model is a part of the head's model."
+        f"Axes: {sizes}; (a b) is one axis of size a x b, or two. {{i}}: layer; {{scope}}: usually bert. Names of "
+        "torch and flax stand under bert where the base model is a part of the head's model."
     )
     click.echo(click.wrap_text(legend, width=100) + "\n")
     for record in records:
