@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,10 +72,9 @@ def match_names(shapes: Shapes, config: BigBirdConfig, head: str) -> Match:
             fates[name] = Fate("ignored", reason)
         elif name not in known:
             problems.append(f"extra: {name} {_text(shapes[name])} is no weight of this configuration")
-        elif problem := _problem(name, shapes[name], known[name], sources, config):
-            problems.append(problem)
         else:
             row = known[name]
+            problems += _problems(name, shapes[name], row, sources, config)
             sources[row.name] = name
             fates[name] = Fate("converted", row.name) if row.name in needed else Fate("unused", _unused(row, head))
     fills = {name: row.fill_for(config) for name, row in needed.items() if name not in sources}
@@ -99,16 +98,15 @@ def _rows_by_original_name(config: BigBirdConfig, scope: str) -> dict[str, Weigh
     return rows
 
 
-def _problem(
+def _problems(
     name: str, shape: tuple[int, ...], row: Weight, sources: Mapping[str, str], config: BigBirdConfig
-) -> str | None:
+) -> Iterator[str]:
     if row.name in sources:
-        return f"doubled: {name} and {sources[row.name]} both mean {row.name}"
+        yield f"doubled: {sources[row.name]} and {name} both mean {row.name}"
     merged, split = merged_shape(row.axes, dims(config)), split_shape(row.axes, dims(config))
-    if shape in (merged, split):
-        return None
-    expected = _text(merged) if merged == split else f"{_text(merged)} or {_text(split)}"
-    return f"misshapen: {name} is {_text(shape)}, the configuration makes it {expected}"
+    if shape not in (merged, split):
+        expected = _text(merged) if merged == split else f"{_text(merged)} or {_text(split)}"
+        yield f"misshapen: {name} is {_text(shape)}, the configuration makes it {expected}"
 
 
 def _unused(row: Weight, head: str) -> str:

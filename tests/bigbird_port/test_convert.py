@@ -165,6 +165,9 @@ def test_a_configuration_that_contradicts_the_variables_is_reported_whole(tmp_pa
     with pytest.raises(ValueError, match="do not fit the configuration") as caught:
         convert(DEMO, tmp_path / "out", config_file=wrong_flags(tmp_path, **changes))
     assert all(line in str(caught.value) for line in lines)
+    assert len({line.split(":")[1].split()[0] for line in str(caught.value).splitlines()[1:-1]}) == len(
+        str(caught.value).splitlines()[1:-1]
+    )  # each variable once
     report = [line for line in str(caught.value).splitlines() if line.startswith("  ")]
     assert report == sorted(report)
     assert not (tmp_path / "out").exists()
@@ -177,7 +180,7 @@ def shapes_of(folder):
 def test_two_names_for_one_weight_are_an_error():
     shapes = shapes_of(DEMO) | {"cls/predictions/transform/dense/kernel": (16, 16)}
     config = convert_module.make_plan(DEMO, None, None, None, 0).config
-    with pytest.raises(ValueError, match=r"doubled: transform/kernel and cls/predictions/transform/dense/kernel"):
+    with pytest.raises(ValueError, match=r"doubled: cls/predictions/transform/dense/kernel and transform/kernel"):
         match_names(shapes, config, "pretraining")
 
 
