@@ -74,6 +74,7 @@ def main() -> None:
 @click.option("--head", type=HeadName(), help="Which model to write [default: what the checkpoint holds].")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The original's flags, or config.json.")
 @click.option("--num-attention-heads", type=click.IntRange(min=1), help="Where neither a file nor the kernels tell.")
+@click.option("--vocab", type=click.Path(path_type=Path), help="SentencePiece file [default: the checkpoint's].")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For weights that are lacking.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @no_traceback
@@ -114,6 +115,9 @@ def print_plan(plan: Any, out: Path) -> None:
 @click.option("--batch", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of inputs and lacking weights.")
 @click.option("--inputs", "inputs_file", type=click.Path(path_type=Path), help="Own inputs: .safetensors or .json.")
+@click.option("--text", "text_file", type=click.Path(path_type=Path), help="A text, for the model's tokenizer.")
+@click.option("--question", help="A question, with --context.")
+@click.option("--context", "context_file", type=click.Path(path_type=Path), help="The text that answers --question.")
 @click.option(
     "--golden", "golden_file", type=click.Path(path_type=Path), help="A case of the original to compare with."
 )
@@ -136,26 +140,60 @@ def parity(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **o
     sys.exit(0 if passed else FAILED)
 
 
+SOURCES = {
+    "golden_file": "--golden",
+    "inputs_file": "--inputs",
+    "text_file": "--text",
+    "question": "--question",
+}
+
+
+def check_sources(options: dict[str, Any]) -> None:
+    """Raise a usage error where options of parity exclude or need each other."""
+    given = [option for name, option in SOURCES.items() if options.get(name)]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other: each brings the inputs")
+    if bool(options.get("question")) != bool(options.get("context_file")):
+        raise click.UsageError("--question and --context go together")
+    fixed = [option for option in ("--golden", "--inputs") if option in given]
+    if fixed and options.get("length"):
+        raise click.UsageError(f"{fixed[0]} brings its own inputs: leave out --length")
+    if "--golden" in given and options.get("max_encoder_length"):
+        raise click.UsageError("--golden brings its own pattern: leave out --max-encoder-length")
+
+
+def given_inputs(out: Path, options: dict[str, Any]) -> Any:
+    """Read the inputs that --inputs, --text or --question name; None if they are to be made."""
+    from parity.inputs import read_inputs
+
+    if options.get("inputs_file"):
+        return read_inputs(options["inputs_file"])
+    if not (options.get("text_file") or options.get("question")):
+        return None
+    from parity.text import question_inputs, text_inputs
+
+    length = options.get("length") or options.get("max_encoder_length")
+    if options.get("text_file"):
+        return text_inputs(out, options["text_file"], length)
+    return question_inputs(out, options["question"], options["context_file"], length)
+
+
 def run_and_print(
     out: Path, heads: tuple[str, ...], json_file: Path | None, options: dict[str, Any], taps: bool
 ) -> bool:
     """Run parity, print its tables, write its JSON; return whether it passed."""
     from parity.golden import read_golden
-    from parity.inputs import read_inputs
     from parity.report import make_console, print_summary, print_taps, to_json
     from parity.run import Options, run_parity
 
+    check_sources(options)
     golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
-    if golden and any(options.get(name) for name in ("inputs_file", "length", "max_encoder_length")):
-        raise click.UsageError("--golden brings its own inputs: leave out --inputs, --length and --max-encoder-length")
-    if options.get("inputs_file") and options.get("length"):
-        raise click.UsageError("--inputs and --length exclude each other")
     pattern_length = options.get("max_encoder_length")
     run_options = Options(
         length=options.get("length"),
         batch=options.get("batch", 2),
         seed=options.get("seed", 0),
-        inputs=read_inputs(options["inputs_file"]) if options.get("inputs_file") else None,
+        inputs=given_inputs(out, options),
         golden=golden,
         overrides={"max_encoder_length": pattern_length} if pattern_length else {},
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import bigbird_port
-from bigbird_port.checkpoint.locate import find_checkpoint, find_flags
+from bigbird_port.checkpoint.locate import find_checkpoint, find_flags, find_vocabulary
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
 from bigbird_port.config import BigBirdConfig, read_config
 from bigbird_port.folder import WEIGHT_FILES, read_model_folder, write_model_folder
@@ -29,13 +29,14 @@ MANIFEST_VERSION = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """What a conversion will do. notes: what was inferred or chosen, in sentences."""
+    """What a conversion will do. vocabulary: a SentencePiece file. notes: what was inferred or chosen, in sentences."""
 
     bundle: TensorBundle
     config: BigBirdConfig
     head: str
     match: Match
     seed: int
+    vocabulary: Path | None
     notes: tuple[str, ...]
 
 
@@ -46,33 +47,45 @@ def convert(
     head: str | None = None,
     config_file: Path | None = None,
     num_attention_heads: int | None = None,
+    vocab: Path | None = None,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Plan:
     """Convert the checkpoint at ``source`` into ``out``/torch, ``out``/flax and ``out``/manifest.json.
 
     head: name of the head to write; None takes what the checkpoint holds. seed: for head weights it lacks.
+    vocab: a SentencePiece file; None takes the one that the flags name or that lies beside the checkpoint, if any.
     Raises ValueError, naming the thing and the next step, and then leaves no output.
     """
-    plan = make_plan(source, head, config_file, num_attention_heads, seed)
+    plan = make_plan(source, head, config_file, num_attention_heads, vocab, seed)
     with whole_folder(out, overwrite) as staged:
         weights = read_weights(plan)
         for framework in WEIGHT_FILES:
             (staged / framework).mkdir()
             write_model_folder(staged / framework, weights, plan.config, plan.head, framework)
             _verify(staged, framework, weights, plan)
+            if plan.vocabulary:
+                _write_tokenizer(plan.vocabulary, staged / framework, plan.config)
         (staged / MANIFEST).write_text(json.dumps(_manifest(plan, weights), indent=1) + "\n", encoding="utf-8")
     return plan
 
 
 def make_plan(
-    source: Path, head: str | None, config_file: Path | None, num_attention_heads: int | None, seed: int
+    source: Path,
+    head: str | None = None,
+    config_file: Path | None = None,
+    num_attention_heads: int | None = None,
+    vocab: Path | None = None,
+    seed: int = 0,
 ) -> Plan:
     """Decide everything a conversion does, reading names and shapes only; raises ValueError as convert does."""
     bundle = TensorBundle(find_checkpoint(source))
     shapes = {name: entry.shape for name, entry in bundle.entries.items()}
     try:
-        config, notes = _configuration(bundle, shapes, config_file, num_attention_heads)
+        flags = config_file or find_flags(bundle.prefix)
+        config, notes = _configuration(shapes, flags, num_attention_heads)
+        vocabulary = vocab or find_vocabulary(bundle.prefix, flags)
+        notes.append(f"vocabulary from {vocabulary}" if vocabulary else "no vocabulary found: no tokenizer is written")
         chosen = head or head_held(shapes, config)
         if config != config.for_head(chosen):
             config = config.for_head(chosen)
@@ -80,15 +93,14 @@ def make_plan(
         match = match_names(shapes, config, chosen)
     except ValueError as error:
         raise ValueError(f"{bundle.prefix}: {error}") from None
-    return Plan(bundle, config, chosen, match, seed, tuple(notes))
+    return Plan(bundle, config, chosen, match, seed, vocabulary, tuple(notes))
 
 
 def _configuration(
-    bundle: TensorBundle, shapes: dict[str, tuple[int, ...]], config_file: Path | None, num_heads: int | None
+    shapes: dict[str, tuple[int, ...]], flags: Path | None, num_heads: int | None
 ) -> tuple[BigBirdConfig, list[str]]:
-    """The configuration: from --config, else the JSON beside the checkpoint, else inferred; and what to say of it."""
+    """The configuration: from a file, else inferred from the variables; and what to say of it."""
     inferred = infer_settings(shapes)
-    flags = config_file or find_flags(bundle.prefix)
     labels = {name: inferred[name] for name in ("num_labels", "classifier_style") if name in inferred}
     if flags:
         config = read_config(flags).replace(**labels)
@@ -135,6 +147,12 @@ def read_weights(plan: Plan) -> dict[str, np.ndarray]:
     return weights
 
 
+def _write_tokenizer(vocabulary: Path, folder: Path, config: BigBirdConfig) -> None:
+    from bigbird_port.tokenizers import write_tokenizer_files  # slow to import, and not always needed
+
+    write_tokenizer_files(vocabulary, folder, config.max_position_embeddings, config.vocab_size)
+
+
 def _verify(staged: Path, framework: Any, weights: dict[str, np.ndarray], plan: Plan) -> None:
     """Read back what was written and compare bit for bit."""
     again = read_model_folder(staged / framework, framework)
@@ -172,6 +190,7 @@ def _manifest(plan: Plan, weights: dict[str, np.ndarray]) -> dict[str, Any]:
             name: {"fate": fate.what, "detail": fate.detail} for name, fate in sorted(plan.match.fates.items())
         },
         "init_seed": plan.seed,
+        "vocabulary": plan.vocabulary and {"name": plan.vocabulary.name, "sha256": _file_digest(plan.vocabulary)},
     }
 
 

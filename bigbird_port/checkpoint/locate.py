@@ -1,4 +1,4 @@
-"""Find the checkpoint that a path means, and the flags JSON beside it."""
+"""Find the checkpoint that a path means, and the flags JSON and the vocabulary beside it."""
 
 from __future__ import annotations
 
@@ -63,4 +63,22 @@ def find_flags(prefix: Path) -> Path | None:
         raise ValueError(
             f"several configurations lie beside {prefix}: {', '.join(map(str, found))}; choose by --config"
         )
+    return found[0] if found else None
+
+
+def find_vocabulary(prefix: Path, flags: Path | None) -> Path | None:
+    """Return the SentencePiece file of a checkpoint: the flags' vocab_model_file, or the only *.model beside it.
+
+    None if there is neither. Raises ValueError if several could be meant.
+    """
+    named = read_json_object(flags).get("vocab_model_file") if flags else None
+    if isinstance(named, str) and named:
+        name = named.replace("\\", "/").rsplit("/", 1)[-1]
+        for path in (Path(named), prefix.parent / name, prefix.parent / f"{name}.model"):
+            if path.is_file():
+                return path
+    found = sorted(prefix.parent.glob("*.model"))
+    if len(found) > 1:
+        names = ", ".join(map(str, found))
+        raise ValueError(f"several vocabularies lie beside {prefix}: {names}; choose one by --vocab")
     return found[0] if found else None

@@ -179,13 +179,13 @@ def shapes_of(folder):
 
 def test_two_names_for_one_weight_are_an_error():
     shapes = shapes_of(DEMO) | {"cls/predictions/transform/dense/kernel": (16, 16)}
-    config = convert_module.make_plan(DEMO, None, None, None, 0).config
+    config = convert_module.make_plan(DEMO).config
     with pytest.raises(ValueError, match=r"doubled: cls/predictions/transform/dense/kernel and transform/kernel"):
         match_names(shapes, config, "pretraining")
 
 
 def test_a_checkpoint_of_another_model_is_refused():
-    config = convert_module.make_plan(DEMO, None, None, None, 0).config
+    config = convert_module.make_plan(DEMO).config
     with pytest.raises(ValueError, match="not a BigBird checkpoint"):
         match_names({"resnet/conv1/kernel": (3, 3)}, config, "base")
     bert = {"bert/embeddings/word_embeddings": (80, 16), "bert/embeddings/LayerNorm/gamma": (16,)}
@@ -195,7 +195,7 @@ def test_a_checkpoint_of_another_model_is_refused():
 
 
 def test_another_scope_is_found(tmp_path):
-    config = convert_module.make_plan(DEMO, None, None, None, 0).config
+    config = convert_module.make_plan(DEMO).config
     shapes = {name.replace("bert/", "my_model/"): shape for name, shape in shapes_of(DEMO).items()}
     match = match_names(shapes, config, "pretraining")
     assert match.sources["pooler.kernel"] == "my_model/pooler/dense/kernel"

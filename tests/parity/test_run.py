@@ -213,7 +213,10 @@ def test_demo_runs_every_head():
         (["--length", "0"], "0 is not in the range"),
         (["--golden", "absent.safetensors"], "expected a golden case"),
         (["--inputs", "absent.json"], "cannot be read"),
-        (["--golden", str(GOLDEN["mini-pretrain"].cases[0]), "--length", "5"], "--golden brings its own inputs"),
+        (
+            ["--golden", str(GOLDEN["mini-pretrain"].cases[0]), "--length", "5"],
+            "--golden brings its own inputs: leave out --length",
+        ),
         (["--length", "1000"], "max_encoder_length=528"),
         (["--length", "2000", "--max-encoder-length", "2000"], "max_position_embeddings"),
     ],
