@@ -61,7 +61,7 @@ def find_flags(prefix: Path) -> Path | None:
     found = [path for path in candidates if path.is_file() and "hidden_size" in read_json_object(path)]
     if len(found) > 1:
         raise ValueError(
-            f"several configurations lie beside {prefix}: {', '.join(map(str, found))}; choose by --config"
+            f"several configurations lie beside {prefix}: {', '.join(map(str, found))}; choose one by --config"
         )
     return found[0] if found else None
 
