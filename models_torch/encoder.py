@@ -123,29 +123,35 @@ class BigBirdEncoder(nn.Module):
         generator: where random_blocks is "resample", training draws new blocks from it. Raises ValueError without.
         """
         keep_taps = use_cache or output_attentions or output_taps
-        encoded = Encoded((x_BLD,), (), (), (), Taps())
-        for i, (layer, seed) in enumerate(zip(self.layer, self._seeds(generator), strict=True)):
-            lists = key_lists(layer_pattern(self.config, seed, x_BLD.shape[1]), x_BLD.device)
+        lists = self._lists(self._seeds(generator), x_BLD.shape[1], x_BLD.device)
+        states, caches, attentions, cross_attentions = [x_BLD], [], [], []
+        all_taps: Taps = {}
+        for i, layer in enumerate(self.layer):
             arguments = (
-                encoded.hidden_states[-1],
+                states[-1],
                 inputs.mask,
-                lists,
+                lists[i],
                 None if inputs.head_mask is None else inputs.head_mask[i],
                 None if inputs.past is None else inputs.past[i],
                 inputs.encoder_states,
                 inputs.encoder_mask,
             )
             x_BLD, taps = self._run(layer, arguments, keep_taps)
-            encoded = Encoded(
-                (*encoded.hidden_states, x_BLD),
-                (*encoded.caches, _cache_of(taps)) if use_cache else (),
-                (*encoded.attentions, self._attentions(taps, "", arguments)) if output_attentions else (),
-                (*encoded.cross_attentions, self._attentions(taps, "cross_", arguments))
-                if output_attentions and inputs.encoder_states is not None
-                else (),
-                encoded.taps | ({f"layer.{i}.{name}": tap for name, tap in taps.items()} if output_taps else {}),
-            )
-        return encoded
+            states.append(x_BLD)
+            if use_cache:
+                caches.append(_cache_of(taps))
+            if output_attentions:
+                attentions.append(self._attentions(taps, "", arguments))
+            if output_attentions and inputs.encoder_states is not None:
+                cross_attentions.append(self._attentions(taps, "cross_", arguments))
+            if output_taps:
+                all_taps |= {f"layer.{i}.{name}": tap for name, tap in taps.items()}
+        return Encoded(tuple(states), tuple(caches), tuple(attentions), tuple(cross_attentions), all_taps)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # NumPy draws and caches: nothing to trace
+    def _lists(self, seeds: list[int], length: int, device: torch.device) -> list[KeyLists | None]:
+        """The key lists of every layer; None is full attention."""
+        return [key_lists(layer_pattern(self.config, seed, length), device) for seed in seeds]
 
     def _seeds(self, generator: torch.Generator | None) -> list[int]:
         """Seed of each layer's random blocks: its index, as in the original, unless they are redrawn."""
@@ -164,7 +170,7 @@ class BigBirdEncoder(nn.Module):
 
         def run() -> tuple[Tensor, Taps]:
             output_BLD, taps = layer(*arguments)
-            return output_BLD, taps if keep_taps else Taps()
+            return output_BLD, taps if keep_taps else {}
 
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(run, use_reentrant=False)

@@ -303,7 +303,7 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
             output_taps=output_taps,
             generator=generator,
         )
-        taps = Taps()
+        taps: Taps = {}
         if self.config.classifier_style == "original":
             taps = {"pooler_output": base.pooler_output}
             logits_BC = self.classifier(self.dropout(base.pooler_output))
@@ -397,7 +397,7 @@ class BigBirdForTokenClassification(BigBirdPreTrainedModel):
         logits_BLC = self.classifier(self.dropout(base.last_hidden_state))
         check_labels("labels", labels, logits_BLC.shape[:2], self.config.num_labels)
         loss = None if labels is None else token_classification_loss(logits_BLC, labels)
-        return _head_output(loss, logits_BLC, base, Taps(), return_dict)
+        return _head_output(loss, logits_BLC, base, {}, return_dict)
 
 
 class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
