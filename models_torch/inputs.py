@@ -165,7 +165,7 @@ def check_choices(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tup
         )
     tokens = input_ids if input_ids is not None else inputs_embeds
     if tokens is None:
-        raise ValueError("neither input_ids nor inputs_embeds was given: give one of them")
+        raise ValueError("neither of input_ids and inputs_embeds was given: give exactly one of them")
     return tokens.shape[0], tokens.shape[1]
 
 
