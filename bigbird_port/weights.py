@@ -45,7 +45,8 @@ def from_framework(arrays: Arrays, config: BigBirdConfig, head: str, framework: 
     sizes = dims(config)
     rows = {framework_name(row, framework): row for row in weights_of(config, head, framework)}
     pooler = {framework_name(row, framework): row for row in _pooler_rows(config, head, framework)}
-    rows = {name: row for name, row in (rows | pooler).items() if name not in pooler or name in arrays}
+    has_pooler = any(name in arrays for name in pooler)
+    rows = rows | pooler if has_pooler else {name: row for name, row in rows.items() if name not in pooler}
     ties = {row.tied[0]: name for name, row in rows.items() if row.tied and head in row.tied[1]}
     problems = [f"missing: {name}" for name in rows if name not in arrays]
     for name, array in arrays.items():

@@ -171,7 +171,7 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
             seq_relationship_logits=next_B2,
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=_join_taps(base.taps, taps | {"pooler_output": base.pooler_output}),
+            taps=join_taps(base.taps, taps | {"pooler_output": base.pooler_output}),
         )
         return output.to_tuple() if return_dict is False else output
 
@@ -463,12 +463,12 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
             pooler_output=base.pooler_output,
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=_join_taps(base.taps, {"span_logits": span_BL2}),
+            taps=join_taps(base.taps, {"span_logits": span_BL2}),
         )
         return output.to_tuple() if return_dict is False else output
 
 
-def _join_taps(base: Taps | None, head: Taps) -> Taps | None:
+def join_taps(base: Taps | None, head: Taps) -> Taps | None:
     """Return base and head taps together, or None where none were asked for."""
     return None if base is None else base | head
 
@@ -483,6 +483,6 @@ def _head_output(
         hidden_states=base.hidden_states,
         attentions=base.attentions,
         cross_attentions=base.cross_attentions,
-        taps=_join_taps(base.taps, taps),
+        taps=join_taps(base.taps, taps),
     )
     return output.to_tuple() if return_dict is False else output
