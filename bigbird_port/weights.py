@@ -39,10 +39,14 @@ def to_framework(weights: Arrays, config: BigBirdConfig, head: str, framework: F
 def from_framework(arrays: Arrays, config: BigBirdConfig, head: str, framework: Framework) -> dict[str, np.ndarray]:
     """Return a framework's arrays as canonical weights (views where the layout allows).
 
+    The pooler may be there or not: classes can be built with or without it (add_pooling_layer).
     Raises ValueError with one sorted report of what is missing, extra, misshapen, or tied but not equal.
     """
     sizes = dims(config)
     rows = {framework_name(row, framework): row for row in weights_of(config, head, framework)}
+    pooler = {framework_name(row, framework): row for row in _pooler_rows(config, head, framework)}
+    has_pooler = any(name in arrays for name in pooler)
+    rows = rows | pooler if has_pooler else {name: row for name, row in rows.items() if name not in pooler}
     ties = {row.tied[0]: name for name, row in rows.items() if row.tied and head in row.tied[1]}
     problems = [f"missing: {name}" for name in rows if name not in arrays]
     for name, array in arrays.items():
@@ -60,6 +64,12 @@ def from_framework(arrays: Arrays, config: BigBirdConfig, head: str, framework: 
         row.name: change_layout(arrays[name], framework_axes(row, framework), row.axes, sizes)
         for name, row in rows.items()
     }
+
+
+def _pooler_rows(config: BigBirdConfig, head: str, framework: Framework) -> list[Weight]:
+    """The pooler's rows under the names that they have in a class of this head, whether it uses them or not."""
+    owner = "base" if head == "base" else "pretraining"
+    return [row for row in weights_of(config, owner, framework) if row.name.startswith("pooler.")]
 
 
 def complete(

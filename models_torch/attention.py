@@ -1,8 +1,9 @@
 """Self-attention: full, and block-sparse as one gather of key blocks.
 
-Legend: B batch, L length, D hidden, N heads, H head size, W block size, n blocks in the sequence, Q query blocks
-with a key list of their own, S slots in such a list, C query blocks at once, K keys, G rows of the
-global blocks.
+Legend: B batch, L length (of the queries), D hidden, N heads, H head size, W block size, n blocks in the sequence,
+Q query blocks with a key list of their own, S slots in such a list, C query blocks at once, K keys, G rows of the
+global blocks. A mask named BL is [B, K] where there are more keys than queries (a cache, cross-attention), and may
+be [B, L, K] for full attention.
 
 Sources: Zaheer et al. 2020, section 2; bigbird/core/attention.py of google-research/bigbird.
 """
@@ -54,17 +55,20 @@ def mask_bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
     Half of the lowest number, so that adding a score does not overflow to -inf, whose softmax would be NaN.
     """
-    return torch.where(allowed, 0.0, torch.finfo(dtype).min / 2).to(dtype)
+    return (~allowed).to(dtype) * (torch.finfo(dtype).min / 2)
 
 
 def full_attention(
     q_BNLH: Tensor, k_BNLH: Tensor, v_BNLH: Tensor, mask_BL: Tensor, causal: bool, dropout: nn.Module | None = None
 ) -> Tensor:
-    """Every query attends to every key that is not padding (``causal``: and does not lie ahead); [B, L, N, H]."""
-    allowed = mask_BL[:, None, None, :]
-    if causal:
-        L = mask_BL.shape[1]
-        allowed = allowed & torch.ones(L, L, dtype=torch.bool, device=mask_BL.device).tril()
+    """Every query attends to every key that is not padding (``causal``: and does not lie ahead); [B, L, N, H].
+
+    The queries are the last of the keys. A mask [B, L, K] says alone who attends to whom, ``causal`` or not.
+    """
+    L, K = q_BNLH.shape[2], k_BNLH.shape[2]
+    allowed = mask_BL[:, None] if mask_BL.ndim == 3 else mask_BL[:, None, None, :]
+    if causal and mask_BL.ndim == 2:
+        allowed = allowed & torch.ones(L, K, dtype=torch.bool, device=mask_BL.device).tril(K - L)
     return attend(q_BNLH, k_BNLH, v_BNLH, mask_bias(allowed, q_BNLH.dtype), dropout).transpose(1, 2)
 
 
@@ -74,7 +78,7 @@ def block_sparse_attention(
     """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, L, N, H].
 
     The context of padded queries is 0. One head at a time and a few query blocks of it keep memory linear in L,
-    small, and in the cache. The batch is padded to whole blocks inside.
+    small, and in the cache. The batch is padded to whole blocks inside. Values may be wider than keys.
     """
     B, N, length, _ = q_BNLH.shape
     if missing := -length % block_size:
@@ -98,7 +102,7 @@ def _one_head(
     """
     L, H = q_LH.shape
     Q, S = blocks_QS.shape
-    k_blocks, v_blocks = (x.reshape(L // W, W * H) for x in (k_LH, v_LH))
+    k_blocks, v_blocks = (x.reshape(L // W, -1) for x in (k_LH, v_LH))
     mask_nW = mask_L.view(L // W, W)
     # block 0 and, if the batch reaches it, the pattern's last block: G rows
     q_GH = torch.cat((q_LH[:W], q_LH[(Q + 1) * W :]))
@@ -107,11 +111,11 @@ def _one_head(
     for i in range(0, Q, BLOCKS_AT_ONCE):
         blocks_CS = blocks_QS[i : i + BLOCKS_AT_ONCE]
         C = blocks_CS.shape[0]
-        k_CKH, v_CKH = (x.index_select(0, blocks_CS.flatten()).view(C, S * W, H) for x in (k_blocks, v_blocks))
+        k_CKH, v_CKH = (x.index_select(0, blocks_CS.flatten()).view(C, S * W, -1) for x in (k_blocks, v_blocks))
         allowed_CSW = mask_nW[blocks_CS] & live_QS[i : i + C, :, None]
         bias_C1K = mask_bias(allowed_CSW.view(C, 1, S * W), q_LH.dtype)
         q_CWH = q_LH[(i + 1) * W : (i + 1 + C) * W].reshape(C, W, H)
-        contexts.append(attend(q_CWH, k_CKH, v_CKH, bias_C1K).view(C * W, H))
+        contexts.append(attend(q_CWH, k_CKH, v_CKH, bias_C1K).flatten(0, 1))
     contexts.append(global_GH[W:])
     return torch.cat(contexts) * mask_L[:, None]
 
@@ -127,14 +131,35 @@ class BigBirdSelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
-    def forward(self, x_BLD: Tensor, mask_BL: Tensor, lists: KeyLists | None) -> tuple[Tensor, Taps]:
-        """Return the context [B, L, D] and the taps query, key, value [B, N, L, H] and context [B, L, N, H]."""
-        q_BNLH, k_BNLH, v_BNLH = (self._split_heads(dense(x_BLD)) for dense in (self.query, self.key, self.value))
-        if lists is None:
-            context_BLNH = full_attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, self.config.is_decoder, self.dropout)
+    def forward(
+        self,
+        x_BLD: Tensor,
+        mask_BL: Tensor,
+        lists: KeyLists | None,
+        head_mask_N: Tensor | None = None,
+        past: tuple[Tensor, Tensor] | None = None,
+        source_BKD: Tensor | None = None,
+    ) -> tuple[Tensor, Taps]:
+        """Return the context [B, L, D] and the taps query, key, value [B, N, L, H] and context [B, L, N, H].
+
+        past: earlier keys and values, [B, N, K, H]. source_BKD: what cross-attention attends to, unless ``past`` is it.
+        """
+        q_BNLH = self._split_heads(self.query(x_BLD))
+        if source_BKD is not None and past is not None:
+            k_BNKH, v_BNKH = past
         else:
-            context_BLNH = block_sparse_attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, lists, self.config.block_size)
-        taps = {"query": q_BNLH, "key": k_BNLH, "value": v_BNLH, "context": context_BLNH}
+            keyed_BKD = x_BLD if source_BKD is None else source_BKD
+            k_BNKH, v_BNKH = (self._split_heads(dense(keyed_BKD)) for dense in (self.key, self.value))
+            if past is not None:
+                k_BNKH, v_BNKH = torch.cat((past[0], k_BNKH), dim=2), torch.cat((past[1], v_BNKH), dim=2)
+        if lists is None:
+            causal = self.config.is_decoder and source_BKD is None
+            context_BLNH = full_attention(q_BNLH, k_BNKH, v_BNKH, mask_BL, causal, self.dropout)
+        else:
+            context_BLNH = block_sparse_attention(q_BNLH, k_BNKH, v_BNKH, mask_BL, lists, self.config.block_size)
+        if head_mask_N is not None:  # the same as to multiply the probabilities of the head
+            context_BLNH = context_BLNH * head_mask_N[:, None].to(context_BLNH.dtype)
+        taps = {"query": q_BNLH, "key": k_BNKH, "value": v_BNKH, "context": context_BLNH}
         return context_BLNH.flatten(2), taps
 
     def _split_heads(self, x_BLD: Tensor) -> Tensor:
@@ -156,15 +181,23 @@ class BigBirdSelfOutput(nn.Module):
 
 
 class BigBirdAttention(nn.Module):
-    """Self-attention and its output."""
+    """Attention, to the text itself or to an encoder's states, and its output."""
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
         self.self = BigBirdSelfAttention(config)
         self.output = BigBirdSelfOutput(config)
 
-    def forward(self, x_BLD: Tensor, mask_BL: Tensor, lists: KeyLists | None) -> tuple[Tensor, Taps]:
+    def forward(
+        self,
+        x_BLD: Tensor,
+        mask_BL: Tensor,
+        lists: KeyLists | None,
+        head_mask_N: Tensor | None = None,
+        past: tuple[Tensor, Tensor] | None = None,
+        source_BKD: Tensor | None = None,
+    ) -> tuple[Tensor, Taps]:
         """Return the sublayer's output [B, L, D] and its taps, attention_output among them."""
-        context_BLD, taps = self.self(x_BLD, mask_BL, lists)
+        context_BLD, taps = self.self(x_BLD, mask_BL, lists, head_mask_N, past, source_BKD)
         output_BLD = self.output(context_BLD, x_BLD)
         return output_BLD, taps | {"attention_output": output_BLD}

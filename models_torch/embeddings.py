@@ -25,9 +25,18 @@ class BigBirdEmbeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids_BL: Tensor, token_type_ids_BL: Tensor, position_ids_BL: Tensor) -> tuple[Tensor, Taps]:
-        """Return the embeddings [B, L, D] and the taps embeddings_prenorm and embeddings; dropout precedes the norm."""
-        words_BLD = self.word_embeddings(input_ids_BL)
+    def forward(
+        self,
+        input_ids_BL: Tensor | None,
+        token_type_ids_BL: Tensor,
+        position_ids_BL: Tensor,
+        inputs_embeds_BLD: Tensor | None = None,
+    ) -> tuple[Tensor, Taps]:
+        """Return the embeddings [B, L, D] and the taps embeddings_prenorm and embeddings; dropout precedes the norm.
+
+        inputs_embeds_BLD: word embeddings (not rescaled) in place of ids.
+        """
+        words_BLD = self.word_embeddings(input_ids_BL) if inputs_embeds_BLD is None else inputs_embeds_BLD
         if self.config.rescale_embeddings:
             words_BLD = words_BLD * math.sqrt(self.config.hidden_size)
         types_BLD = self.token_type_embeddings(token_type_ids_BL)

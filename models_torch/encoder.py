@@ -1,16 +1,36 @@
 """The encoder: a stack of post-norm layers.
 
-Legend: B batch, L length, D hidden, I inner.
+Legend: B batch, L length, K keys, D hidden, N heads, I inner.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import layer_pattern
 from models_torch.activations import ACTIVATIONS
 from models_torch.attention import BigBirdAttention, KeyLists, Taps, key_lists
+from models_torch.cache import LayerCache
+from models_torch.inputs import Inputs
+from models_torch.probabilities import dense_probabilities
+
+# What a layer is called with: x, mask, lists, head mask, cache, encoder states and their mask.
+_Arguments = tuple[Tensor, Tensor, KeyLists | None, Tensor | None, LayerCache | None, Tensor | None, Tensor | None]
+
+
+class _Encoded(NamedTuple):
+    """Input and output of every layer [B, L, D], and what was asked for; taps are named layer.<i>.<tap>."""
+
+    hidden_states: tuple[Tensor, ...]
+    caches: tuple[LayerCache, ...]
+    attentions: tuple[Tensor, ...]
+    cross_attentions: tuple[Tensor, ...]
+    taps: Taps
 
 
 class BigBirdIntermediate(nn.Module):
@@ -41,38 +61,132 @@ class BigBirdOutput(nn.Module):
 
 
 class BigBirdLayer(nn.Module):
-    """Attention and feed-forward."""
+    """Attention, cross-attention in a decoder that has it, and feed-forward."""
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
         self.attention = BigBirdAttention(config)
+        if config.add_cross_attention:
+            self.crossattention = BigBirdAttention(config)
         self.intermediate = BigBirdIntermediate(config)
         self.output = BigBirdOutput(config)
 
-    def forward(self, x_BLD: Tensor, mask_BL: Tensor, lists: KeyLists | None) -> tuple[Tensor, Taps]:
-        """Return the layer's output [B, L, D] and its taps."""
-        attention_BLD, taps = self.attention(x_BLD, mask_BL, lists)
+    def forward(
+        self,
+        x_BLD: Tensor,
+        mask_BL: Tensor,
+        lists: KeyLists | None,
+        head_mask_N: Tensor | None = None,
+        past: LayerCache | None = None,
+        encoder_BKD: Tensor | None = None,
+        encoder_mask_BK: Tensor | None = None,
+    ) -> tuple[Tensor, Taps]:
+        """Return the layer's output [B, L, D] and its taps; those of cross-attention begin with cross_."""
+        own = None if past is None else (past.key, past.value)
+        attention_BLD, taps = self.attention(x_BLD, mask_BL, lists, head_mask_N, own)
+        if encoder_BKD is not None and encoder_mask_BK is not None:
+            cross = None
+            if past is not None and past.cross_key is not None and past.cross_value is not None:
+                cross = (past.cross_key, past.cross_value)
+            attention_BLD, cross_taps = self.crossattention(
+                attention_BLD, encoder_mask_BK, None, head_mask_N, cross, encoder_BKD
+            )
+            taps |= {f"cross_{name}": tap for name, tap in cross_taps.items()}
         inner_BLI = self.intermediate(attention_BLD)
         output_BLD = self.output(inner_BLI, attention_BLD)
         return output_BLD, taps | {"intermediate": inner_BLI, "output": output_BLD}
 
 
 class BigBirdEncoder(nn.Module):
-    """All layers; each has its own random blocks."""
+    """All layers; each has its own random blocks.
+
+    gradient_checkpointing: in training, compute the layers again in the backward pass rather than keep them.
+    """
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
         self.layer = nn.ModuleList(BigBirdLayer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, x_BLD: Tensor, mask_BL: Tensor, output_taps: bool) -> tuple[tuple[Tensor, ...], Taps]:
-        """Return the hidden states (input and output of every layer, [B, L, D]) and taps named layer.<i>.<tap>."""
-        hidden_states: tuple[Tensor, ...] = (x_BLD,)
-        taps = Taps()
+    def forward(
+        self,
+        x_BLD: Tensor,
+        inputs: Inputs,
+        use_cache: bool = False,
+        output_attentions: bool = False,
+        output_taps: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> _Encoded:
+        """Run all layers on embeddings [B, L, D].
+
+        generator: where random_blocks is "resample", training draws new blocks from it. Raises ValueError without.
+        """
+        keep_taps = use_cache or output_attentions or output_taps
+        lists = self._lists(self._seeds(generator), x_BLD.shape[1], x_BLD.device)
+        states, caches, attentions, cross_attentions = [x_BLD], [], [], []
+        all_taps: Taps = {}
         for i, layer in enumerate(self.layer):
-            lists = key_lists(layer_pattern(self.config, i, x_BLD.shape[1]), x_BLD.device)
-            x_BLD, layer_taps = layer(x_BLD, mask_BL, lists)
-            hidden_states = (*hidden_states, x_BLD)
+            arguments = (
+                states[-1],
+                inputs.mask,
+                lists[i],
+                None if inputs.head_mask is None else inputs.head_mask[i],
+                None if inputs.past is None else inputs.past[i],
+                inputs.encoder_states,
+                inputs.encoder_mask,
+            )
+            x_BLD, taps = self._run(layer, arguments, keep_taps)
+            states.append(x_BLD)
+            if use_cache:
+                caches.append(_cache_of(taps))
+            if output_attentions:
+                attentions.append(self._attentions(taps, "", arguments))
+            if output_attentions and inputs.encoder_states is not None:
+                cross_attentions.append(self._attentions(taps, "cross_", arguments))
             if output_taps:
-                taps |= {f"layer.{i}.{name}": tap for name, tap in layer_taps.items()}
-        return hidden_states, taps
+                all_taps |= {f"layer.{i}.{name}": tap for name, tap in taps.items()}
+        return _Encoded(tuple(states), tuple(caches), tuple(attentions), tuple(cross_attentions), all_taps)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # NumPy draws and caches: nothing to trace
+    def _lists(self, seeds: list[int], length: int, device: torch.device) -> list[KeyLists | None]:
+        """The key lists of every layer; None is full attention."""
+        return [key_lists(layer_pattern(self.config, seed, length), device) for seed in seeds]
+
+    def _seeds(self, generator: torch.Generator | None) -> list[int]:
+        """Seed of each layer's random blocks: its index, as in the original, unless they are redrawn."""
+        layers = self.config.num_hidden_layers
+        if self.config.random_blocks != "resample" or not self.training:
+            return list(range(layers))
+        if generator is None:
+            raise ValueError(
+                'random_blocks is "resample", so training draws new random blocks, but no generator was given: '
+                "pass generator=torch.Generator(), the same one at every step"
+            )
+        return torch.randint(2**32, (layers,), generator=generator, device=generator.device).tolist()
+
+    def _run(self, layer: nn.Module, arguments: _Arguments, keep_taps: bool) -> tuple[Tensor, Taps]:
+        """Run a layer; taps that nobody needs are dropped, or they would hold what checkpointing is to free."""
+
+        def run() -> tuple[Tensor, Taps]:
+            output_BLD, taps = layer(*arguments)
+            return output_BLD, taps if keep_taps else {}
+
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(run, use_reentrant=False)
+        return run()
+
+    def _attentions(self, taps: Taps, prefix: str, arguments: _Arguments) -> Tensor:
+        """The probabilities [B, N, L, K] of a layer's self-attention, or ("cross_") cross-attention."""
+        _, mask, lists, head_mask_N, _, _, encoder_mask = arguments
+        query, key = taps[f"{prefix}query"], taps[f"{prefix}key"]
+        if prefix:
+            assert encoder_mask is not None
+            mask, lists = encoder_mask, None
+        causal = self.config.is_decoder and not prefix
+        attentions = dense_probabilities(query, key, mask, lists, self.config.block_size, causal)
+        return attentions if head_mask_N is None else attentions * head_mask_N[:, None, None]
+
+
+def _cache_of(taps: Taps) -> LayerCache:
+    return LayerCache(taps["key"], taps["value"], taps.get("cross_key"), taps.get("cross_value"))

@@ -1,6 +1,9 @@
 """The base model and the seven models with a task head.
 
-Legend: B batch, L length, D hidden, N choices of a multiple choice.
+The arguments are those of transformers, in its order; every model also takes, by keyword, ``output_taps`` (return
+named intermediates) and ``generator`` (of the random blocks in training, where random_blocks is "resample").
+
+Legend: B batch, L length, K keys (cached and new tokens), D hidden, N heads, C labels or choices, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from torch import Tensor, nn
 
 from bigbird_port.config import BigBirdConfig
 from models_torch.attention import Taps
+from models_torch.cache import LayerCache
 from models_torch.embeddings import BigBirdEmbeddings
 from models_torch.encoder import BigBirdEncoder
+from models_torch.generation import GenerationMixin
 from models_torch.heads import (
     BigBirdClassificationHead,
     BigBirdPreTrainingHeads,
@@ -23,6 +28,24 @@ from models_torch.heads import (
     question_lengths_of,
     question_mask,
 )
+from models_torch.inputs import (
+    check_choices,
+    check_class_labels,
+    check_labels,
+    check_positions,
+    check_question_lengths,
+    complete_inputs,
+    flatten_choices,
+)
+from models_torch.losses import (
+    causal_lm_loss,
+    classification_loss,
+    masked_lm_loss,
+    multiple_choice_loss,
+    next_sentence_loss,
+    question_answering_loss,
+    token_classification_loss,
+)
 from models_torch.outputs import (
     BigBirdForPreTrainingOutput,
     BigBirdForQuestionAnsweringOutput,
@@ -31,240 +54,435 @@ from models_torch.outputs import (
 )
 from models_torch.pretrained import BigBirdPreTrainedModel
 
+Past = tuple[LayerCache, ...]
+
 
 class BigBirdModel(BigBirdPreTrainedModel):
-    """Embeddings, encoder and pooler."""
+    """Embeddings, encoder and (with ``add_pooling_layer``) pooler; a decoder if the configuration says so."""
 
     def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = True) -> None:
-        super().__init__()
-        self.config = config
-        self.embeddings = BigBirdEmbeddings(config)
-        self.encoder = BigBirdEncoder(config)
+        super().__init__(config)
+        self.embeddings = BigBirdEmbeddings(self.config)
+        self.encoder = BigBirdEncoder(self.config)
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        output_hidden_states: bool = False,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Past | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
         output_taps: bool = False,
-    ) -> BigBirdModelOutput:
-        """Encode ids [B, L].
+        generator: torch.Generator | None = None,
+    ) -> BigBirdModelOutput | Any:
+        """Encode ids [B, L], or their word embeddings inputs_embeds [B, L, D].
 
-        attention_mask [B, L]: 1 for tokens, 0 for padding; None takes what differs from pad_token_id, as the original.
-        token_type_ids, position_ids [B, L]: None is 0 and 0 .. L-1. Raises ValueError for a wrong shape or length.
+        attention_mask [B, K]: 1 for tokens, 0 for padding; None takes what differs from pad_token_id, as the original
+        (with inputs_embeds: every token). With full attention also [B, L, K]: which query sees which key.
+        token_type_ids, position_ids [B, L]: None is 0, and the positions that follow the cached ones.
+        head_mask [N] or [layers, N]: factors of the heads. encoder_hidden_states [B, K, D], encoder_attention_mask
+        [B, K]: what cross-attention attends to. past_key_values: what an earlier call returned, use_cache: return it
+        (None: as configured, but neither with taps, which hold it, nor while checkpointing). return_dict False:
+        return a tuple. Raises ValueError naming the argument that does not fit.
         """
-        check_inputs(self.config, input_ids, attention_mask, token_type_ids, position_ids)
-        mask_BL = (input_ids != self.config.pad_token_id) if attention_mask is None else attention_mask.bool()
-        if token_type_ids is None:
-            token_type_ids = torch.zeros_like(input_ids)
-        if position_ids is None:
-            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        x_BLD, taps = self.embeddings(input_ids, token_type_ids, position_ids)
-        hidden_states, layer_taps = self.encoder(x_BLD, mask_BL, output_taps)
-        pooled_BD = None if self.pooler is None else torch.tanh(self.pooler(hidden_states[-1][:, 0]))
-        return BigBirdModelOutput(
-            last_hidden_state=hidden_states[-1],
-            pooler_output=pooled_BD,
-            hidden_states=hidden_states if output_hidden_states else None,
-            taps=taps | layer_taps if output_taps else None,
+        inputs = complete_inputs(
+            self.config,
+            *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
+            *(encoder_hidden_states, encoder_attention_mask, past_key_values),
         )
+        if use_cache is None:
+            checkpointing = self.encoder.gradient_checkpointing and self.training
+            use_cache = self.config.use_cache and not output_taps and not checkpointing
+        use_cache = use_cache and self.config.is_decoder
+        x_BLD, taps = self.embeddings(input_ids, inputs.token_type_ids, inputs.position_ids, inputs_embeds)
+        encoded = self.encoder(x_BLD, inputs, use_cache, bool(output_attentions), output_taps, generator)
+        last_BLD = encoded.hidden_states[-1]
+        output = BigBirdModelOutput(
+            last_hidden_state=last_BLD,
+            pooler_output=None if self.pooler is None else torch.tanh(self.pooler(last_BLD[:, 0])),
+            past_key_values=encoded.caches or None,
+            hidden_states=encoded.hidden_states if output_hidden_states else None,
+            attentions=encoded.attentions or None,
+            cross_attentions=encoded.cross_attentions or None,
+            taps=taps | encoded.taps if output_taps else None,
+        )
+        return output.to_tuple() if return_dict is False else output
 
 
 class BigBirdForPreTraining(BigBirdPreTrainedModel):
     """Masked language modelling and next-sentence prediction."""
 
     def __init__(self, config: BigBirdConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.bert = BigBirdModel(config)
-        self.cls = BigBirdPreTrainingHeads(config, next_sentence=True)
+        super().__init__(config)
+        self.bert = BigBirdModel(self.config)
+        self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=True)
 
-    def forward(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> BigBirdForPreTrainingOutput:
-        """Score every token and the sentence pair; the arguments are BigBirdModel's."""
-        base = self.bert(input_ids, *args, **kwargs)
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        output_taps: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> BigBirdForPreTrainingOutput | Any:
+        """Score every token and the sentence pair; see BigBirdModel for the arguments.
+
+        labels [B, L]: ids, -100 where there is nothing to predict. next_sentence_label [B]: 0 next, 1 random. The
+        loss is their sum, and asks for labels.
+        """
+        base = self.bert(
+            *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_taps=output_taps,
+            generator=generator,
+        )
         embedding_VD = self.bert.embeddings.word_embeddings.weight
         logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
-        return BigBirdForPreTrainingOutput(
+        next_B2 = self.cls.seq_relationship(base.pooler_output)
+        check_labels("labels", labels, logits_BLV.shape[:2], self.config.vocab_size)
+        check_labels("next_sentence_label", next_sentence_label, (len(next_B2),), 2)
+        loss = None if labels is None else masked_lm_loss(logits_BLV, labels)
+        if loss is not None and next_sentence_label is not None:
+            loss = loss + next_sentence_loss(next_B2, next_sentence_label)
+        output = BigBirdForPreTrainingOutput(
+            loss=loss,
             prediction_logits=logits_BLV,
-            seq_relationship_logits=self.cls.seq_relationship(base.pooler_output),
+            seq_relationship_logits=next_B2,
             hidden_states=base.hidden_states,
+            attentions=base.attentions,
             taps=join_taps(base.taps, taps | {"pooler_output": base.pooler_output}),
         )
+        return output.to_tuple() if return_dict is False else output
 
 
 class BigBirdForMaskedLM(BigBirdPreTrainedModel):
     """Masked language modelling."""
 
     def __init__(self, config: BigBirdConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.bert = BigBirdModel(config)
-        self.cls = BigBirdPreTrainingHeads(config, next_sentence=False)
-
-    def forward(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> BigBirdHeadOutput:
-        """Score every token; the arguments are BigBirdModel's."""
-        base = self.bert(input_ids, *args, **kwargs)
-        embedding_VD = self.bert.embeddings.word_embeddings.weight
-        logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
-        return BigBirdHeadOutput(logits_BLV, base.hidden_states, join_taps(base.taps, taps))
-
-
-class BigBirdForCausalLM(BigBirdPreTrainedModel):
-    """Causal language modelling: full attention to what precedes, whatever attention the configuration names."""
-
-    def __init__(self, config: BigBirdConfig) -> None:
-        super().__init__()
-        self.config = config.for_head(self.head)
+        super().__init__(config)
         self.bert = BigBirdModel(self.config)
         self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=False)
 
-    def forward(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> BigBirdHeadOutput:
-        """Score every next token; the arguments are BigBirdModel's."""
-        base = self.bert(input_ids, *args, **kwargs)
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        output_taps: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> BigBirdHeadOutput | Any:
+        """Score every token; see BigBirdModel for the arguments. labels [B, L]: ids, -100 where not to predict."""
+        base = self.bert(
+            *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
+            *(encoder_hidden_states, encoder_attention_mask),
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_taps=output_taps,
+            generator=generator,
+        )
         embedding_VD = self.bert.embeddings.word_embeddings.weight
         logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
-        return BigBirdHeadOutput(logits_BLV, base.hidden_states, join_taps(base.taps, taps))
+        check_labels("labels", labels, logits_BLV.shape[:2], self.config.vocab_size)
+        loss = None if labels is None else masked_lm_loss(logits_BLV, labels)
+        return _head_output(loss, logits_BLV, base, taps, return_dict)
+
+
+class BigBirdForCausalLM(GenerationMixin, BigBirdPreTrainedModel):
+    """Causal language modelling: full attention to what precedes, whatever attention the configuration names."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__(config)
+        self.bert = BigBirdModel(self.config)
+        self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=False)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Past | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        output_taps: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> BigBirdHeadOutput | Any:
+        """Score every next token; see BigBirdModel for the arguments. labels [B, L]: the ids themselves, or -100."""
+        base = self.bert(
+            *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
+            *(encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache),
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_taps=output_taps,
+            generator=generator,
+        )
+        embedding_VD = self.bert.embeddings.word_embeddings.weight
+        logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
+        check_labels("labels", labels, logits_BLV.shape[:2], self.config.vocab_size)
+        loss = None if labels is None else causal_lm_loss(logits_BLV, labels)
+        return _head_output(loss, logits_BLV, base, taps, return_dict)
 
 
 class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
     """Classification of a text, with the head that config.classifier_style names."""
 
     def __init__(self, config: BigBirdConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.bert = BigBirdModel(config)
+        super().__init__(config)
+        self.bert = BigBirdModel(self.config)
         if config.classifier_style == "original":
             self.dropout = nn.Dropout(classifier_dropout(config))
             self.classifier: nn.Module = nn.Linear(config.hidden_size, config.num_labels)
         else:
             self.classifier = BigBirdClassificationHead(config)
 
-    def forward(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> BigBirdHeadOutput:
-        """Score every label; the arguments are BigBirdModel's."""
-        base = self.bert(input_ids, *args, **kwargs)
-        taps = base.taps
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        output_taps: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> BigBirdHeadOutput | Any:
+        """Score every label; see BigBirdModel for the arguments.
+
+        labels: classes [B], or numbers [B, C] for regression and multi-label classification (config.problem_type).
+        """
+        base = self.bert(
+            *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_taps=output_taps,
+            generator=generator,
+        )
+        taps: Taps = {}
         if self.config.classifier_style == "original":
-            taps = join_taps(taps, {"pooler_output": base.pooler_output})
+            taps = {"pooler_output": base.pooler_output}
             logits_BC = self.classifier(self.dropout(base.pooler_output))
         else:
             logits_BC = self.classifier(base.last_hidden_state)
-        return BigBirdHeadOutput(logits_BC, base.hidden_states, taps)
+        labelled = (self.config.num_labels, self.config.problem_type)
+        check_class_labels(labels, len(logits_BC), *labelled)
+        loss = None if labels is None else classification_loss(logits_BC, labels, *labelled)
+        return _head_output(loss, logits_BC, base, taps, return_dict)
 
 
 class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
-    """The best of several texts: every input has the shape [B, N, L]."""
+    """The best of several texts: every input has the shape [B, C, L]."""
 
     def __init__(self, config: BigBirdConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.bert = BigBirdModel(config)
+        super().__init__(config)
+        self.bert = BigBirdModel(self.config)
         self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, 1)
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        **kwargs: Any,
-    ) -> BigBirdHeadOutput:
-        """Score every choice, [B, N]; hidden states and taps have B x N as their batch."""
-        check_choices(input_ids)
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        output_taps: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> BigBirdHeadOutput | Any:
+        """Score every choice, [B, C]; hidden states, attentions and taps have B x C as their batch.
+
+        labels [B]: the right choice. See BigBirdModel for the other arguments, which have an axis of choices here.
+        """
+        shape = check_choices(input_ids, inputs_embeds)
         base = self.bert(
-            flatten_choices(input_ids),
-            flatten_choices(attention_mask),
-            flatten_choices(token_type_ids),
-            flatten_choices(position_ids),
-            **kwargs,
+            *(flatten_choices(x) for x in (input_ids, attention_mask, token_type_ids, position_ids)),
+            *(head_mask, flatten_choices(inputs_embeds)),
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_taps=output_taps,
+            generator=generator,
         )
-        taps = join_taps(base.taps, {"pooler_output": base.pooler_output})
-        scores = self.classifier(self.dropout(base.pooler_output))
-        return BigBirdHeadOutput(scores.view(input_ids.shape[:2]), base.hidden_states, taps)
+        logits_BC = self.classifier(self.dropout(base.pooler_output)).view(shape)
+        check_labels("labels", labels, shape[:1], shape[1])
+        loss = None if labels is None else multiple_choice_loss(logits_BC, labels)
+        return _head_output(loss, logits_BC, base, {"pooler_output": base.pooler_output}, return_dict)
 
 
 class BigBirdForTokenClassification(BigBirdPreTrainedModel):
     """Classification of every token."""
 
     def __init__(self, config: BigBirdConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.bert = BigBirdModel(config)
+        super().__init__(config)
+        self.bert = BigBirdModel(self.config)
         self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
 
-    def forward(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> BigBirdHeadOutput:
-        """Score every label for every token; the arguments are BigBirdModel's."""
-        base = self.bert(input_ids, *args, **kwargs)
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        output_taps: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> BigBirdHeadOutput | Any:
+        """Score every label for every token; see BigBirdModel for the arguments. labels [B, L]: -100 is ignored."""
+        base = self.bert(
+            *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_taps=output_taps,
+            generator=generator,
+        )
         logits_BLC = self.classifier(self.dropout(base.last_hidden_state))
-        return BigBirdHeadOutput(logits_BLC, base.hidden_states, base.taps)
+        check_labels("labels", labels, logits_BLC.shape[:2], self.config.num_labels)
+        loss = None if labels is None else token_classification_loss(logits_BLC, labels)
+        return _head_output(loss, logits_BLC, base, {}, return_dict)
 
 
 class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
     """Start and end of an answer in a context that follows the question."""
 
-    def __init__(self, config: BigBirdConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.bert = BigBirdModel(config, add_pooling_layer=False)
+    def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = False) -> None:
+        super().__init__(config)
+        self.bert = BigBirdModel(self.config, add_pooling_layer)
         self.qa_classifier = BigBirdQuestionAnsweringHead(config)
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        question_lengths: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        question_lengths: Tensor | None = None,
-        **kwargs: Any,
-    ) -> BigBirdForQuestionAnsweringOutput:
-        """Score every token as start and as end of the answer.
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        output_taps: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> BigBirdForQuestionAnsweringOutput | Any:
+        """Score every token as start and as end of the answer; see BigBirdModel for the other arguments.
 
-        question_lengths [B] or [B, 1]: tokens before the context; None counts up to the first sep_token_id.
-        token_type_ids: None is 0 for the question and 1 for the context.
+        question_lengths [B] or [B, 1]: tokens before the context, which cannot be the answer; None counts up to the
+        first sep_token_id (with inputs_embeds: no question). token_type_ids: None is 0 for the question, 1 for the
+        context. start_positions, end_positions [B]: those at or beyond L are ignored, negative ones count as 0.
         """
-        if question_lengths is None:
+        tokens = input_ids if input_ids is not None else inputs_embeds
+        question_BL = None
+        if question_lengths is None and input_ids is not None:
             question_lengths = question_lengths_of(input_ids, self.config.sep_token_id)
-        question_BL = question_mask(question_lengths.reshape(-1), input_ids.shape[1])
-        if token_type_ids is None:
-            token_type_ids = (~question_BL).to(input_ids.dtype)
-        base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, **kwargs)
-        span_BL2 = self.qa_classifier(base.last_hidden_state)
-        start_BL, end_BL = mask_question(span_BL2, question_BL).unbind(-1)
-        return BigBirdForQuestionAnsweringOutput(
-            start_BL, end_BL, base.hidden_states, join_taps(base.taps, {"span_logits": span_BL2})
+        if question_lengths is not None and tokens is not None:
+            check_question_lengths(question_lengths, len(tokens))
+            question_BL = question_mask(question_lengths.flatten(), tokens.shape[1])
+        if token_type_ids is None and question_BL is not None:
+            token_type_ids = (~question_BL).long()
+        base = self.bert(
+            *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_taps=output_taps,
+            generator=generator,
         )
+        span_BL2 = self.qa_classifier(base.last_hidden_state)
+        masked_BL2 = span_BL2 if question_BL is None else mask_question(span_BL2, question_BL)
+        start_BL, end_BL = masked_BL2.unbind(-1)
+        loss = None
+        check_positions(start_positions, end_positions, len(start_BL))
+        if start_positions is not None and end_positions is not None:
+            loss = question_answering_loss(start_BL, end_BL, start_positions, end_positions)
+        output = BigBirdForQuestionAnsweringOutput(
+            loss=loss,
+            start_logits=start_BL,
+            end_logits=end_BL,
+            pooler_output=base.pooler_output,
+            hidden_states=base.hidden_states,
+            attentions=base.attentions,
+            taps=join_taps(base.taps, {"span_logits": span_BL2}),
+        )
+        return output.to_tuple() if return_dict is False else output
 
 
-def join_taps(base: Taps | None, head: dict[str, Any]) -> Taps | None:
+def join_taps(base: Taps | None, head: Taps) -> Taps | None:
     """Return base and head taps together, or None where none were asked for."""
     return None if base is None else base | head
 
 
-def flatten_choices(x_BNL: Any) -> Any:
-    """Return [B, N, L] as [B x N, L]; None stays None."""
-    return None if x_BNL is None else x_BNL.reshape(-1, x_BNL.shape[-1])
-
-
-def check_choices(input_ids: Tensor) -> None:
-    """Raise ValueError unless the ids of a multiple choice have three axes."""
-    if input_ids.ndim != 3:
-        raise ValueError(f"input_ids has shape {list(input_ids.shape)}, expected [batch, choices, length]")
-
-
-def check_inputs(config: BigBirdConfig, input_ids: Tensor, *others: Tensor | None) -> None:
-    """Raise ValueError unless ids have the shape [B, L], L fits the position embeddings, and the others fit the ids."""
-    shape = tuple(input_ids.shape)
-    if len(shape) != 2 or 0 in shape:
-        raise ValueError(f"input_ids has shape {list(shape)}, expected [batch, length] with neither 0")
-    if shape[1] > config.max_position_embeddings:
-        raise ValueError(
-            f"the inputs are {shape[1]} tokens long, but there are {config.max_position_embeddings} position "
-            "embeddings (max_position_embeddings): shorten them"
-        )
-    for name, other in zip(("attention_mask", "token_type_ids", "position_ids"), others, strict=True):
-        if other is not None and tuple(other.shape) not in (shape, (1, shape[1])):
-            raise ValueError(f"{name} has shape {list(other.shape)}, expected that of input_ids, {list(shape)}")
+def _head_output(
+    loss: Tensor | None, logits: Tensor, base: BigBirdModelOutput, taps: Taps, return_dict: bool | None
+) -> BigBirdHeadOutput | tuple[Any, ...]:
+    output = BigBirdHeadOutput(
+        loss=loss,
+        logits=logits,
+        past_key_values=base.past_key_values,
+        hidden_states=base.hidden_states,
+        attentions=base.attentions,
+        cross_attentions=base.cross_attentions,
+        taps=join_taps(base.taps, taps),
+    )
+    return output.to_tuple() if return_dict is False else output

@@ -1,25 +1,35 @@
-"""Loading: from a folder that convert or transformers wrote to a model with exactly those weights."""
+"""Loading and saving: between a folder that convert or transformers wrote and a model with exactly those weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import load_weights
+from bigbird_port.folder import Reader, load_weights
 from bigbird_port.heads import find_head
 from bigbird_port.weights import initial_arrays
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class BigBirdPreTrainedModel(nn.Module):
     """Base of the eight models.
 
     head: the head's name in the schema. initialised: canonical names of the weights that did not come from a file.
+    config: the configuration under which the model runs; a decoder's attention is full.
     """
 
     head: ClassVar[str]
@@ -30,30 +40,209 @@ class BigBirdPreTrainedModel(nn.Module):
         super().__init_subclass__(**kwargs)
         cls.head = find_head(cls.__name__).name
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, *, init_seed: int | None = None, **config_overrides: Any) -> Self:
-        """Load from ``folder`` (config.json and model.safetensors, or what convert wrote), in evaluation mode.
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__()
+        if config.is_decoder and config.attention_type == "block_sparse":
+            _warn_decoder()
+            config = config.replace(attention_type="original_full")
+        self.config = config.for_head(self.head)
 
-        init_seed: initialise head weights that the folder lacks from this seed; None makes them an error.
-        config_overrides: fields of BigBirdConfig to change. Raises ValueError naming file, weight or field.
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        init_seed: int | None = None,
+        add_pooling_layer: bool | None = None,
+        **config_overrides: Any,
+    ) -> Self:
+        """Load from ``folder``, in evaluation mode.
+
+        The folder holds config.json and model.safetensors, its shards with model.safetensors.index.json, or
+        pytorch_model.bin (read as weights only); or it is one that convert wrote. init_seed: initialise head weights
+        that the folder lacks from this seed; None makes them an error. add_pooling_layer: of BigBirdModel and
+        BigBirdForQuestionAnswering. config_overrides: fields of BigBirdConfig to change. Raises ValueError naming
+        file, weight or field.
         """
-        config, arrays, initialised = load_weights(folder, cls.head, "torch", init_seed, config_overrides)
-        with torch.device("meta"):
-            model = cls(config)
-        model.load_arrays(arrays)
-        model.initialised = initialised
+        config, arrays, initialised = load_weights(folder, cls.head, "torch", init_seed, config_overrides, _READERS)
+        model = cls._empty(config, add_pooling_layer)
+        if model._wants_pooler(arrays):
+            _, base, absent = load_weights(folder, "base", "torch", init_seed, config_overrides, _READERS)
+            arrays |= _pooler_of(base)
+            initialised += [name for name in absent if name.startswith("pooler.")]
+        model.load_arrays(model._without_pooler(arrays))
+        model.initialised = [name for name in initialised if add_pooling_layer is not False or "pooler." not in name]
         return model.eval()
 
     @classmethod
-    def from_config(cls, config: BigBirdConfig, seed: int = 0) -> Self:
+    def from_config(cls, config: BigBirdConfig, seed: int = 0, *, add_pooling_layer: bool | None = None) -> Self:
         """Build with initial weights drawn from ``seed``, the same that the Flax twin draws; evaluation mode."""
-        with torch.device("meta"):
-            model = cls(config)
+        model = cls._empty(config, add_pooling_layer)
         arrays, model.initialised = initial_arrays(model.config, cls.head, "torch", seed)
-        model.load_arrays(arrays)
+        if model._wants_pooler(arrays):
+            arrays |= _pooler_of(initial_arrays(model.config, "base", "torch", seed)[0])
+        model.load_arrays(model._without_pooler(arrays))
         return model.eval()
+
+    def save_pretrained(self, folder: str | Path, max_shard_size: int | str = "5GB") -> None:
+        """Write config.json and model.safetensors as transformers reads them, in shards if larger than max_shard_size.
+
+        max_shard_size: bytes, or text such as "200MB". Weight files that stand in the folder already are replaced.
+        """
+        _write_folder(Path(folder), self.state_dict(), self.config, type(self).__name__, max_shard_size)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take over weights under their torch names; raises RuntimeError unless names and shapes fit exactly."""
-        tensors = {name: torch.from_numpy(np.require(array, requirements="W")) for name, array in arrays.items()}
-        self.load_state_dict(tensors, strict=True, assign=True)
+        self.load_state_dict({name: _to_tensor(array) for name, array in arrays.items()}, strict=True, assign=True)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the word embeddings."""
+        return self._base().embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the word embeddings, and with them the tied decoder; raises ValueError for another shape."""
+        expected = (self.config.vocab_size, self.config.hidden_size)
+        if tuple(value.weight.shape) != expected:
+            raise ValueError(
+                f"the embeddings have shape {list(value.weight.shape)}, expected {list(expected)}: "
+                "resize_token_embeddings changes the vocabulary"
+            )
+        self._base().embeddings.word_embeddings = value
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, seed: int = 0) -> nn.Embedding:
+        """Keep the first new_num_tokens of the vocabulary or add to it, and return the word embeddings.
+
+        New embeddings are drawn from a normal distribution (initializer_range) with ``seed``, new biases are 0. None
+        changes nothing. The configuration follows. Raises ValueError if a special token would be lost.
+        """
+        old = self.get_input_embeddings()
+        if new_num_tokens is None or new_num_tokens == self.config.vocab_size:
+            return old
+        config = self.config.replace(vocab_size=new_num_tokens)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(new_num_tokens, config.hidden_size, generator=generator) * config.initializer_range
+        old.weight = _resized(old.weight, drawn)
+        old.num_embeddings = new_num_tokens
+        head = getattr(self, "cls", None)
+        if head is not None:
+            head.predictions.bias = _resized(head.predictions.bias, torch.zeros(new_num_tokens))
+        for module in self.modules():
+            if isinstance(getattr(module, "config", None), BigBirdConfig):
+                module.config = config  # type: ignore[assignment]
+        return old
+
+    def gradient_checkpointing_enable(self) -> None:
+        """In training, compute layers again in the backward pass rather than keep them: less memory, more time."""
+        self._base().encoder.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep the layers' intermediates for the backward pass (the default)."""
+        self._base().encoder.gradient_checkpointing = False
+
+    def _base(self) -> Any:
+        return getattr(self, "bert", self)
+
+    @classmethod
+    def _empty(cls, config: BigBirdConfig, add_pooling_layer: bool | None) -> Self:
+        """Build without values."""
+        if add_pooling_layer is not None and cls.head not in ("base", "qa"):
+            raise ValueError(f"add_pooling_layer was given, but {cls.__name__} has no such choice: leave it out")
+        arguments = {} if add_pooling_layer is None else {"add_pooling_layer": add_pooling_layer}
+        with torch.device("meta"):
+            return cls(config, **arguments)
+
+    def _wants_pooler(self, arrays: Mapping[str, np.ndarray]) -> bool:
+        return self._base().pooler is not None and not any("pooler." in name for name in arrays)
+
+    def _without_pooler(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        if self._base().pooler is not None:
+            return arrays
+        return {name: array for name, array in arrays.items() if not name.startswith("pooler.")}
+
+
+@functools.cache  # said once
+def _warn_decoder() -> None:
+    warnings.warn(
+        "a decoder cannot attend block-sparsely: full attention runs instead (attention_type='original_full')",
+        stacklevel=4,
+    )
+
+
+def _pooler_of(base: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"bert.{name}": array for name, array in base.items() if name.startswith("pooler.")}
+
+
+def _resized(old: Tensor, fresh: Tensor) -> nn.Parameter:
+    """``fresh`` with the values, type and place of ``old`` where both have rows."""
+    kept = min(len(old), len(fresh))
+    new = fresh.to(old)
+    new[:kept] = old.detach()[:kept]
+    return nn.Parameter(new, requires_grad=old.requires_grad)
+
+
+def _to_tensor(array: np.ndarray) -> Tensor:
+    """Return an array as a tensor of its own; bfloat16, which NumPy knows as an extension only, by its bits."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(np.require(array, requirements="W"))
+
+
+def _read_bin(path: Path) -> dict[str, np.ndarray]:
+    """Read a file that torch.save wrote, tensors only; raises ValueError naming the file."""
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make the unpickler raise whatever it likes
+        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: cannot be read as a file of weights: {what}") from None
+    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError(f"{path}: expected tensors by name, as of a state_dict")
+    return {name: _to_array(tensor) for name, tensor in tensors.items()}
+
+
+# What load_weights may find beside the safetensors files.
+_READERS: dict[str, Reader] = {"pytorch_model.bin": _read_bin}
+
+
+def _write_folder(
+    folder: Path, tensors: Mapping[str, Tensor], config: BigBirdConfig, architecture: str, max_shard_size: int | str
+) -> None:
+    """Write config.json and the weights, in as many shards as max_shard_size asks for (a larger tensor has its own)."""
+    shards = list(_shards(tensors, _bytes(max_shard_size)))
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.iterdir():  # a reader would find the old weights
+        if stale.name in (_SINGLE, _INDEX) or _SHARD.fullmatch(stale.name):
+            stale.unlink()
+    (folder / "config.json").write_text(json.dumps(config.to_json_values(architecture), indent=2) + "\n", "utf-8")
+    if len(shards) == 1:
+        save_file(shards[0], folder / _SINGLE, {"format": "pt"})
+        return
+    weight_map: dict[str, str] = {}
+    for i, shard in enumerate(shards, 1):
+        name = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / name, {"format": "pt"})
+        weight_map |= dict.fromkeys(shard, name)
+    total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+
+
+def _shards(tensors: Mapping[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if shard and sum(held.nbytes for held in shard.values()) + tensor.nbytes > size:
+            yield shard
+            shard = {}
+        shard[name] = tensor.detach().cpu().contiguous()
+    yield shard
+
+
+def _bytes(size: int | str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([KMG]I?B|)", str(size).upper())
+    if not match or int(match[1]) < 1:
+        raise ValueError(f"max_shard_size is {size!r}, expected bytes, or text such as '200MB' or '5GB'")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _to_array(tensor: Tensor) -> np.ndarray:
+    """A tensor as an array; bfloat16 exactly, as float32."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
