@@ -17,7 +17,8 @@ from bigbird_port.heads import HEADS, find_head
 from bigbird_port.schema import Framework
 from bigbird_port.weights import Arrays, complete, from_framework, to_framework
 
-WEIGHT_FILES: dict[Framework, str] = {"torch": "model.safetensors", "flax": "flax_model.msgpack"}
+SAFETENSORS = "model.safetensors"  # either framework's; its metadata says whose
+WEIGHT_FILES: dict[Framework, str] = {"torch": SAFETENSORS, "flax": "flax_model.msgpack"}
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,23 @@ class ModelFolder:
     weights: dict[str, np.ndarray]
 
 
-def write_model_folder(path: Path, weights: Arrays, config: BigBirdConfig, head: str, framework: Framework) -> None:
+def write_model_folder(
+    path: Path,
+    weights: Arrays,
+    config: BigBirdConfig,
+    head: str,
+    framework: Framework,
+    flax_safetensors: bool = False,
+) -> None:
     """Write config.json and the weight file of one framework into an existing folder."""
     values = config.to_json_values(HEADS[head].class_name)
     (path / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     arrays = to_framework(weights, config, head, framework)
     if framework == "torch":
-        try:
-            safetensors.numpy.save_file(arrays, path / WEIGHT_FILES["torch"], metadata={"format": "pt"})
-        except SafetensorError as error:  # it wraps what the system says, as of a full disk
-            raise OSError(str(error)) from None
+        _write_safetensors(path / SAFETENSORS, arrays, "pt")
+    elif flax_safetensors:
+        dotted = {name.replace("/", "."): array for name, array in arrays.items()}
+        _write_safetensors(path / SAFETENSORS, dotted, "flax")
     else:
         write_flax_msgpack(path / WEIGHT_FILES["flax"], arrays)
 
@@ -58,7 +66,13 @@ def read_model_folder(path: Path, framework: Framework) -> ModelFolder:
     config = config_from(values, str(folder / "config.json"))
     head = _head_of(values, folder)
     file = folder / WEIGHT_FILES[framework]
-    arrays = _read_safetensors(file) if framework == "torch" else read_flax_msgpack(file)
+    if framework == "torch":
+        arrays = _read_safetensors(file)
+    elif file.is_file() or not (folder / SAFETENSORS).is_file():
+        arrays = read_flax_msgpack(file)
+    else:
+        file = folder / SAFETENSORS
+        arrays = {name.replace(".", "/"): array for name, array in _read_safetensors(file).items()}
     try:
         return ModelFolder(folder, config, head, from_framework(arrays, config, head, framework))
     except ValueError as error:
@@ -89,6 +103,13 @@ def _head_of(values: dict[str, Any], folder: Path) -> str:
             "['BigBirdForMaskedLM']: it says whose weights these are"
         )
     return find_head(architectures[0]).name
+
+
+def _write_safetensors(path: Path, arrays: Arrays, format_name: str) -> None:
+    try:
+        safetensors.numpy.save_file(dict(arrays), path, metadata={"format": format_name})
+    except SafetensorError as error:  # it wraps what the system says, as of a full disk
+        raise OSError(str(error)) from None
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
