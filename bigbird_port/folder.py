@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -66,13 +67,15 @@ def read_model_folder(path: Path, framework: Framework) -> ModelFolder:
     config = config_from(values, str(folder / "config.json"))
     head = _head_of(values, folder)
     file = folder / WEIGHT_FILES[framework]
-    if framework == "torch":
-        arrays = _read_safetensors(file)
-    elif file.is_file() or not (folder / SAFETENSORS).is_file():
+    if framework == "flax" and not file.is_file() and (folder / SAFETENSORS).is_file():
+        file = folder / SAFETENSORS
+    if file.name != SAFETENSORS:
         arrays = read_flax_msgpack(file)
     else:
-        file = folder / SAFETENSORS
-        arrays = {name.replace(".", "/"): array for name, array in _read_safetensors(file).items()}
+        arrays = _read_safetensors(file)
+        framework = "flax" if _names_flax(file) else "torch"
+        if framework == "flax":
+            arrays = {name.replace(".", "/"): array for name, array in arrays.items()}
     try:
         return ModelFolder(folder, config, head, from_framework(arrays, config, head, framework))
     except ValueError as error:
@@ -110,6 +113,11 @@ def _write_safetensors(path: Path, arrays: Arrays, format_name: str) -> None:
         safetensors.numpy.save_file(dict(arrays), path, metadata={"format": format_name})
     except SafetensorError as error:  # it wraps what the system says, as of a full disk
         raise OSError(str(error)) from None
+
+
+def _names_flax(path: Path) -> bool:
+    with safetensors.safe_open(path, framework="np") as file:
+        return (file.metadata() or {}).get("format") == "flax"
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
