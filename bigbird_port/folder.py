@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -18,8 +18,10 @@ from bigbird_port.heads import HEADS, find_head
 from bigbird_port.schema import Framework
 from bigbird_port.weights import Arrays, complete, from_framework, to_framework
 
-SAFETENSORS = "model.safetensors"  # either framework's; its metadata says whose
-WEIGHT_FILES: dict[Framework, str] = {"torch": SAFETENSORS, "flax": "flax_model.msgpack"}
+WEIGHT_FILES: dict[Framework, str] = {"torch": "model.safetensors", "flax": "flax_model.msgpack"}
+Reader = Callable[[Path], dict[str, np.ndarray]]
+# Buffers that old releases of transformers saved among the weights.
+_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -32,30 +34,24 @@ class ModelFolder:
     weights: dict[str, np.ndarray]
 
 
-def write_model_folder(
-    path: Path,
-    weights: Arrays,
-    config: BigBirdConfig,
-    head: str,
-    framework: Framework,
-    flax_safetensors: bool = False,
-) -> None:
+def write_model_folder(path: Path, weights: Arrays, config: BigBirdConfig, head: str, framework: Framework) -> None:
     """Write config.json and the weight file of one framework into an existing folder."""
     values = config.to_json_values(HEADS[head].class_name)
     (path / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     arrays = to_framework(weights, config, head, framework)
     if framework == "torch":
-        _write_safetensors(path / SAFETENSORS, arrays, "pt")
-    elif flax_safetensors:
-        dotted = {name.replace("/", "."): array for name, array in arrays.items()}
-        _write_safetensors(path / SAFETENSORS, dotted, "flax")
+        try:
+            safetensors.numpy.save_file(arrays, path / WEIGHT_FILES["torch"], metadata={"format": "pt"})
+        except SafetensorError as error:  # it wraps what the system says, as of a full disk
+            raise OSError(str(error)) from None
     else:
         write_flax_msgpack(path / WEIGHT_FILES["flax"], arrays)
 
 
-def read_model_folder(path: Path, framework: Framework) -> ModelFolder:
+def read_model_folder(path: Path, framework: Framework, readers: Mapping[str, Reader] | None = None) -> ModelFolder:
     """Read a model folder, or the ``torch`` or ``flax`` folder in what convert wrote.
 
+    readers: more weight files, by name, that count where the usual ones are absent, and what reads them.
     Raises ValueError naming the file and what is wrong with it.
     """
     folder = path
@@ -66,16 +62,9 @@ def read_model_folder(path: Path, framework: Framework) -> ModelFolder:
     values = read_json_object(folder / "config.json")
     config = config_from(values, str(folder / "config.json"))
     head = _head_of(values, folder)
-    file = folder / WEIGHT_FILES[framework]
-    if framework == "flax" and not file.is_file() and (folder / SAFETENSORS).is_file():
-        file = folder / SAFETENSORS
-    if file.name != SAFETENSORS:
-        arrays = read_flax_msgpack(file)
-    else:
-        arrays = _read_safetensors(file)
-        framework = "flax" if _names_flax(file) else "torch"
-        if framework == "flax":
-            arrays = {name.replace(".", "/"): array for name, array in arrays.items()}
+    known = {**_READERS[framework], **(readers or {})}
+    file = next((folder / name for name in known if (folder / name).is_file()), folder / WEIGHT_FILES[framework])
+    arrays = {name: array for name, array in known[file.name](file).items() if not name.endswith(_BUFFERS)}
     try:
         return ModelFolder(folder, config, head, from_framework(arrays, config, head, framework))
     except ValueError as error:
@@ -83,13 +72,19 @@ def read_model_folder(path: Path, framework: Framework) -> ModelFolder:
 
 
 def load_weights(
-    path: str | Path, head: str, framework: Framework, init_seed: int | None, overrides: dict[str, Any]
+    path: str | Path,
+    head: str,
+    framework: Framework,
+    init_seed: int | None,
+    overrides: dict[str, Any],
+    readers: Mapping[str, Reader] | None = None,
 ) -> tuple[BigBirdConfig, dict[str, np.ndarray], list[str]]:
     """Return configuration, arrays under the framework's names, and initialised canonical names for one head.
 
     ``overrides`` change the configuration; ``init_seed`` None makes a weight that the folder lacks an error.
+    ``readers``: as for read_model_folder.
     """
-    folder = read_model_folder(Path(path), framework)
+    folder = read_model_folder(Path(path), framework, readers)
     config = folder.config.replace(**overrides)
     try:
         weights, initialised = complete(folder.weights, config, head, framework, init_seed)
@@ -108,20 +103,27 @@ def _head_of(values: dict[str, Any], folder: Path) -> str:
     return find_head(architectures[0]).name
 
 
-def _write_safetensors(path: Path, arrays: Arrays, format_name: str) -> None:
-    try:
-        safetensors.numpy.save_file(dict(arrays), path, metadata={"format": format_name})
-    except SafetensorError as error:  # it wraps what the system says, as of a full disk
-        raise OSError(str(error)) from None
-
-
-def _names_flax(path: Path) -> bool:
-    with safetensors.safe_open(path, framework="np") as file:
-        return (file.metadata() or {}).get("format") == "flax"
-
-
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors: {error}") from None
+
+
+def _read_shards(path: Path) -> dict[str, np.ndarray]:
+    """Read the shards that an index file names, which lie beside it."""
+    weight_map = read_json_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ValueError(f"{path}: weight_map is {weight_map!r}, expected file names by weight")
+    arrays: dict[str, np.ndarray] = {}
+    for name in sorted(set(weight_map.values())):
+        if Path(name).name != name:
+            raise ValueError(f"{path}: {name!r} is not the name of a file beside it")
+        arrays |= _read_safetensors(path.parent / name)
+    return arrays
+
+
+_READERS: dict[Framework, dict[str, Reader]] = {
+    "torch": {WEIGHT_FILES["torch"]: _read_safetensors, "model.safetensors.index.json": _read_shards},
+    "flax": {WEIGHT_FILES["flax"]: read_flax_msgpack},
+}

@@ -130,6 +130,15 @@ def check_class_labels(labels: Array, batch: int, num_labels: int, problem_type:
         raise ValueError(f"labels has shape {list(labels.shape)}, expected {[batch, num_labels]}: a number a score")
 
 
+def check_positions(starts: Array, ends: Array, batch: int) -> None:
+    """Raise ValueError unless start_positions and end_positions are integers [B] (or [B, 1])."""
+    for name, positions in (("start_positions", starts), ("end_positions", ends)):
+        if positions.shape not in ((batch,), (batch, 1)):
+            raise ValueError(f"{name} has shape {list(positions.shape)}, expected {[batch]}")
+        if not jnp.issubdtype(positions.dtype, jnp.integer):
+            raise ValueError(f"{name} has dtype {positions.dtype}, expected integers")
+
+
 def check_question_lengths(question_lengths: Array | None, batch: int) -> None:
     """Raise ValueError unless there is a length for every text."""
     if question_lengths is not None and question_lengths.shape not in ((batch,), (batch, 1)):

@@ -9,7 +9,7 @@ import jax
 from jax import Array
 from jax import numpy as jnp
 
-from models_flax.inputs import IGNORED, check_class_labels, check_labels
+from models_flax.inputs import IGNORED, check_class_labels, check_labels, check_positions
 
 
 def masked_lm_loss(logits_BLV: Array, labels_BL: Array) -> Array:
@@ -65,6 +65,7 @@ def question_answering_loss(
     start_logits_BL: Array, end_logits_BL: Array, start_positions_B: Array, end_positions_B: Array
 ) -> Array:
     """Mean of start's and end's cross entropy; a position at or beyond L is ignored, a negative one counts as 0."""
+    check_positions(start_positions_B, end_positions_B, len(start_logits_BL))
     L = start_logits_BL.shape[1]
     starts_B, ends_B = (x.reshape(-1).clip(0, L) for x in (start_positions_B, end_positions_B))
     return (_cross_entropy(start_logits_BL, starts_B, L) + _cross_entropy(end_logits_BL, ends_B, L)) / 2

@@ -5,12 +5,15 @@ A folder is config.json beside flax_model.msgpack or model.safetensors, as conve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
+import safetensors
+import safetensors.numpy
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
@@ -19,13 +22,14 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import load_weights, write_model_folder
-from bigbird_port.heads import find_head
+from bigbird_port.folder import WEIGHT_FILES, load_weights, write_model_folder
+from bigbird_port.heads import HEADS, find_head
 from bigbird_port.weights import from_framework, initial_arrays
 from models_flax.cache import LayerCache, init_cache
 
 Params = dict[str, Any]
 Past = tuple[LayerCache, ...]
+_SAFETENSORS = "model.safetensors"  # the name that torch's file has too
 
 
 class FlaxBigBirdPreTrainedModel:
@@ -92,7 +96,7 @@ class FlaxBigBirdPreTrainedModel:
         this seed; None makes them an error. config_overrides: fields of BigBirdConfig to change. Raises ValueError
         naming file, weight or field.
         """
-        config, arrays, initialised = load_weights(folder, cls.head, "flax", init_seed, config_overrides)
+        config, arrays, initialised = load_weights(folder, cls.head, "flax", init_seed, config_overrides, _READERS)
         model = cls(config, dtype=dtype, _do_init=False, gradient_checkpointing=gradient_checkpointing)
         model.load_arrays(arrays)
         model.initialised = initialised
@@ -116,7 +120,13 @@ class FlaxBigBirdPreTrainedModel:
         arrays = {name: np.asarray(leaf) for name, leaf in flat.items()}
         weights = from_framework(arrays, self.config, self.head, "flax")
         folder.mkdir(parents=True, exist_ok=True)
-        write_model_folder(folder, weights, self.config, self.head, "flax", safe_serialization)
+        if safe_serialization:
+            _write_safetensors(folder / _SAFETENSORS, arrays)
+            values = self.config.to_json_values(HEADS[self.head].class_name)
+            (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            (folder / WEIGHT_FILES["flax"]).unlink(missing_ok=True)  # an earlier model's, which would be read first
+        else:
+            write_model_folder(folder, weights, self.config, self.head, "flax")
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take over weights under their Flax paths; raises ValueError unless names and shapes fit exactly."""
@@ -247,6 +257,31 @@ class FlaxBigBirdPreTrainedModel:
             )
         generators = {"dropout": dropout_rng, "indices": indices_rng}
         return {name: rng for name, rng in generators.items() if rng is not None}
+
+
+def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write parameters as transformers' Flax classes name them there: with dots."""
+    dotted = {name.replace("/", "."): np.ascontiguousarray(array) for name, array in arrays.items()}
+    safetensors.numpy.save_file(dotted, path, metadata={"format": "flax"})
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Read what _write_safetensors wrote; raises ValueError for another framework's file of the same name."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            found = (file.metadata() or {}).get("format")
+        arrays = safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors: {error}") from None
+    if found != "flax":
+        raise ValueError(
+            f"{path}: its metadata says format {found!r}, expected 'flax': a torch model's weights are for the "
+            "torch class of the same name"
+        )
+    return {name.replace(".", "/"): array for name, array in arrays.items()}
+
+
+_READERS = {_SAFETENSORS: _read_safetensors}
 
 
 def _cast(params: Params, dtype: DTypeLike, mask: Params | None) -> Params:

@@ -27,6 +27,7 @@ TINY = BigBirdConfig(
     num_labels=3,
     random_blocks="transformers",
 )
+ONE = TINY.replace(num_hidden_layers=1)  # where the number of layers does not matter
 FULL = TINY.replace(attention_type="original_full")
 SPARSE = TINY.replace(random_blocks="original", block_size=32, num_random_blocks=3, max_position_embeddings=1024)
 DECODER = FULL.replace(is_decoder=True)

@@ -131,6 +131,14 @@ def test_class_labels_of_another_shape_are_named():
         losses.classification_loss(jnp.zeros((2, 3)), jnp.asarray([3, 0]), 3, None)
 
 
+def test_answer_positions_of_another_shape_are_named():
+    logits = jnp.zeros((2, 6))
+    with pytest.raises(ValueError, match=r"end_positions has shape \[3\], expected \[2\]"):
+        losses.question_answering_loss(logits, logits, jnp.zeros(2, int), jnp.zeros(3, int))
+    with pytest.raises(ValueError, match="start_positions has dtype float32"):
+        losses.question_answering_loss(logits, logits, jnp.zeros(2), jnp.zeros(2, int))
+
+
 def golden_model(converted, name, case_name, head_class):
     path = next(path for path in require(GOLDEN[name]).cases if path.stem == case_name)
     case = read_golden(path)

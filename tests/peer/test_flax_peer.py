@@ -16,7 +16,6 @@ from tests.models.flax_cases import (
     LENGTH,
     TINY,
     assert_trees_close,
-    make_ids,
     make_inputs,
     model_of,
     scores_of,
@@ -46,6 +45,7 @@ def peer_of(head, config):
 @pytest.mark.parametrize("head", [head for head in HEADS if head != "causal-lm"])
 def test_outputs_and_gradients_are_those_of_transformers(head, config):
     """Every score, hidden state and parameter's gradient, on real tokens of a padded batch."""
+    config = config.replace(num_hidden_layers=2 if head == "base" else 1)
     ours, theirs = model_of(head, config, seed=3), peer_of(head, config)
     inputs = make_inputs(head)
     real = inputs["attention_mask"].reshape(-1, LENGTH).astype(bool)
@@ -101,12 +101,13 @@ def test_a_decoder_is_that_of_transformers(cross):
 @pytest.mark.parametrize("head", HEADS)
 def test_every_argument_means_the_same(head):
     """Each argument alone changes the result, and to the same."""
-    ours, theirs = model_of(head, FULL, seed=3), peer_of(head, FULL)
+    config = FULL.replace(num_hidden_layers=1)
+    ours, theirs = model_of(head, config, seed=3), peer_of(head, config)
     everything = make_inputs(head)
     ids = everything.pop("input_ids")
     if head != "qa":  # there it has another default
         ids[ids == 0] = 5
-    everything["head_mask"] = np.array([[1, 0], [0, 1]], np.int32)
+    everything["head_mask"] = np.array([[1, 0]], np.int32)
     if head == "qa":
         everything["question_lengths"] = np.array([[4], [9]], np.int32)
         ids[ids == 0] = 5
@@ -125,11 +126,12 @@ def test_every_argument_means_the_same(head):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_attentions_are_those_of_transformers(head):
-    ours, theirs = model_of(head, FULL, seed=3), peer_of(head, FULL)
+    config = FULL.replace(num_hidden_layers=1)
+    ours, theirs = model_of(head, config, seed=3), peer_of(head, config)
     inputs = make_inputs(head)
     options = {"output_attentions": True, "head_mask": np.array([1, 0], np.int32)}
     found = ours(**inputs, **options)
-    options["head_mask"] = np.array([[1, 0]] * 2, np.int32)
+    options["head_mask"] = np.array([[1, 0]], np.int32)
     expected = theirs(**inputs, **options, params=ours.params)
     for mine, other in zip(found.attentions, expected.attentions, strict=True):
         np.testing.assert_allclose(mine, other, rtol=0, atol=LIMIT)
@@ -137,13 +139,16 @@ def test_attentions_are_those_of_transformers(head):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_tuples_come_in_the_order_of_transformers(head):
-    ours, theirs = model_of(head, FULL, seed=3), peer_of(head, FULL)
+    config = FULL.replace(num_hidden_layers=1)
+    ours, theirs = model_of(head, config, seed=3), peer_of(head, config)
     inputs = make_inputs(head)
     options = {"output_attentions": True, "output_hidden_states": True, "return_dict": False}
-    found, expected = ours(**inputs, **options), theirs(**inputs, **options, params=ours.params)
+    found = jax.eval_shape(lambda: ours(**inputs, **options))
+    expected = jax.eval_shape(lambda: theirs(**inputs, **options, params=ours.params))
     assert isinstance(found, tuple)
     if head in ("masked-lm", "token-classification"):  # there transformers loses the hidden states
-        expected = theirs(**inputs, **options | {"return_dict": True}, params=ours.params).to_tuple()
+        options["return_dict"] = True
+        expected = jax.eval_shape(lambda: theirs(**inputs, **options, params=ours.params).to_tuple())
     assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, tuple(expected))
 
 
@@ -169,8 +174,6 @@ def test_files_go_both_ways(head, safe, tmp_path):
     ours.save_pretrained(tmp_path / "ours", safe_serialization=safe)
     theirs = peer_class.from_pretrained(tmp_path / "ours")
     assert_trees_close(ours.params, jax.tree.map(np.asarray, dict(theirs.params)), 0)
-    at = make_ids((2, LENGTH)) if head != "multiple-choice" else make_ids((2, 3, LENGTH))
-    assert_trees_close(tuple(ours(at, return_dict=False)[:1]), tuple(theirs(at, return_dict=False)[:1]), LIMIT)
     theirs.save_pretrained(tmp_path / "theirs", safe_serialization=safe)
     again = type(ours).from_pretrained(tmp_path / "theirs")
     assert again.initialised == []
