@@ -9,6 +9,8 @@ import math
 
 from flax import linen as nn
 from jax import Array
+from jax import numpy as jnp
+from jax.typing import DTypeLike
 
 from bigbird_port.config import BigBirdConfig
 from models_flax.attention import Taps
@@ -18,12 +20,15 @@ class BigBirdEmbeddings(nn.Module):
     """The sum of three embeddings, then LayerNorm (in the original this LayerNorm belongs to the encoder)."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        self.word_embeddings = nn.Embed(self.config.vocab_size, self.config.hidden_size)
-        self.position_embeddings = nn.Embed(self.config.max_position_embeddings, self.config.hidden_size)
-        self.token_type_embeddings = nn.Embed(self.config.type_vocab_size, self.config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(epsilon=self.config.layer_norm_eps, use_fast_variance=False)
+        self.word_embeddings = nn.Embed(self.config.vocab_size, self.config.hidden_size, dtype=self.dtype)
+        self.position_embeddings = nn.Embed(
+            self.config.max_position_embeddings, self.config.hidden_size, dtype=self.dtype
+        )
+        self.token_type_embeddings = nn.Embed(self.config.type_vocab_size, self.config.hidden_size, dtype=self.dtype)
+        self.LayerNorm = nn.LayerNorm(epsilon=self.config.layer_norm_eps, use_fast_variance=False, dtype=self.dtype)
         self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
 
     def __call__(

@@ -1,26 +1,50 @@
 """The encoder: a stack of post-norm layers.
 
-Legend: B batch, L length, D hidden, I inner.
+Legend: B batch, L length, K keys, D hidden, N heads, I inner.
 """
 
 from __future__ import annotations
 
+import functools
+import warnings
+from typing import NamedTuple
+
+import jax
+import numpy as np
 from flax import linen as nn
 from jax import Array
+from jax import numpy as jnp
+from jax.typing import DTypeLike
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.pattern import Pattern, layer_pattern
 from models_flax.activations import ACTIVATIONS
 from models_flax.attention import BigBirdAttention, KeyLists, Taps, key_lists
+from models_flax.cache import LayerCache
+from models_flax.inputs import Inputs
+from models_flax.probabilities import dense_probabilities
+
+Arrays = tuple[Array, ...]
+
+
+class Encoded(NamedTuple):
+    """Input and output of every layer [B, L, D], and what was asked for; taps are named layer.<i>.<tap>."""
+
+    hidden_states: Arrays
+    caches: tuple[LayerCache, ...]
+    attentions: Arrays
+    cross_attentions: Arrays
+    taps: Taps
 
 
 class BigBirdIntermediate(nn.Module):
     """The widening half of the feed-forward sublayer."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        self.dense = nn.Dense(self.config.intermediate_size)
+        self.dense = nn.Dense(self.config.intermediate_size, dtype=self.dtype)
         self.act = ACTIVATIONS[self.config.hidden_act]
 
     def __call__(self, x_BLD: Array) -> Array:
@@ -32,10 +56,11 @@ class BigBirdOutput(nn.Module):
     """The narrowing half of the feed-forward sublayer, its residual and LayerNorm."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        self.dense = nn.Dense(self.config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(epsilon=self.config.layer_norm_eps, use_fast_variance=False)
+        self.dense = nn.Dense(self.config.hidden_size, dtype=self.dtype)
+        self.LayerNorm = nn.LayerNorm(epsilon=self.config.layer_norm_eps, use_fast_variance=False, dtype=self.dtype)
         self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
 
     def __call__(self, inner_BLI: Array, x_BLD: Array, deterministic: bool) -> Array:
@@ -44,53 +69,186 @@ class BigBirdOutput(nn.Module):
 
 
 class BigBirdLayer(nn.Module):
-    """Attention and feed-forward."""
+    """Attention, cross-attention in a decoder that has it, and feed-forward."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        self.attention = BigBirdAttention(self.config)
-        self.intermediate = BigBirdIntermediate(self.config)
-        self.output = BigBirdOutput(self.config)
+        self.attention = BigBirdAttention(self.config, self.dtype)
+        if self.config.add_cross_attention:
+            self.crossattention = BigBirdAttention(self.config, self.dtype)
+        self.intermediate = BigBirdIntermediate(self.config, self.dtype)
+        self.output = BigBirdOutput(self.config, self.dtype)
 
-    def __call__(self, x_BLD: Array, mask_BL: Array, lists: KeyLists | None, deterministic: bool) -> tuple[Array, Taps]:
-        """Return the layer's output [B, L, D] and its taps."""
-        attention_BLD, taps = self.attention(x_BLD, mask_BL, lists, deterministic)
+    def __call__(
+        self,
+        x_BLD: Array,
+        mask_BL: Array,
+        lists: KeyLists | None,
+        head_mask_N: Array | None = None,
+        past: LayerCache | None = None,
+        encoder_BKD: Array | None = None,
+        encoder_mask_BK: Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Array, Taps]:
+        """Return the layer's output [B, L, D] and its taps; those of cross-attention begin with cross_."""
+        if self.is_initializing() and self.config.add_cross_attention and encoder_BKD is None:
+            encoder_BKD, encoder_mask_BK = x_BLD, mask_BL  # linen makes the parameters of what is called
+        own = None if past is None else (past.key, past.value, past.filled)
+        attention_BLD, taps = self.attention(x_BLD, mask_BL, lists, head_mask_N, own, None, deterministic)
+        if encoder_BKD is not None and encoder_mask_BK is not None:
+            cross = None
+            if past is not None and past.cross_key is not None and past.cross_value is not None:
+                cross = (past.cross_key, past.cross_value, encoder_BKD.shape[1])
+            attention_BLD, cross_taps = self.crossattention(
+                attention_BLD, encoder_mask_BK, None, head_mask_N, cross, encoder_BKD, deterministic
+            )
+            taps |= {f"cross_{name}": tap for name, tap in cross_taps.items()}
         inner_BLI = self.intermediate(attention_BLD)
         output_BLD = self.output(inner_BLI, attention_BLD, deterministic)
         return output_BLD, taps | {"intermediate": inner_BLI, "output": output_BLD}
+
+
+# keeps a layer's input only, and runs the layer again for the gradient; ``deterministic`` is static
+_CheckpointedLayer = nn.remat(BigBirdLayer, static_argnums=(8,))
 
 
 class _Layers(nn.Module):
     """The layers under the names "0", "1", ..., as torch's ModuleList names them."""
 
     config: BigBirdConfig
+    dtype: DTypeLike
+    gradient_checkpointing: bool
 
     @nn.compact
     def __call__(
-        self, x_BLD: Array, mask_BL: Array, output_taps: bool, deterministic: bool
-    ) -> tuple[tuple[Array, ...], Taps]:
-        hidden_states: tuple[Array, ...] = (x_BLD,)
-        taps = Taps()
+        self,
+        x_BLD: Array,
+        inputs: Inputs,
+        use_cache: bool,
+        output_attentions: bool,
+        output_taps: bool,
+        deterministic: bool,
+    ) -> Encoded:
+        layer_class = _CheckpointedLayer if self.gradient_checkpointing else BigBirdLayer
+        encoded = Encoded((x_BLD,), (), (), (), Taps())
         for i in range(self.config.num_hidden_layers):
-            lists = key_lists(layer_pattern(self.config, i, x_BLD.shape[1]))
-            x_BLD, layer_taps = BigBirdLayer(self.config, name=str(i))(x_BLD, mask_BL, lists, deterministic)
-            hidden_states = (*hidden_states, x_BLD)
-            if output_taps:
-                taps |= {f"layer.{i}.{name}": tap for name, tap in layer_taps.items()}
-        return hidden_states, taps
+            lists = self._key_lists(i, x_BLD.shape[1], deterministic)
+            head_mask_N = None if inputs.head_mask is None else inputs.head_mask[i]
+            past = None if inputs.past is None else inputs.past[i]
+            layer = layer_class(self.config, self.dtype, name=str(i))
+            output_BLD, taps = layer(
+                encoded.hidden_states[-1],
+                inputs.mask,
+                lists,
+                head_mask_N,
+                past,
+                inputs.encoder_states,
+                inputs.encoder_mask,
+                deterministic,
+            )
+            encoded = Encoded(
+                (*encoded.hidden_states, output_BLD),
+                (*encoded.caches, _extended(past, taps)) if use_cache and past is not None else (),
+                (*encoded.attentions, self._attentions(taps, inputs, lists, head_mask_N)) if output_attentions else (),
+                (*encoded.cross_attentions, self._cross_attentions(taps, inputs, head_mask_N))
+                if output_attentions and inputs.encoder_states is not None
+                else (),
+                encoded.taps | ({f"layer.{i}.{name}": tap for name, tap in taps.items()} if output_taps else {}),
+            )
+        return encoded
+
+    def _key_lists(self, i: int, length: int, deterministic: bool) -> KeyLists | None:
+        """Layer i's key lists; in training, random_blocks="resample" draws them anew."""
+        if self.config.is_decoder:
+            if self.config.attention_type == "block_sparse":
+                _say_full_attention()
+            return None
+        pattern = layer_pattern(self.config, i, length)
+        if pattern is None or deterministic or self.config.random_blocks != "resample":
+            return key_lists(pattern)
+        if not self.has_rng("indices"):
+            raise ValueError(
+                'random_blocks is "resample", so training draws new random blocks, but no generator was given: '
+                "pass indices_rng=jax.random.key(seed), another one at every step"
+            )
+        return _redrawn_lists(self.config, pattern, self.make_rng("indices"), length)
+
+    def _attentions(self, taps: Taps, inputs: Inputs, lists: KeyLists | None, head_mask_N: Array | None) -> Array:
+        """The probabilities [B, N, L, K] of a layer's self-attention."""
+        attentions = dense_probabilities(
+            taps["query"], taps["key"], inputs.mask, lists, self.config.block_size, self.config.is_decoder
+        )
+        return _masked_heads(attentions, head_mask_N)
+
+    def _cross_attentions(self, taps: Taps, inputs: Inputs, head_mask_N: Array | None) -> Array:
+        """The probabilities [B, N, L, K] of a layer's cross-attention."""
+        assert inputs.encoder_mask is not None
+        query, key = taps["cross_query"], taps["cross_key"]
+        attentions = dense_probabilities(query, key, inputs.encoder_mask, None, self.config.block_size)
+        return _masked_heads(attentions, head_mask_N)
+
+
+@functools.cache  # said once
+def _say_full_attention() -> None:
+    warnings.warn(
+        "block-sparse attention looks ahead, which a decoder must not: full attention runs instead "
+        "(attention_type='original_full' in the configuration says so)",
+        stacklevel=2,
+    )
+
+
+def _masked_heads(attentions: Array, head_mask_N: Array | None) -> Array:
+    return attentions if head_mask_N is None else attentions * head_mask_N[:, None, None].astype(attentions.dtype)
+
+
+def _extended(past: LayerCache, taps: Taps) -> LayerCache:
+    """The cache with what a layer computed in it."""
+    return LayerCache(
+        taps["key"],
+        taps["value"],
+        taps.get("cross_key"),
+        taps.get("cross_value"),
+        past.mask,
+        past.filled + taps["query"].shape[2],
+    )
+
+
+def _redrawn_lists(config: BigBirdConfig, like: Pattern, rng: Array, length: int) -> KeyLists:
+    """Key lists drawn from ``rng`` by the original's rules; NumPy draws, so compiled code calls the host."""
+
+    def draw(seed: Array) -> tuple[np.ndarray, np.ndarray]:
+        pattern = layer_pattern(config, int(seed), length)
+        assert pattern is not None  # whether there is one depends on the length alone
+        return pattern.key_blocks, pattern.live
+
+    shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (like.key_blocks, like.live))
+    seed = jax.random.randint(rng, (), 0, np.iinfo(np.int32).max)
+    return KeyLists(*jax.pure_callback(draw, shapes, seed, vmap_method="sequential"))
 
 
 class BigBirdEncoder(nn.Module):
-    """All layers; each has its own random blocks."""
+    """All layers; each has its own random blocks.
+
+    gradient_checkpointing: compute the layers again in the backward pass rather than keep them.
+    """
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
+    gradient_checkpointing: bool = False
 
     def setup(self) -> None:
-        self.layer = _Layers(self.config)
+        self.layer = _Layers(self.config, self.dtype, self.gradient_checkpointing)
 
     def __call__(
-        self, x_BLD: Array, mask_BL: Array, output_taps: bool, deterministic: bool
-    ) -> tuple[tuple[Array, ...], Taps]:
-        """Return the hidden states (input and output of every layer, [B, L, D]) and taps named layer.<i>.<tap>."""
-        return self.layer(x_BLD, mask_BL, output_taps, deterministic)
+        self,
+        x_BLD: Array,
+        inputs: Inputs,
+        use_cache: bool = False,
+        output_attentions: bool = False,
+        output_taps: bool = False,
+        deterministic: bool = True,
+    ) -> Encoded:
+        """Run all layers on embeddings [B, L, D]."""
+        return self.layer(x_BLD, inputs, use_cache, output_attentions, output_taps, deterministic)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from flax import linen as nn
 from jax import Array
 from jax import numpy as jnp
+from jax.typing import DTypeLike
 
 from bigbird_port.config import BigBirdConfig
 from models_flax.activations import ACTIVATIONS
@@ -19,11 +20,12 @@ class BigBirdPredictionTransform(nn.Module):
     """The layer between the encoder and the tied decoder of language modelling."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        self.dense = nn.Dense(self.config.hidden_size)
+        self.dense = nn.Dense(self.config.hidden_size, dtype=self.dtype)
         self.act = ACTIVATIONS[self.config.hidden_act]
-        self.LayerNorm = nn.LayerNorm(epsilon=self.config.layer_norm_eps, use_fast_variance=False)
+        self.LayerNorm = nn.LayerNorm(epsilon=self.config.layer_norm_eps, use_fast_variance=False, dtype=self.dtype)
 
     def __call__(self, x_BLD: Array) -> Array:
         """Return LayerNorm(act(dense(x))), [B, L, D]."""
@@ -34,15 +36,17 @@ class BigBirdLMPredictionHead(nn.Module):
     """Scores of every token of the vocabulary; the decoder is the transposed word embedding."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        self.transform = BigBirdPredictionTransform(self.config)
+        self.transform = BigBirdPredictionTransform(self.config, self.dtype)
         self.bias = self.param("bias", nn.initializers.zeros_init(), (self.config.vocab_size,))
 
     def __call__(self, x_BLD: Array, embedding_VD: Array) -> tuple[Array, Taps]:
         """Return scores [B, L, V] and the tap transform [B, L, D]."""
         transform_BLD = self.transform(x_BLD)
-        return transform_BLD @ embedding_VD.T + self.bias, {"transform": transform_BLD}
+        logits_BLV = transform_BLD @ embedding_VD.T.astype(self.dtype) + self.bias.astype(self.dtype)
+        return logits_BLV, {"transform": transform_BLD}
 
 
 class BigBirdPreTrainingHeads(nn.Module):
@@ -50,22 +54,24 @@ class BigBirdPreTrainingHeads(nn.Module):
 
     config: BigBirdConfig
     next_sentence: bool
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        self.predictions = BigBirdLMPredictionHead(self.config)
+        self.predictions = BigBirdLMPredictionHead(self.config, self.dtype)
         if self.next_sentence:
-            self.seq_relationship = nn.Dense(2)
+            self.seq_relationship = nn.Dense(2, dtype=self.dtype)
 
 
 class BigBirdClassificationHead(nn.Module):
     """transformers' classification head, on the first token's hidden state (not the pooled one)."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        self.dense = nn.Dense(self.config.hidden_size)
+        self.dense = nn.Dense(self.config.hidden_size, dtype=self.dtype)
         self.dropout = nn.Dropout(classifier_dropout(self.config))
-        self.out_proj = nn.Dense(self.config.num_labels)
+        self.out_proj = nn.Dense(self.config.num_labels, dtype=self.dtype)
         self.act = ACTIVATIONS[self.config.hidden_act]
 
     def __call__(self, x_BLD: Array, deterministic: bool) -> Array:
@@ -78,12 +84,13 @@ class BigBirdQuestionAnsweringHead(nn.Module):
     """A feed-forward sublayer of its own, then a start and an end score for every token."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
-        self.intermediate = BigBirdIntermediate(self.config)
-        self.output = BigBirdOutput(self.config)
-        self.qa_outputs = nn.Dense(2)
+        self.intermediate = BigBirdIntermediate(self.config, self.dtype)
+        self.output = BigBirdOutput(self.config, self.dtype)
+        self.qa_outputs = nn.Dense(2, dtype=self.dtype)
 
     def __call__(self, x_BLD: Array, deterministic: bool) -> Array:
         """Return scores [B, L, 2]."""
@@ -109,4 +116,5 @@ def question_mask(question_lengths_B: Array, length: int) -> Array:
 def mask_question(logits_BL2: Array, question_BL: Array) -> Array:
     """Take 1e6 from the scores of the question's tokens, sparing [CLS], which stands for "no answer"."""
     masked_BL = question_BL.at[:, 0].set(False)
-    return logits_BL2 - masked_BL[:, :, None] * 1e6
+    penalty = min(1e6, float(jnp.finfo(logits_BL2.dtype).max) / 2)  # float16 ends below 1e6
+    return logits_BL2 - jnp.where(masked_BL[:, :, None], penalty, 0).astype(logits_BL2.dtype)

@@ -1,6 +1,8 @@
 """The base model and the seven models with a task head: linen modules, and classes that hold their parameters.
 
-Legend: B batch, L length, D hidden, N choices of a multiple choice.
+The modules' arguments are FlaxBigBirdModule's; ``output_taps`` returns named intermediates.
+
+Legend: B batch, L length, K keys (those of the encoder, or those a mask covers), D hidden, N heads, C choices.
 """
 
 from __future__ import annotations
@@ -10,11 +12,14 @@ from typing import Any
 from flax import linen as nn
 from jax import Array
 from jax import numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from bigbird_port.config import BigBirdConfig
 from models_flax.attention import Taps
+from models_flax.cache import LayerCache
 from models_flax.embeddings import BigBirdEmbeddings
 from models_flax.encoder import BigBirdEncoder
+from models_flax.generation import GenerationMixin
 from models_flax.heads import (
     BigBirdClassificationHead,
     BigBirdPreTrainingHeads,
@@ -24,25 +29,34 @@ from models_flax.heads import (
     question_lengths_of,
     question_mask,
 )
+from models_flax.inputs import check_choices, check_inputs, check_question_lengths, complete_inputs, flatten_choices
 from models_flax.outputs import (
     BigBirdForPreTrainingOutput,
     BigBirdForQuestionAnsweringOutput,
     BigBirdHeadOutput,
     BigBirdModelOutput,
 )
-from models_flax.pretrained import FlaxBigBirdPreTrainedModel
+from models_flax.pretrained import FlaxBigBirdPreTrainedModel, Params
+
+Past = tuple[LayerCache, ...]
 
 
 class FlaxBigBirdModule(nn.Module):
-    """Embeddings, encoder and pooler."""
+    """Embeddings, encoder and (with ``add_pooling_layer``) pooler; a decoder if the configuration says so.
+
+    dtype: of the computation; parameters stay float32. gradient_checkpointing: keep the layers' inputs only, and
+    compute the rest again for the gradient.
+    """
 
     config: BigBirdConfig
     add_pooling_layer: bool = True
+    dtype: DTypeLike = jnp.float32
+    gradient_checkpointing: bool = False
 
     def setup(self) -> None:
-        self.embeddings = BigBirdEmbeddings(self.config)
-        self.encoder = BigBirdEncoder(self.config)
-        self.pooler = nn.Dense(self.config.hidden_size) if self.add_pooling_layer else None
+        self.embeddings = BigBirdEmbeddings(self.config, self.dtype)
+        self.encoder = BigBirdEncoder(self.config, self.dtype, self.gradient_checkpointing)
+        self.pooler = nn.Dense(self.config.hidden_size, dtype=self.dtype) if self.add_pooling_layer else None
 
     def __call__(
         self,
@@ -50,30 +64,40 @@ class FlaxBigBirdModule(nn.Module):
         attention_mask: Array | None = None,
         token_type_ids: Array | None = None,
         position_ids: Array | None = None,
+        head_mask: Array | None = None,
+        encoder_hidden_states: Array | None = None,
+        encoder_attention_mask: Array | None = None,
+        past_key_values: Past | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_taps: bool = False,
-        *,
-        deterministic: bool = True,
     ) -> BigBirdModelOutput:
         """Encode ids [B, L].
 
         attention_mask [B, L]: 1 for tokens, 0 for padding; None takes what differs from pad_token_id, as the original.
-        token_type_ids, position_ids [B, L]: None is 0 and 0 .. L-1. Raises ValueError for a wrong shape or length.
+        With a cache also [B, max_length], for all its places; with full attention also [B, L, K]: which query sees
+        which key. token_type_ids, position_ids [B, L]: None is 0, and the positions that follow the cached ones.
+        head_mask [N] or [layers, N]: factors of the heads. encoder_hidden_states [B, K, D], encoder_attention_mask
+        [B, K]: what cross-attention attends to. past_key_values: init_cache's, or what an earlier call returned.
+        deterministic: without dropout. Raises ValueError naming the argument that does not fit.
         """
-        check_inputs(self.config, input_ids, attention_mask, token_type_ids, position_ids)
-        mask_BL = (input_ids != self.config.pad_token_id) if attention_mask is None else attention_mask.astype(bool)
-        if token_type_ids is None:
-            token_type_ids = jnp.zeros_like(input_ids)
-        if position_ids is None:
-            position_ids = jnp.arange(input_ids.shape[1])[None]
-        x_BLD, taps = self.embeddings(input_ids, token_type_ids, position_ids, deterministic)
-        hidden_states, layer_taps = self.encoder(x_BLD, mask_BL, output_taps, deterministic)
-        pooled_BD = None if self.pooler is None else jnp.tanh(self.pooler(hidden_states[-1][:, 0]))
+        given = (input_ids, attention_mask, token_type_ids, position_ids, head_mask)
+        decoder = (encoder_hidden_states, encoder_attention_mask, past_key_values)
+        check_inputs(self.config, *given, *decoder)
+        inputs = complete_inputs(self.config, *given, *decoder)
+        x_BLD, taps = self.embeddings(input_ids, inputs.token_type_ids, inputs.position_ids, deterministic)
+        use_cache = past_key_values is not None
+        encoded = self.encoder(x_BLD, inputs, use_cache, output_attentions, output_taps, deterministic)
+        last_BLD = encoded.hidden_states[-1]
         return BigBirdModelOutput(
-            last_hidden_state=hidden_states[-1],
-            pooler_output=pooled_BD,
-            hidden_states=hidden_states if output_hidden_states else None,
-            taps=taps | layer_taps if output_taps else None,
+            last_hidden_state=last_BLD,
+            pooler_output=None if self.pooler is None else jnp.tanh(self.pooler(last_BLD[:, 0])),
+            past_key_values=encoded.caches or None,
+            hidden_states=encoded.hidden_states if output_hidden_states else None,
+            attentions=encoded.attentions or None,
+            cross_attentions=encoded.cross_attentions or None,
+            taps=taps | encoded.taps if output_taps else None,
         )
 
 
@@ -81,21 +105,36 @@ class FlaxBigBirdForPreTrainingModule(nn.Module):
     """Masked language modelling and next-sentence prediction."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
+    gradient_checkpointing: bool = False
 
     def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config)
-        self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=True)
+        self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing)
+        self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=True, dtype=self.dtype)
 
-    def __call__(self, input_ids: Array, *args: Any, **kwargs: Any) -> BigBirdForPreTrainingOutput:
-        """Score every token and the sentence pair; the arguments are FlaxBigBirdModule's."""
-        base = self.bert(input_ids, *args, **kwargs)
+    def __call__(
+        self,
+        input_ids: Array,
+        attention_mask: Array | None = None,
+        token_type_ids: Array | None = None,
+        position_ids: Array | None = None,
+        head_mask: Array | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        output_taps: bool = False,
+    ) -> BigBirdForPreTrainingOutput:
+        """Score every token and the sentence pair."""
+        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
+        base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
         embedding_VD = self.bert.embeddings.word_embeddings.embedding
         logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
         return BigBirdForPreTrainingOutput(
             prediction_logits=logits_BLV,
             seq_relationship_logits=self.cls.seq_relationship(base.pooler_output),
             hidden_states=base.hidden_states,
-            taps=join_taps(base.taps, taps | {"pooler_output": base.pooler_output}),
+            attentions=base.attentions,
+            taps=_join_taps(base.taps, taps | {"pooler_output": base.pooler_output}),
         )
 
 
@@ -103,71 +142,101 @@ class FlaxBigBirdForMaskedLMModule(nn.Module):
     """Masked language modelling."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
+    gradient_checkpointing: bool = False
 
     def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config, add_pooling_layer=False)
-        self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=False)
+        self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing)
+        self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=False, dtype=self.dtype)
 
-    def __call__(self, input_ids: Array, *args: Any, **kwargs: Any) -> BigBirdHeadOutput:
-        """Score every token; the arguments are FlaxBigBirdModule's."""
-        base = self.bert(input_ids, *args, **kwargs)
+    def __call__(
+        self,
+        input_ids: Array,
+        attention_mask: Array | None = None,
+        token_type_ids: Array | None = None,
+        position_ids: Array | None = None,
+        head_mask: Array | None = None,
+        encoder_hidden_states: Array | None = None,
+        encoder_attention_mask: Array | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        output_taps: bool = False,
+    ) -> BigBirdHeadOutput:
+        """Score every token."""
+        given = (input_ids, attention_mask, token_type_ids, position_ids, head_mask)
+        decoder = (encoder_hidden_states, encoder_attention_mask, None)
+        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
+        base = self.bert(*given, *decoder, *flags)
         embedding_VD = self.bert.embeddings.word_embeddings.embedding
         logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
-        return BigBirdHeadOutput(logits_BLV, base.hidden_states, join_taps(base.taps, taps))
+        return BigBirdHeadOutput(
+            logits=logits_BLV,
+            hidden_states=base.hidden_states,
+            attentions=base.attentions,
+            cross_attentions=base.cross_attentions,
+            taps=_join_taps(base.taps, taps),
+        )
 
 
 class FlaxBigBirdForCausalLMModule(nn.Module):
     """Causal language modelling: full attention to what precedes, whatever attention the configuration names."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
+    gradient_checkpointing: bool = False
 
     def setup(self) -> None:
         config = self.config.for_head("causal-lm")
-        self.bert = FlaxBigBirdModule(config, add_pooling_layer=False)
-        self.cls = BigBirdPreTrainingHeads(config, next_sentence=False)
+        self.bert = FlaxBigBirdModule(config, False, self.dtype, self.gradient_checkpointing)
+        self.cls = BigBirdPreTrainingHeads(config, next_sentence=False, dtype=self.dtype)
 
-    def __call__(self, input_ids: Array, *args: Any, **kwargs: Any) -> BigBirdHeadOutput:
-        """Score every next token; the arguments are FlaxBigBirdModule's."""
-        base = self.bert(input_ids, *args, **kwargs)
+    def __call__(
+        self,
+        input_ids: Array,
+        attention_mask: Array | None = None,
+        token_type_ids: Array | None = None,
+        position_ids: Array | None = None,
+        head_mask: Array | None = None,
+        encoder_hidden_states: Array | None = None,
+        encoder_attention_mask: Array | None = None,
+        past_key_values: Past | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        output_taps: bool = False,
+    ) -> BigBirdHeadOutput:
+        """Score every next token."""
+        given = (input_ids, attention_mask, token_type_ids, position_ids, head_mask)
+        decoder = (encoder_hidden_states, encoder_attention_mask, past_key_values)
+        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
+        base = self.bert(*given, *decoder, *flags)
         embedding_VD = self.bert.embeddings.word_embeddings.embedding
         logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
-        return BigBirdHeadOutput(logits_BLV, base.hidden_states, join_taps(base.taps, taps))
+        return BigBirdHeadOutput(
+            logits=logits_BLV,
+            past_key_values=base.past_key_values,
+            hidden_states=base.hidden_states,
+            attentions=base.attentions,
+            cross_attentions=base.cross_attentions,
+            taps=_join_taps(base.taps, taps),
+        )
 
 
 class FlaxBigBirdForSequenceClassificationModule(nn.Module):
     """Classification of a text, with the head that config.classifier_style names."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
+    gradient_checkpointing: bool = False
 
     def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config)
+        self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing)
         if self.config.classifier_style == "original":
             self.dropout = nn.Dropout(classifier_dropout(self.config))
-            self.classifier: Any = nn.Dense(self.config.num_labels)
+            self.classifier: Any = nn.Dense(self.config.num_labels, dtype=self.dtype)
         else:
-            self.classifier = BigBirdClassificationHead(self.config)
-
-    def __call__(self, input_ids: Array, *args: Any, deterministic: bool = True, **kwargs: Any) -> BigBirdHeadOutput:
-        """Score every label; the arguments are FlaxBigBirdModule's."""
-        base = self.bert(input_ids, *args, deterministic=deterministic, **kwargs)
-        taps = base.taps
-        if self.config.classifier_style == "original":
-            taps = join_taps(taps, {"pooler_output": base.pooler_output})
-            logits_BC = self.classifier(self.dropout(base.pooler_output, deterministic=deterministic))
-        else:
-            logits_BC = self.classifier(base.last_hidden_state, deterministic)
-        return BigBirdHeadOutput(logits_BC, base.hidden_states, taps)
-
-
-class FlaxBigBirdForMultipleChoiceModule(nn.Module):
-    """The best of several texts: every input has the shape [B, N, L]."""
-
-    config: BigBirdConfig
-
-    def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config)
-        self.dropout = nn.Dropout(classifier_dropout(self.config))
-        self.classifier = nn.Dense(1)
+            self.classifier = BigBirdClassificationHead(self.config, self.dtype)
 
     def __call__(
         self,
@@ -175,49 +244,81 @@ class FlaxBigBirdForMultipleChoiceModule(nn.Module):
         attention_mask: Array | None = None,
         token_type_ids: Array | None = None,
         position_ids: Array | None = None,
+        head_mask: Array | None = None,
         deterministic: bool = True,
-        **kwargs: Any,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        output_taps: bool = False,
     ) -> BigBirdHeadOutput:
-        """Score every choice, [B, N]; hidden states and taps have B x N as their batch."""
-        check_choices(input_ids)
-        base = self.bert(
-            flatten_choices(input_ids),
-            flatten_choices(attention_mask),
-            flatten_choices(token_type_ids),
-            flatten_choices(position_ids),
-            deterministic=deterministic,
-            **kwargs,
+        """Score every label."""
+        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
+        base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
+        taps = base.taps
+        if self.config.classifier_style == "original":
+            taps = _join_taps(taps, {"pooler_output": base.pooler_output})
+            logits_BC = self.classifier(self.dropout(base.pooler_output, deterministic=deterministic))
+        else:
+            logits_BC = self.classifier(base.last_hidden_state, deterministic)
+        return BigBirdHeadOutput(
+            logits=logits_BC,
+            hidden_states=base.hidden_states,
+            attentions=base.attentions,
+            taps=taps,
         )
-        taps = join_taps(base.taps, {"pooler_output": base.pooler_output})
+
+
+class FlaxBigBirdForMultipleChoiceModule(nn.Module):
+    """The best of several texts: every input has the shape [B, C, L]."""
+
+    config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
+    gradient_checkpointing: bool = False
+
+    def setup(self) -> None:
+        self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing)
+        self.dropout = nn.Dropout(classifier_dropout(self.config))
+        self.classifier = nn.Dense(1, dtype=self.dtype)
+
+    def __call__(
+        self,
+        input_ids: Array,
+        attention_mask: Array | None = None,
+        token_type_ids: Array | None = None,
+        position_ids: Array | None = None,
+        head_mask: Array | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        output_taps: bool = False,
+    ) -> BigBirdHeadOutput:
+        """Score every choice, [B, C]; hidden states, attentions and taps have B x C as their batch."""
+        batch, choices = check_choices(input_ids)
+        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
+        ids_BL, mask_BL, types_BL, positions_BL = (
+            flatten_choices(x) for x in (input_ids, attention_mask, token_type_ids, position_ids)
+        )
+        base = self.bert(ids_BL, mask_BL, types_BL, positions_BL, head_mask, None, None, None, *flags)
+        taps = _join_taps(base.taps, {"pooler_output": base.pooler_output})
         scores = self.classifier(self.dropout(base.pooler_output, deterministic=deterministic))
-        return BigBirdHeadOutput(scores.reshape(input_ids.shape[:2]), base.hidden_states, taps)
+        return BigBirdHeadOutput(
+            logits=scores.reshape(batch, choices),
+            hidden_states=base.hidden_states,
+            attentions=base.attentions,
+            taps=taps,
+        )
 
 
 class FlaxBigBirdForTokenClassificationModule(nn.Module):
     """Classification of every token."""
 
     config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
+    gradient_checkpointing: bool = False
 
     def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config, add_pooling_layer=False)
+        self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing)
         self.dropout = nn.Dropout(classifier_dropout(self.config))
-        self.classifier = nn.Dense(self.config.num_labels)
-
-    def __call__(self, input_ids: Array, *args: Any, deterministic: bool = True, **kwargs: Any) -> BigBirdHeadOutput:
-        """Score every label for every token; the arguments are FlaxBigBirdModule's."""
-        base = self.bert(input_ids, *args, deterministic=deterministic, **kwargs)
-        logits_BLC = self.classifier(self.dropout(base.last_hidden_state, deterministic=deterministic))
-        return BigBirdHeadOutput(logits_BLC, base.hidden_states, base.taps)
-
-
-class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
-    """Start and end of an answer in a context that follows the question."""
-
-    config: BigBirdConfig
-
-    def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config, add_pooling_layer=False)
-        self.qa_classifier = BigBirdQuestionAnsweringHead(self.config)
+        self.classifier = nn.Dense(self.config.num_labels, dtype=self.dtype)
 
     def __call__(
         self,
@@ -225,63 +326,83 @@ class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
         attention_mask: Array | None = None,
         token_type_ids: Array | None = None,
         position_ids: Array | None = None,
+        head_mask: Array | None = None,
+        deterministic: bool = True,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        output_taps: bool = False,
+    ) -> BigBirdHeadOutput:
+        """Score every label for every token."""
+        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
+        base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
+        logits_BLC = self.classifier(self.dropout(base.last_hidden_state, deterministic=deterministic))
+        return BigBirdHeadOutput(
+            logits=logits_BLC,
+            hidden_states=base.hidden_states,
+            attentions=base.attentions,
+            taps=base.taps,
+        )
+
+
+class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
+    """Start and end of an answer in a context that follows the question."""
+
+    config: BigBirdConfig
+    dtype: DTypeLike = jnp.float32
+    gradient_checkpointing: bool = False
+
+    def setup(self) -> None:
+        self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing)
+        self.qa_classifier = BigBirdQuestionAnsweringHead(self.config, self.dtype)
+
+    def __call__(
+        self,
+        input_ids: Array,
+        attention_mask: Array | None = None,
+        token_type_ids: Array | None = None,
+        position_ids: Array | None = None,
+        head_mask: Array | None = None,
         question_lengths: Array | None = None,
         deterministic: bool = True,
-        **kwargs: Any,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        output_taps: bool = False,
     ) -> BigBirdForQuestionAnsweringOutput:
         """Score every token as start and as end of the answer.
 
         question_lengths [B] or [B, 1]: tokens before the context; None counts up to the first sep_token_id.
         token_type_ids: None is 0 for the question and 1 for the context.
         """
+        check_inputs(self.config, input_ids)
+        check_question_lengths(question_lengths, len(input_ids))
         if question_lengths is None:
             question_lengths = question_lengths_of(input_ids, self.config.sep_token_id)
         question_BL = question_mask(question_lengths.reshape(-1), input_ids.shape[1])
         if token_type_ids is None:
             token_type_ids = (~question_BL).astype(input_ids.dtype)
-        base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, deterministic=deterministic, **kwargs)
+        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
+        base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
         span_BL2 = self.qa_classifier(base.last_hidden_state, deterministic)
         masked_BL2 = mask_question(span_BL2, question_BL)
         return BigBirdForQuestionAnsweringOutput(
-            masked_BL2[..., 0], masked_BL2[..., 1], base.hidden_states, join_taps(base.taps, {"span_logits": span_BL2})
+            start_logits=masked_BL2[..., 0],
+            end_logits=masked_BL2[..., 1],
+            hidden_states=base.hidden_states,
+            attentions=base.attentions,
+            taps=_join_taps(base.taps, {"span_logits": span_BL2}),
         )
 
 
-def join_taps(base: Taps | None, head: dict[str, Any]) -> Taps | None:
+def _join_taps(base: Taps | None, head: dict[str, Any]) -> Taps | None:
     """Return base and head taps together, or None where none were asked for."""
     return None if base is None else base | head
-
-
-def flatten_choices(x_BNL: Any) -> Any:
-    """Return [B, N, L] as [B x N, L]; None stays None."""
-    return None if x_BNL is None else x_BNL.reshape(-1, x_BNL.shape[-1])
-
-
-def check_choices(input_ids: Array) -> None:
-    """Raise ValueError unless the ids of a multiple choice have three axes."""
-    if input_ids.ndim != 3:
-        raise ValueError(f"input_ids has shape {list(input_ids.shape)}, expected [batch, choices, length]")
-
-
-def check_inputs(config: BigBirdConfig, input_ids: Array, *others: Array | None) -> None:
-    """Raise ValueError unless ids have the shape [B, L], L fits the position embeddings, and the others fit the ids."""
-    shape = tuple(input_ids.shape)
-    if len(shape) != 2 or 0 in shape:
-        raise ValueError(f"input_ids has shape {list(shape)}, expected [batch, length] with neither 0")
-    if shape[1] > config.max_position_embeddings:
-        raise ValueError(
-            f"the inputs are {shape[1]} tokens long, but there are {config.max_position_embeddings} position "
-            "embeddings (max_position_embeddings): shorten them"
-        )
-    for name, other in zip(("attention_mask", "token_type_ids", "position_ids"), others, strict=True):
-        if other is not None and tuple(other.shape) not in (shape, (1, shape[1])):
-            raise ValueError(f"{name} has shape {list(other.shape)}, expected that of input_ids, {list(shape)}")
 
 
 class FlaxBigBirdModel(FlaxBigBirdPreTrainedModel):
     """FlaxBigBirdModule with its parameters."""
 
     module_class = FlaxBigBirdModule
+    decoder_inputs = ("encoder_hidden_states", "encoder_attention_mask", "past_key_values")
 
 
 class FlaxBigBirdForPreTraining(FlaxBigBirdPreTrainedModel):
@@ -294,12 +415,14 @@ class FlaxBigBirdForMaskedLM(FlaxBigBirdPreTrainedModel):
     """FlaxBigBirdForMaskedLMModule with its parameters."""
 
     module_class = FlaxBigBirdForMaskedLMModule
+    decoder_inputs = ("encoder_hidden_states", "encoder_attention_mask")
 
 
-class FlaxBigBirdForCausalLM(FlaxBigBirdPreTrainedModel):
+class FlaxBigBirdForCausalLM(GenerationMixin, FlaxBigBirdPreTrainedModel):
     """FlaxBigBirdForCausalLMModule with its parameters."""
 
     module_class = FlaxBigBirdForCausalLMModule
+    decoder_inputs = ("encoder_hidden_states", "encoder_attention_mask", "past_key_values")
 
 
 class FlaxBigBirdForSequenceClassification(FlaxBigBirdPreTrainedModel):
@@ -325,3 +448,26 @@ class FlaxBigBirdForQuestionAnswering(FlaxBigBirdPreTrainedModel):
     """FlaxBigBirdForQuestionAnsweringModule with its parameters."""
 
     module_class = FlaxBigBirdForQuestionAnsweringModule
+
+    def __call__(  # type: ignore[override]  # the page's order: question_lengths stands where the others have an encoder
+        self,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+        position_ids: ArrayLike | None = None,
+        head_mask: ArrayLike | None = None,
+        question_lengths: ArrayLike | None = None,
+        params: Params | None = None,
+        dropout_rng: Array | None = None,
+        indices_rng: Array | None = None,
+        train: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        output_taps: bool = False,
+    ) -> Any:
+        """Run the module on ``params`` (None: the model's own); the options are FlaxBigBirdPreTrainedModel's."""
+        arrays = (input_ids, attention_mask, token_type_ids, position_ids, head_mask, question_lengths)
+        flags = (train, output_attentions, output_hidden_states, return_dict, output_taps)
+        return self._apply(arrays, {}, params, dropout_rng, indices_rng, *flags)

@@ -1,36 +1,49 @@
-"""Loading: from a folder that convert or transformers wrote to a model with exactly those weights."""
+"""A module with its parameters: initial values, loading, saving, and the call.
+
+A folder is config.json beside flax_model.msgpack or model.safetensors, as convert and transformers write them.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
+import safetensors
+import safetensors.numpy
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax import numpy as jnp
+from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike, DTypeLike
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import load_weights
-from bigbird_port.heads import find_head
-from bigbird_port.weights import initial_arrays
+from bigbird_port.folder import WEIGHT_FILES, load_weights, write_model_folder
+from bigbird_port.heads import HEADS, find_head
+from bigbird_port.weights import from_framework, initial_arrays
+from models_flax.cache import LayerCache, init_cache
 
 Params = dict[str, Any]
+Past = tuple[LayerCache, ...]
+_SAFETENSORS = "model.safetensors"  # the name that torch's file has too
 
 
 class FlaxBigBirdPreTrainedModel:
     """Base of the eight models: a linen module with its parameters.
 
-    head: the head's name in the schema. smallest_input: shape of the least ids. module: the linen module, which
-    composes into others. params: its parameters. initialised: canonical names of weights that came from no file.
+    head: the head's name in the schema. smallest_input: shape of the least ids. decoder_inputs: which of
+    encoder_hidden_states, encoder_attention_mask and past_key_values the module takes. module: the linen module,
+    which composes into others. params: its parameters. initialised: canonical names of weights that came from no file.
     """
 
     head: ClassVar[str]
     module_class: ClassVar[type[nn.Module]]
     smallest_input: ClassVar[tuple[int, ...]] = (1, 1)
+    decoder_inputs: ClassVar[tuple[str, ...]] = ()
     config: BigBirdConfig
     module: nn.Module
     params: Params
@@ -40,21 +53,51 @@ class FlaxBigBirdPreTrainedModel:
         super().__init_subclass__(**kwargs)
         cls.head = find_head(cls.__name__).name
 
-    def __init__(self, config: BigBirdConfig, params: Params | None = None) -> None:
+    def __init__(
+        self,
+        config: BigBirdConfig,
+        input_shape: tuple[int, ...] | None = None,
+        seed: int = 0,
+        dtype: DTypeLike = jnp.float32,
+        _do_init: bool = True,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        """Build with initial weights drawn from ``seed``, the same that the torch twin draws.
+
+        input_shape: shape of ids that the module must be able to take (the weights do not depend on it). dtype: of
+        the computation; the parameters are float32. _do_init: False leaves ``params`` empty, to be given in the call.
+        gradient_checkpointing: compute the layers again for the gradient, which saves memory. Raises ValueError for an
+        input_shape that the configuration does not allow.
+        """
         self.config = config.for_head(self.head)
-        self.module = self.module_class(self.config)
-        self.params = {} if params is None else params
-        self.initialised = []
+        self.input_shape = self.smallest_input if input_shape is None else tuple(input_shape)
+        self.dtype = jnp.dtype(dtype)
+        self.module = self.module_class(
+            config=self.config, dtype=self.dtype, gradient_checkpointing=gradient_checkpointing
+        )
+        self.params, self.initialised = {}, []
+        if _do_init:
+            arrays, self.initialised = initial_arrays(self.config, self.head, "flax", seed)
+            self.load_arrays(arrays)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, init_seed: int | None = None, **config_overrides: Any) -> Self:
-        """Load from ``folder`` (config.json and flax_model.msgpack, or what convert wrote).
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        gradient_checkpointing: bool = False,
+        init_seed: int | None = None,
+        **config_overrides: Any,
+    ) -> Self:
+        """Load from ``folder`` (config.json with flax_model.msgpack or model.safetensors, or what convert wrote).
 
-        init_seed: initialise head weights that the folder lacks from this seed; None makes them an error.
-        config_overrides: fields of BigBirdConfig to change. Raises ValueError naming file, weight or field.
+        dtype, gradient_checkpointing: the constructor's. init_seed: initialise head weights that the folder lacks from
+        this seed; None makes them an error. config_overrides: fields of BigBirdConfig to change. Raises ValueError
+        naming file, weight or field.
         """
-        config, arrays, initialised = load_weights(folder, cls.head, "flax", init_seed, config_overrides)
-        model = cls(config)
+        config, arrays, initialised = load_weights(folder, cls.head, "flax", init_seed, config_overrides, _READERS)
+        model = cls(config, dtype=dtype, _do_init=False, gradient_checkpointing=gradient_checkpointing)
         model.load_arrays(arrays)
         model.initialised = initialised
         return model
@@ -62,10 +105,28 @@ class FlaxBigBirdPreTrainedModel:
     @classmethod
     def from_config(cls, config: BigBirdConfig, seed: int = 0) -> Self:
         """Build with initial weights drawn from ``seed``, the same that the torch twin draws."""
-        model = cls(config)
-        arrays, model.initialised = initial_arrays(model.config, cls.head, "flax", seed)
-        model.load_arrays(arrays)
-        return model
+        return cls(config, seed=seed)
+
+    def save_pretrained(
+        self, folder: str | Path, params: Params | None = None, safe_serialization: bool = False
+    ) -> None:
+        """Write config.json and flax_model.msgpack, or with safe_serialization model.safetensors, into ``folder``.
+
+        params: the parameters to write, None for the model's own. transformers' Flax classes read either. Raises
+        ValueError unless the parameters are those of the configuration.
+        """
+        folder = Path(folder)
+        flat = flatten_dict(self.params if params is None else params, sep="/")
+        arrays = {name: np.asarray(leaf) for name, leaf in flat.items()}
+        weights = from_framework(arrays, self.config, self.head, "flax")
+        folder.mkdir(parents=True, exist_ok=True)
+        if safe_serialization:
+            _write_safetensors(folder / _SAFETENSORS, arrays)
+            values = self.config.to_json_values(HEADS[self.head].class_name)
+            (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+            (folder / WEIGHT_FILES["flax"]).unlink(missing_ok=True)  # an earlier model's, which would be read first
+        else:
+            write_model_folder(folder, weights, self.config, self.head, "flax")
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take over weights under their Flax paths; raises ValueError unless names and shapes fit exactly."""
@@ -78,30 +139,155 @@ class FlaxBigBirdPreTrainedModel:
 
     def param_shapes(self) -> Params:
         """Return the parameter tree as shapes and dtypes, without computing anything."""
-        ids = jnp.ones(self.smallest_input, jnp.int32)
+        ids = jnp.zeros(self.input_shape, jnp.int32)
         return jax.eval_shape(self.module.init, jax.random.key(0), ids)["params"]
+
+    def partition_specs(self, tensor_axis: str = "tensor") -> Params:
+        """Return a PartitionSpec for every parameter: heads and intermediate units split over a mesh's tensor_axis.
+
+        The size of the axis must divide num_attention_heads and intermediate_size.
+        """
+        whole, columns, rows = PartitionSpec(), PartitionSpec(None, tensor_axis), PartitionSpec(tensor_axis, None)
+        entries, specs = PartitionSpec(tensor_axis), {}
+        for name in flatten_dict(self.param_shapes(), sep="/"):
+            module, leaf = name.rsplit("/", 1)
+            if module.endswith(("/self/query", "/self/key", "/self/value", "intermediate/dense")):
+                specs[name] = columns if leaf == "kernel" else entries
+            elif module.endswith("output/dense") and leaf == "kernel":
+                specs[name] = rows
+            else:
+                specs[name] = whole
+        return unflatten_dict(specs, sep="/")
+
+    def init_cache(self, batch_size: int, max_length: int) -> Past:
+        """Return an empty cache for decoding max_length tokens; raises ValueError as models_flax.cache.init_cache."""
+        return init_cache(self.config, batch_size, max_length, self.dtype)
+
+    def to_bf16(self, params: Params, mask: Params | None = None) -> Params:
+        """Return ``params`` in bfloat16 (where ``mask``, a tree of bools, says so); the model's own stay."""
+        return _cast(params, jnp.bfloat16, mask)
+
+    def to_fp16(self, params: Params, mask: Params | None = None) -> Params:
+        """Return ``params`` in float16 (where ``mask``, a tree of bools, says so); the model's own stay."""
+        return _cast(params, jnp.float16, mask)
+
+    def to_fp32(self, params: Params, mask: Params | None = None) -> Params:
+        """Return ``params`` in float32 (where ``mask``, a tree of bools, says so); the model's own stay."""
+        return _cast(params, jnp.float32, mask)
 
     def __call__(
         self,
-        input_ids: Array,
-        attention_mask: Array | None = None,
-        token_type_ids: Array | None = None,
-        position_ids: Array | None = None,
-        *,
+        input_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+        position_ids: ArrayLike | None = None,
+        head_mask: ArrayLike | None = None,
+        encoder_hidden_states: ArrayLike | None = None,
+        encoder_attention_mask: ArrayLike | None = None,
         params: Params | None = None,
         dropout_rng: Array | None = None,
+        indices_rng: Array | None = None,
         train: bool = False,
-        **options: Any,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        past_key_values: Past | None = None,
+        *,
+        output_taps: bool = False,
     ) -> Any:
-        """Run the module on ``params`` (default: the model's own); the arguments are those of the torch twin.
+        """Run the module on ``params`` (None: the model's own); the arrays are the module's.
 
-        train: apply dropout, drawn from ``dropout_rng``.
+        train: apply dropout, drawn from ``dropout_rng``, and, where random_blocks is "resample", draw random blocks
+        from ``indices_rng``. return_dict False: return a tuple. Raises ValueError naming what does not fit.
         """
-        rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
-        return self.module.apply(
-            {"params": self.params if params is None else params},
-            *(None if x is None else jnp.asarray(x) for x in (input_ids, attention_mask, token_type_ids, position_ids)),
+        arrays = (input_ids, attention_mask, token_type_ids, position_ids, head_mask)
+        decoder = {
+            "encoder_hidden_states": encoder_hidden_states,
+            "encoder_attention_mask": encoder_attention_mask,
+            "past_key_values": past_key_values,
+        }
+        flags = (train, output_attentions, output_hidden_states, return_dict, output_taps)
+        return self._apply(arrays, decoder, params, dropout_rng, indices_rng, *flags)
+
+    def _apply(
+        self,
+        arrays: tuple[ArrayLike | None, ...],
+        decoder: dict[str, Any],
+        params: Params | None,
+        dropout_rng: Array | None,
+        indices_rng: Array | None,
+        train: bool,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        return_dict: bool | None,
+        output_taps: bool,
+    ) -> Any:
+        """Run the module on positional ``arrays`` and those of ``decoder`` that were given."""
+        for name in (name for name, value in decoder.items() if value is not None and name not in self.decoder_inputs):
+            raise ValueError(f"{name} was given, but {type(self).__name__} takes none")
+        given = {name: jax.tree.map(jnp.asarray, value) for name, value in decoder.items() if value is not None}
+        output: Any = self.module.apply(
+            {"params": self._params_for(params)},
+            *(None if x is None else jnp.asarray(x) for x in arrays),
+            **given,
             deterministic=not train,
-            rngs=rngs,
-            **options,
+            output_attentions=bool(output_attentions),
+            output_hidden_states=bool(output_hidden_states),
+            output_taps=output_taps,
+            rngs=self._generators(train, dropout_rng, indices_rng),
         )
+        return output.to_tuple() if return_dict is False else output
+
+    def _params_for(self, params: Params | None) -> Params:
+        params = self.params if params is None else params
+        if not params:
+            raise ValueError(
+                f"{type(self).__name__} was built with _do_init=False and has no parameters: give params=..., or load "
+                "some with from_pretrained"
+            )
+        return params
+
+    def _generators(self, train: bool, dropout_rng: Array | None, indices_rng: Array | None) -> dict[str, Array]:
+        """The random streams by linen's names."""
+        rates = (self.config.hidden_dropout_prob, self.config.attention_probs_dropout_prob)
+        if train and dropout_rng is None and any((*rates, self.config.classifier_dropout)):
+            raise ValueError(
+                "train=True applies dropout, but no generator was given: pass dropout_rng=jax.random.key(seed), "
+                "another one at every step"
+            )
+        generators = {"dropout": dropout_rng, "indices": indices_rng}
+        return {name: rng for name, rng in generators.items() if rng is not None}
+
+
+def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write parameters as transformers' Flax classes name them there: with dots."""
+    dotted = {name.replace("/", "."): np.ascontiguousarray(array) for name, array in arrays.items()}
+    safetensors.numpy.save_file(dotted, path, metadata={"format": "flax"})
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Read what _write_safetensors wrote; raises ValueError for another framework's file of the same name."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            found = (file.metadata() or {}).get("format")
+        arrays = safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors: {error}") from None
+    if found != "flax":
+        raise ValueError(
+            f"{path}: its metadata says format {found!r}, expected 'flax': a torch model's weights are for the "
+            "torch class of the same name"
+        )
+    return {name.replace(".", "/"): array for name, array in arrays.items()}
+
+
+_READERS = {_SAFETENSORS: _read_safetensors}
+
+
+def _cast(params: Params, dtype: DTypeLike, mask: Params | None) -> Params:
+    """Floating-point leaves in ``dtype``, of those that ``mask`` marks."""
+
+    def cast(leaf: Array, marked: bool) -> Array:
+        return leaf.astype(dtype) if marked and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, params, jax.tree.map(lambda _: True, params) if mask is None else mask)
