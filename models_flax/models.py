@@ -134,7 +134,7 @@ class FlaxBigBirdForPreTrainingModule(nn.Module):
             seq_relationship_logits=self.cls.seq_relationship(base.pooler_output),
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=_join_taps(base.taps, taps | {"pooler_output": base.pooler_output}),
+            taps=join_taps(base.taps, taps | {"pooler_output": base.pooler_output}),
         )
 
 
@@ -175,7 +175,7 @@ class FlaxBigBirdForMaskedLMModule(nn.Module):
             hidden_states=base.hidden_states,
             attentions=base.attentions,
             cross_attentions=base.cross_attentions,
-            taps=_join_taps(base.taps, taps),
+            taps=join_taps(base.taps, taps),
         )
 
 
@@ -219,7 +219,7 @@ class FlaxBigBirdForCausalLMModule(nn.Module):
             hidden_states=base.hidden_states,
             attentions=base.attentions,
             cross_attentions=base.cross_attentions,
-            taps=_join_taps(base.taps, taps),
+            taps=join_taps(base.taps, taps),
         )
 
 
@@ -255,7 +255,7 @@ class FlaxBigBirdForSequenceClassificationModule(nn.Module):
         base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
         taps = base.taps
         if self.config.classifier_style == "original":
-            taps = _join_taps(taps, {"pooler_output": base.pooler_output})
+            taps = join_taps(taps, {"pooler_output": base.pooler_output})
             logits_BC = self.classifier(self.dropout(base.pooler_output, deterministic=deterministic))
         else:
             logits_BC = self.classifier(base.last_hidden_state, deterministic)
@@ -298,7 +298,7 @@ class FlaxBigBirdForMultipleChoiceModule(nn.Module):
             flatten_choices(x) for x in (input_ids, attention_mask, token_type_ids, position_ids)
         )
         base = self.bert(ids_BL, mask_BL, types_BL, positions_BL, head_mask, None, None, None, *flags)
-        taps = _join_taps(base.taps, {"pooler_output": base.pooler_output})
+        taps = join_taps(base.taps, {"pooler_output": base.pooler_output})
         scores = self.classifier(self.dropout(base.pooler_output, deterministic=deterministic))
         return BigBirdHeadOutput(
             logits=scores.reshape(batch, choices),
@@ -389,11 +389,11 @@ class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
             end_logits=masked_BL2[..., 1],
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=_join_taps(base.taps, {"span_logits": span_BL2}),
+            taps=join_taps(base.taps, {"span_logits": span_BL2}),
         )
 
 
-def _join_taps(base: Taps | None, head: dict[str, Any]) -> Taps | None:
+def join_taps(base: Taps | None, head: dict[str, Any]) -> Taps | None:
     """Return base and head taps together, or None where none were asked for."""
     return None if base is None else base | head
 
