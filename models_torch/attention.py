@@ -55,7 +55,8 @@ def mask_bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 
     Half of the lowest number, so that adding a score does not overflow to -inf, whose softmax would be NaN.
     """
-    return (~allowed).to(dtype) * (torch.finfo(dtype).min / 2)
+    lowest = max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)  # a wider one is -inf to torch.where
+    return torch.where(allowed, 0.0, lowest / 2).to(dtype)
 
 
 def full_attention(

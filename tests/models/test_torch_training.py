@@ -141,7 +141,7 @@ def test_checkpointing_saves_memory():
     ids = random_ids(2, 192)
     kept = kept_bytes(model, ids)
     model.gradient_checkpointing_enable()
-    assert kept_bytes(model, ids) < kept / 10  # measured: about a fortieth
+    assert kept_bytes(model, ids) < kept / 10  # measured: a twentieth
 
 
 @COMPILED

@@ -192,7 +192,7 @@ def test_tuples_have_their_order(head, labelled, tmp_path):
     ("settings", "labels"),
     [
         ({"num_labels": 1}, torch.tensor([0.3, -1.2])),
-        ({"num_labels": 3, "problem_type": "regression"}, torch.randn(2, 3)),
+        ({"num_labels": 3, "problem_type": "regression"}, torch.tensor([[0.5, -1.0, 2.0], [0.0, 0.3, -0.7]])),
         ({"num_labels": 3}, torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])),
         ({"num_labels": 3, "problem_type": "multi_label_classification"}, torch.ones(2, 3)),
         ({"num_labels": 3, "problem_type": "single_label_classification"}, torch.tensor([2, 0])),
