@@ -27,7 +27,7 @@ from models_flax.probabilities import dense_probabilities
 Arrays = tuple[Array, ...]
 
 
-class Encoded(NamedTuple):
+class _Encoded(NamedTuple):
     """Input and output of every layer [B, L, D], and what was asked for; taps are named layer.<i>.<tap>."""
 
     hidden_states: Arrays
@@ -130,9 +130,9 @@ class _Layers(nn.Module):
         output_attentions: bool,
         output_taps: bool,
         deterministic: bool,
-    ) -> Encoded:
+    ) -> _Encoded:
         layer_class = _CheckpointedLayer if self.gradient_checkpointing else BigBirdLayer
-        encoded = Encoded((x_BLD,), (), (), (), Taps())
+        encoded = _Encoded((x_BLD,), (), (), (), Taps())
         for i in range(self.config.num_hidden_layers):
             lists = self._key_lists(i, x_BLD.shape[1], deterministic)
             head_mask_N = None if inputs.head_mask is None else inputs.head_mask[i]
@@ -148,7 +148,7 @@ class _Layers(nn.Module):
                 inputs.encoder_mask,
                 deterministic,
             )
-            encoded = Encoded(
+            encoded = _Encoded(
                 (*encoded.hidden_states, output_BLD),
                 (*encoded.caches, _extended(past, taps)) if use_cache and past is not None else (),
                 (*encoded.attentions, self._attentions(taps, inputs, lists, head_mask_N)) if output_attentions else (),
@@ -249,6 +249,6 @@ class BigBirdEncoder(nn.Module):
         output_attentions: bool = False,
         output_taps: bool = False,
         deterministic: bool = True,
-    ) -> Encoded:
+    ) -> _Encoded:
         """Run all layers on embeddings [B, L, D]."""
         return self.layer(x_BLD, inputs, use_cache, output_attentions, output_taps, deterministic)

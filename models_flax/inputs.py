@@ -62,7 +62,7 @@ def check_inputs(
             f"the inputs are {L} tokens long, but there are {config.max_position_embeddings} position "
             "embeddings (max_position_embeddings): shorten them"
         )
-    places = _check_past(config, past_key_values, B, L)
+    places = _check_past(config, past_key_values, encoder_hidden_states, B, L)
     _check_mask(config, attention_mask, B, L, places)
     for name, ids, size in (
         ("token_type_ids", token_type_ids, config.type_vocab_size),
@@ -205,7 +205,9 @@ def _check_mask(config: BigBirdConfig, mask: Array | None, B: int, L: int, place
         raise ValueError(f"attention_mask has shape {list(mask.shape)}, expected {[B, L, lengths[-1]]}")
 
 
-def _check_past(config: BigBirdConfig, past: tuple[LayerCache, ...] | None, B: int, L: int) -> int | None:
+def _check_past(
+    config: BigBirdConfig, past: tuple[LayerCache, ...] | None, encoder_hidden_states: Array | None, B: int, L: int
+) -> int | None:
     """Return the number of places of a cache."""
     if past is None:
         return None
@@ -224,6 +226,10 @@ def _check_past(config: BigBirdConfig, past: tuple[LayerCache, ...] | None, B: i
                 f"past_key_values: layer {i} has a key {list(layer.key.shape)} and a value {list(layer.value.shape)}, "
                 f"expected {list(expected)}"
             )
+    if past[0].cross_key is not None and encoder_hidden_states is None:
+        raise ValueError(
+            "past_key_values holds an encoder's keys, but encoder_hidden_states was not given: give it at every step"
+        )
     held = cached_length(past)
     if not isinstance(held, jax.core.Tracer) and held + L > places:
         raise ValueError(

@@ -89,6 +89,13 @@ def test_a_cache_that_does_not_fit_is_refused():
         model_of("masked-lm", DECODER)(ids, past_key_values=init_cache(FULL, 1, 8))
 
 
+def test_a_cache_with_an_encoder_wants_it_at_every_step():
+    model, ids = model_of("causal-lm", CROSS), make_ids((2, 1))
+    past = model(ids, encoder_hidden_states=STATES, past_key_values=model.init_cache(2, 4)).past_key_values
+    with pytest.raises(ValueError, match="encoder_hidden_states was not given: give it at every step"):
+        model(ids, past_key_values=past)
+
+
 def greedy(model, ids, count, **encoder):
     """Without a cache, the whole text anew for every token; what lies ahead is padding and not seen."""
     whole, length = np.pad(ids, ((0, 0), (0, count))), ids.shape[1]
