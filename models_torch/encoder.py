@@ -23,7 +23,7 @@ from models_torch.probabilities import dense_probabilities
 _Arguments = tuple[Tensor, Tensor, KeyLists | None, Tensor | None, LayerCache | None, Tensor | None, Tensor | None]
 
 
-class Encoded(NamedTuple):
+class _Encoded(NamedTuple):
     """Input and output of every layer [B, L, D], and what was asked for; taps are named layer.<i>.<tap>."""
 
     hidden_states: tuple[Tensor, ...]
@@ -117,7 +117,7 @@ class BigBirdEncoder(nn.Module):
         output_attentions: bool = False,
         output_taps: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Encoded:
+    ) -> _Encoded:
         """Run all layers on embeddings [B, L, D].
 
         generator: where random_blocks is "resample", training draws new blocks from it. Raises ValueError without.
@@ -146,7 +146,7 @@ class BigBirdEncoder(nn.Module):
                 cross_attentions.append(self._attentions(taps, "cross_", arguments))
             if output_taps:
                 all_taps |= {f"layer.{i}.{name}": tap for name, tap in taps.items()}
-        return Encoded(tuple(states), tuple(caches), tuple(attentions), tuple(cross_attentions), all_taps)
+        return _Encoded(tuple(states), tuple(caches), tuple(attentions), tuple(cross_attentions), all_taps)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # NumPy draws and caches: nothing to trace
     def _lists(self, seeds: list[int], length: int, device: torch.device) -> list[KeyLists | None]:

@@ -1,5 +1,4 @@
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -225,11 +224,12 @@ def test_an_error_half_way_leaves_nothing(tmp_path, monkeypatch):
 def test_a_file_size_limit_half_way_leaves_nothing(tmp_path):
     """A real write that fails in the middle, as on a full disk."""
 
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    command = [sys.executable, "-c", "from bigbird_port.cli import main; main()", "convert", DEMO, tmp_path / "out"]
-    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True)
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "from bigbird_port.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "convert", DEMO, tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "writing failed" in done.stderr
     assert "Traceback" not in done.stderr
