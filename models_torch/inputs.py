@@ -47,7 +47,7 @@ def check_inputs(
 ) -> None:
     """Raise ValueError, naming the argument, for whatever does not fit the configuration or the other arguments."""
     B, L = _check_tokens(config, input_ids, inputs_embeds)
-    past = _check_past(config, past_key_values, B)
+    past = _check_past(config, past_key_values, encoder_hidden_states, B)
     if past + L > config.max_position_embeddings:
         raise ValueError(
             f"the inputs are {past + L} tokens long, but there are {config.max_position_embeddings} position "
@@ -225,7 +225,9 @@ def _check_mask(config: BigBirdConfig, mask: Tensor | None, B: int, L: int, K: i
         )
 
 
-def _check_past(config: BigBirdConfig, past: tuple[LayerCache, ...] | None, B: int) -> int:
+def _check_past(
+    config: BigBirdConfig, past: tuple[LayerCache, ...] | None, encoder_hidden_states: Tensor | None, B: int
+) -> int:
     """Return the cached length."""
     if past is None:
         return 0
@@ -235,6 +237,10 @@ def _check_past(config: BigBirdConfig, past: tuple[LayerCache, ...] | None, B: i
         raise ValueError(
             f"past_key_values has {len(past)} entries, expected {config.num_hidden_layers} of LayerCache: pass on "
             "what the model returned, or init_cache's"
+        )
+    if past[0].cross_key is not None and encoder_hidden_states is None:
+        raise ValueError(
+            "past_key_values holds an encoder's keys, but encoder_hidden_states was not given: give it at every step"
         )
     expected = (B, config.num_attention_heads, cached_length(past), config.head_dim)
     for i, layer in enumerate(past):

@@ -51,6 +51,14 @@ def test_token_by_token_equals_the_full_pass(config, sizes, empty):
     assert (cache[0].cross_key is not None) == config.add_cross_attention
 
 
+def test_a_step_may_not_forget_the_encoder():
+    model, ids = causal(CROSS), random_ids(1, 6)
+    states = torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(0))
+    past = model(ids[:, :5], encoder_hidden_states=states).past_key_values
+    with pytest.raises(ValueError, match="encoder_hidden_states was not given: give it at every step"):
+        model(ids[:, 5:], past_key_values=past)
+
+
 def test_a_cache_is_not_changed_by_its_use():
     model, ids = causal(), random_ids(1, 12)
     past = model(ids[:, :8]).past_key_values
