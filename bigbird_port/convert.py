@@ -158,6 +158,10 @@ def _verify(staged: Path, framework: Any, weights: dict[str, np.ndarray], plan: 
     again = read_model_folder(staged / framework, framework)
     if again.config != plan.config:
         raise ValueError(f"{framework}: the configuration read back differs from what was written")
+    names = {row.name for row in weights_of(plan.config, plan.head, framework)}
+    if again.weights.keys() != names:
+        differing = sorted(again.weights.keys() ^ names)
+        raise ValueError(f"{framework}: what was read back differs from what was written in {', '.join(differing)}")
     for name, values in again.weights.items():
         if values.dtype != weights[name].dtype or digest(values) != digest(weights[name]):
             raise ValueError(f"{framework}: {name} read back differs from what was written")

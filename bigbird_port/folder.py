@@ -66,7 +66,7 @@ def read_model_folder(path: Path, framework: Framework, readers: Mapping[str, Re
     file = next((folder / name for name in known if (folder / name).is_file()), folder / WEIGHT_FILES[framework])
     arrays = {name: array for name, array in known[file.name](file).items() if not name.endswith(_BUFFERS)}
     try:
-        return ModelFolder(folder, config, head, from_framework(arrays, config, head, framework))
+        return ModelFolder(folder, config, head, from_framework(arrays, config, head, framework, any_pooler=True))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 

@@ -36,17 +36,20 @@ def to_framework(weights: Arrays, config: BigBirdConfig, head: str, framework: F
     }
 
 
-def from_framework(arrays: Arrays, config: BigBirdConfig, head: str, framework: Framework) -> dict[str, np.ndarray]:
+def from_framework(
+    arrays: Arrays, config: BigBirdConfig, head: str, framework: Framework, any_pooler: bool = False
+) -> dict[str, np.ndarray]:
     """Return a framework's arrays as canonical weights (views where the layout allows).
 
-    The pooler may be there or not: classes can be built with or without it (add_pooling_layer).
+    any_pooler: the pooler may be there or not, as classes can be built with or without it (add_pooling_layer).
     Raises ValueError with one sorted report of what is missing, extra, misshapen, or tied but not equal.
     """
     sizes = dims(config)
     rows = {framework_name(row, framework): row for row in weights_of(config, head, framework)}
-    pooler = {framework_name(row, framework): row for row in _pooler_rows(config, head, framework)}
-    has_pooler = any(name in arrays for name in pooler)
-    rows = rows | pooler if has_pooler else {name: row for name, row in rows.items() if name not in pooler}
+    if any_pooler:
+        pooler = {framework_name(row, framework): row for row in _pooler_rows(config, head, framework)}
+        has_pooler = any(name in arrays for name in pooler)
+        rows = rows | pooler if has_pooler else {name: row for name, row in rows.items() if name not in pooler}
     ties = {row.tied[0]: name for name, row in rows.items() if row.tied and head in row.tied[1]}
     problems = [f"missing: {name}" for name in rows if name not in arrays]
     for name, array in arrays.items():

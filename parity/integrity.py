@@ -24,17 +24,22 @@ def check_integrity(out: Path) -> list[Check]:
     """Compare the weights and configurations in ``out`` with its manifest; raises ValueError if one cannot be read."""
     manifest = read_json_object(out / MANIFEST)
     try:
-        expected = {name: entry["sha256"] for name, entry in manifest["tensors"].items()}
+        tensors = {
+            name: (entry["sha256"], entry["torch"], entry["flax"]) for name, entry in manifest["tensors"].items()
+        }
         config = config_from(manifest["config"], str(out / MANIFEST))
     except (KeyError, TypeError, AttributeError):
         raise ValueError(f"{out / MANIFEST}: not a manifest of this version: convert the checkpoint again") from None
     checks = []
     for framework in WEIGHT_FILES:
         folder = read_model_folder(out / framework, framework)
-        changed = [name for name, values in folder.weights.items() if expected.get(name) != digest(values)]
-        detail = f"{len(folder.weights)} weights equal the manifest's sha256"
+        in_torch = framework == "torch"
+        expected = {name: sha for name, (sha, torch, flax) in tensors.items() if (torch if in_torch else flax)}
+        found = {name: digest(values) for name, values in folder.weights.items()}
+        changed = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
+        detail = f"{len(found)} weights equal the manifest's sha256"
         if changed:
-            detail = f"{len(changed)} of {len(folder.weights)} differ: {', '.join(changed[:3])}"
+            detail = f"{len(changed)} of {len(expected)} differ: {', '.join(changed[:3])}"
         checks.append(Check(f"{framework} weights", bool(folder.weights) and not changed, detail))
         fields = [name for name, value in config.to_dict().items() if folder.config.to_dict()[name] != value]
         detail = f"differs in {', '.join(fields)}" if fields else "equals the manifest's"

@@ -132,6 +132,14 @@ def test_both_files_tampered_alike_still_fail(out):
     assert "layer.1.context, torch against original" in first_failure(golden)
 
 
+def test_a_weight_that_vanished_fails(out):
+    """The pooler, which a masked language model does not use and a folder may lack, is in the manifest."""
+    change_torch(out, lambda arrays: [arrays.pop(f"bert.pooler.{leaf}") for leaf in ("weight", "bias")])
+    result = parity(out, "--head", "masked-lm", *SHORT)
+    assert result.exit_code == 1
+    assert "FAIL torch weights: 2 of 46 differ: pooler.bias, pooler.kernel" in result.output
+
+
 def test_nan_fails(out):
     change_torch(out, lambda arrays: arrays["bert.pooler.bias"].fill(np.nan))
     change_flax(out, lambda arrays: arrays.update({"bert/pooler/bias": np.full(16, np.nan, np.float32)}))
