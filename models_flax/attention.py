@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import Pattern
 
-BLOCKS_AT_ONCE = 4  # measured by benchmarks/attention.py: more leave the cache, fewer cost calls
+BLOCKS_AT_ONCE = 8  # measured by benchmarks/attention.py: more leave the cache, fewer cost calls
 Taps = dict[str, Array]
 Past = tuple[Array, Array, Array | int]  # keys, values, and how many of them there are
 
