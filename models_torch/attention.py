@@ -122,7 +122,7 @@ def _one_head(
         q_CWH = q_LH[(i + 1) * W : (i + 1 + C) * W].reshape(C, W, H)
         contexts.append(attend(q_CWH, k_CKH, v_CKH, bias_CSW.view(C, 1, S * W)).flatten(0, 1))
     contexts.append(global_GH[W:])
-    return torch.cat(contexts) * mask_L[:, None]
+    return torch.cat(contexts).mul_(mask_L[:, None])
 
 
 class BigBirdSelfAttention(nn.Module):
