@@ -13,7 +13,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack, write_flax_msgpack
-from bigbird_port.config import BigBirdConfig, config_from, read_json_object
+from bigbird_port.config import BigBirdConfig, config_from, read_config, read_json_object
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.schema import Framework
 from bigbird_port.weights import Arrays, complete, from_framework, to_framework
@@ -54,11 +54,7 @@ def read_model_folder(path: Path, framework: Framework, readers: Mapping[str, Re
     readers: more weight files, by name, that count where the usual ones are absent, and what reads them.
     Raises ValueError naming the file and what is wrong with it.
     """
-    folder = path
-    if not (path / "config.json").is_file() and (path / framework / "config.json").is_file():
-        folder = path / framework
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder; make it with 'bigbird-port convert TF_CKPT {path}'")
+    folder = _locate(path, framework)
     values = read_json_object(folder / "config.json")
     config = config_from(values, str(folder / "config.json"))
     head = _head_of(values, folder)
@@ -69,6 +65,21 @@ def read_model_folder(path: Path, framework: Framework, readers: Mapping[str, Re
         return ModelFolder(folder, config, head, from_framework(arrays, config, head, framework, any_pooler=True))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
+
+
+def read_folder_config(path: Path, framework: Framework) -> BigBirdConfig:
+    """Read the configuration alone of what read_model_folder reads; raises ValueError likewise."""
+    return read_config(_locate(path, framework) / "config.json")
+
+
+def _locate(path: Path, framework: Framework) -> Path:
+    """The folder with the model in it: ``path``, or the framework's in what convert wrote."""
+    folder = path
+    if not (path / "config.json").is_file() and (path / framework / "config.json").is_file():
+        folder = path / framework
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder; make it with 'bigbird-port convert TF_CKPT {path}'")
+    return folder
 
 
 def load_weights(

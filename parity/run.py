@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.convert import MANIFEST
-from bigbird_port.folder import read_model_folder
+from bigbird_port.folder import read_folder_config
 from parity.golden import GoldenCase, derived_taps, excuse, golden_taps
 from parity.inputs import Inputs, check_ids, default_length, for_head, make_inputs
 from parity.integrity import Check, check_integrity
@@ -77,7 +77,7 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     if options.golden:
         _check_comparable(heads)
         overrides["max_encoder_length"] = options.golden.max_encoder_length
-    config = read_model_folder(out, "torch").config.replace(**overrides)
+    config = read_folder_config(out, "torch").replace(**overrides)
     inputs = _inputs(config, options)
     check_ids(inputs, config)
     result.inputs = _describe(inputs, config.pad_token_id, options)

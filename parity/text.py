@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.folder import read_model_folder
+from bigbird_port.folder import read_folder_config
 from bigbird_port.tokenizers import BigBirdTokenizer
 from parity.inputs import Inputs
 
@@ -45,7 +45,7 @@ def _tokenizer(out: Path) -> BigBirdTokenizer:
 
 
 def _limit(out: Path, length: int | None) -> int:
-    config = read_model_folder(out, "torch").config
+    config = read_folder_config(out, "torch")
     return length or config.max_encoder_length or config.max_position_embeddings
 
 
