@@ -1,32 +1,36 @@
-"""Match the variables of an original checkpoint to the schema: every name gets a fate, or one report says why not."""
+"""Match the names in a source to the schema: every name gets a fate, or one report says why not."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.heads import HEADS
 from bigbird_port.layout import merged_shape, split_shape
-from bigbird_port.schema import ALL, SCHEMA, Weight, dims, weights_of
+from bigbird_port.naming import Meaning, Naming, StyleName, naming_of
+from bigbird_port.schema import ALL, Weight, dims, weights_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Variables that are not weights: pattern of the whole name, reason.
+# Names that are not weights: pattern of the whole name, reason.
 IGNORED: tuple[tuple[str, str], ...] = (
     (r".+/(AdamWeightDecayOptimizer|Adam|adam_m|adam_v)(_\d+)?", "optimizer slot"),
     (r".+/Adafactor\w*", "optimizer slot"),
+    (r"(.+/)?\.OPTIMIZER_SLOT/.+", "optimizer slot"),
     (r"(.+/)?beta[12]_power", "optimizer state"),
-    (r"global_step", "training step counter"),
+    (r"(.+/)?(optimizer|_optimizer)/.+", "optimizer state"),
+    (r"(global_step|save_counter)(/\.ATTRIBUTES/VARIABLE_VALUE)?", "training step counter"),
     (r"_CHECKPOINTABLE_OBJECT_GRAPH", "bookkeeping of the saver"),
+    (r"(bert\.)?embeddings\.(position_ids|token_type_ids)", "buffer that old releases of transformers saved"),
 )
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of one source name: "converted" to a canonical name, "unused" or "ignored" for a reason."""
+    """What became of one source name: "converted" to a canonical name, "alias" of one, "unused" or "ignored"."""
 
     what: str
     detail: str
@@ -34,11 +38,18 @@ class Fate:
 
 @dataclass(frozen=True)
 class Match:
-    """sources: canonical name -> source name. fills: canonical name -> "zeros" or "initialise". fates: by source."""
+    """What a source's names mean for one head.
+
+    sources: canonical name -> source name. fills: canonical name -> "zeros" or "initialise". fates: by source name.
+    aliases: source name that must repeat the values of another -> that other. unused: canonical name -> source name
+    of weights that the source holds for other heads.
+    """
 
     sources: dict[str, str]
     fills: dict[str, str]
     fates: dict[str, Fate]
+    aliases: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, str] = field(default_factory=dict)
 
 
 def ignored_reason(name: str) -> str | None:
@@ -46,64 +57,70 @@ def ignored_reason(name: str) -> str | None:
     return next((reason for pattern, reason in IGNORED if re.fullmatch(pattern, name)), None)
 
 
-def find_scope(names: Iterable[str]) -> str:
-    """Return the scope (usually "bert") under which the model's variables stand."""
-    tail = "/embeddings/word_embeddings"
-    scopes = sorted({name[: -len(tail)] for name in names if name.endswith(tail) and not ignored_reason(name)})
-    if len(scopes) != 1:
-        found = "none" if not scopes else ", ".join(scopes)
-        raise ValueError(f"not a BigBird checkpoint: expected one variable <scope>{tail}, found {found}")
-    return scopes[0]
+def _weights(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not ignored_reason(name)]
 
 
-def match_names(shapes: Shapes, config: BigBirdConfig, head: str) -> Match:
-    """Match variable names and shapes to the weights of ``head``.
+def match_names(
+    shapes: Shapes, config: BigBirdConfig, head: str, style: StyleName = "original", source_head: str | None = None
+) -> Match:
+    """Match names and shapes of a source to the weights of ``head``.
 
+    source_head: whose model the source is, which styles torch and flax need to be told.
     Raises ValueError with one sorted report of what is missing, extra, misshapen or doubled.
     """
-    scope = find_scope(shapes)
-    known = _rows_by_original_name(config, scope)
+    naming = naming_of(style, _weights(shapes), source_head)
+    known = {row.name: row for row in weights_of(config)}
     needed = {row.name: row for row in weights_of(config, head, "torch")}  # the larger of the two frameworks' sets
-    sources: dict[str, str] = {}
-    fates: dict[str, Fate] = {}
+    match = Match({}, {}, {})
+    held: dict[str, str] = {}
     problems: list[str] = []
     for name in sorted(shapes):
         if reason := ignored_reason(name):
-            fates[name] = Fate("ignored", reason)
-        elif name not in known:
+            match.fates[name] = Fate("ignored", reason)
+            continue
+        meaning = naming.meaning(name)
+        if meaning is None or meaning.name not in known:
             problems.append(f"extra: {name} {_text(shapes[name])} is no weight of this configuration")
-        else:
-            row = known[name]
-            problems += _problems(name, shapes[name], row, sources, config)
-            sources[row.name] = name
-            fates[name] = Fate("converted", row.name) if row.name in needed else Fate("unused", _unused(row, head))
-    fills = {name: row.fill_for(config) for name, row in needed.items() if name not in sources}
-    for name, fill in fills.items():
+            continue
+        row = known[meaning.name]
+        problems += _problems(name, shapes[name], meaning, row, held, naming, config)
+        if meaning.tied:
+            match.fates[name] = Fate("alias", row.name)
+            match.aliases[name] = row.name
+            continue
+        held[row.name] = name
+        match.fates[name] = Fate("converted", row.name) if row.name in needed else Fate("unused", _unused(row, head))
+    match.fills.update({name: row.fill_for(config) for name, row in needed.items() if name not in held})
+    for name, fill in match.fills.items():
         if fill == "required":
-            originals = " or ".join(original.replace("{scope}", scope) for original in needed[name].original)
-            problems.append(f"missing: {originals} {_text(needed[name].shape(config))}")
+            problems.append(f"missing: {naming.spelled(needed[name])} {_text(needed[name].shape(config))}")
+    problems += [
+        f"missing: {naming.spelled(known[row])}, whose values {name} repeats"
+        for name, row in match.aliases.items()
+        if row not in held
+    ]
     if problems:
         raise ValueError(_report(problems))
-    return Match({name: sources[name] for name in needed if name in sources}, dict(fills), fates)
-
-
-def _rows_by_original_name(config: BigBirdConfig, scope: str) -> dict[str, Weight]:
-    rows: dict[str, Weight] = {}
-    for row in weights_of(config):
-        for original in row.original:
-            name = original.replace("{scope}", scope)
-            if name in rows:
-                raise ValueError(f"schema: {name} means both {rows[name].name} and {row.name}")
-            rows[name] = row
-    return rows
+    match.aliases.update({name: held[row] for name, row in match.aliases.items()})
+    match.sources.update({name: held[name] for name in needed if name in held})
+    match.unused.update({name: source for name, source in held.items() if name not in needed})
+    return match
 
 
 def _problems(
-    name: str, shape: tuple[int, ...], row: Weight, sources: Mapping[str, str], config: BigBirdConfig
+    name: str,
+    shape: tuple[int, ...],
+    meaning: Meaning,
+    row: Weight,
+    held: Mapping[str, str],
+    naming: Naming,
+    config: BigBirdConfig,
 ) -> Iterator[str]:
-    if row.name in sources:
-        yield f"doubled: {sources[row.name]} and {name} both mean {row.name}"
-    merged, split = merged_shape(row.axes, dims(config)), split_shape(row.axes, dims(config))
+    if row.name in held and not meaning.tied:
+        yield f"doubled: {held[row.name]} and {name} both mean {row.name}"
+    axes = naming.style.axes(row)
+    merged, split = merged_shape(axes, dims(config)), split_shape(axes, dims(config))
     if shape not in (merged, split):
         expected = _text(merged) if merged == split else f"{_text(merged)} or {_text(split)}"
         yield f"misshapen: {name} is {_text(shape)}, the configuration makes it {expected}"
@@ -126,11 +143,11 @@ def _text(shape: tuple[int, ...]) -> str:
     return str(list(shape))
 
 
-def head_held(names: Iterable[str], config: BigBirdConfig) -> str:
-    """Return the head whose own weights a checkpoint holds: of several, the one with the most."""
-    present = set(names)
-    known = _rows_by_original_name(config, find_scope(present))
-    held = {known[name].name for name in present if name in known}
+def head_held(names: Iterable[str], config: BigBirdConfig, style: StyleName = "original") -> str:
+    """Return the head whose own weights a source holds: of several, the one with the most."""
+    present = _weights(names)
+    naming = naming_of(style, present)
+    held = {meaning.name for name in present if (meaning := naming.meaning(name))}
     best, most = "base", 0
     for head in HEADS:
         own = [row.name for row in weights_of(config, head) if row.heads != ALL]
@@ -139,14 +156,16 @@ def head_held(names: Iterable[str], config: BigBirdConfig) -> str:
     return best
 
 
-def infer_settings(shapes: Shapes) -> dict[str, Any]:
-    """Return the configuration fields that names and shapes of an original checkpoint tell.
+def infer_settings(shapes: Shapes, style: StyleName = "original") -> dict[str, Any]:
+    """Return the configuration fields that names and shapes of a source tell.
 
     Sizes, number of layers, use_bias and, where kernels are 3-D, the number of attention heads; num_labels and
     classifier_style if the original's classifier is there.
     """
-    scope = find_scope(shapes)
-    sizes = _axis_sizes(shapes, scope)
+    names = _weights(shapes)
+    naming = naming_of(style, names)
+    meanings = {name: meaning for name in names if (meaning := naming.meaning(name))}
+    sizes = _axis_sizes(shapes, meanings, naming)
     fields = {
         "vocab": "vocab_size",
         "position": "max_position_embeddings",
@@ -157,22 +176,21 @@ def infer_settings(shapes: Shapes) -> dict[str, Any]:
         "label": "num_labels",
     }
     settings: dict[str, Any] = {field: sizes[axis] for axis, field in fields.items() if axis in sizes}
-    layers = [re.match(rf"{re.escape(scope)}/encoder/layer_(\d+)/", name) for name in shapes]
-    settings["num_hidden_layers"] = 1 + max((int(layer[1]) for layer in layers if layer), default=-1)
-    settings["use_bias"] = f"{scope}/encoder/layer_0/attention/self/query/bias" in shapes
+    layers = [meaning.layer for meaning in meanings.values() if meaning.layer is not None]
+    settings["num_hidden_layers"] = 1 + max(layers, default=-1)
+    held = {meaning.name for meaning in meanings.values()}
+    settings["use_bias"] = "encoder.layer.0.attention.self.query.bias" in held
     if "label" in sizes:
         settings["classifier_style"] = "original"
     return settings
 
 
-def _axis_sizes(shapes: Shapes, scope: str) -> dict[str, int]:
-    """Size of each axis of the schema as the variables of layer 0 and of the body show it; the first row decides."""
+def _axis_sizes(shapes: Shapes, meanings: Mapping[str, Meaning], naming: Naming) -> dict[str, int]:
+    """Size of each axis of the schema as the weights of layer 0 and of the body show it; a vote of one row decides."""
     sizes: dict[str, int] = {}
-    for row in SCHEMA:
-        for original in row.original:
-            shape = shapes.get(original.replace("{scope}", scope).replace("{i}", "0"))
-            axes = row.axes.replace("(", "").replace(")", "").split()
-            if shape is not None and len(shape) == len(axes):
-                for axis, size in zip(axes, shape, strict=True):
-                    sizes.setdefault(axis, size)
+    for name, meaning in meanings.items():
+        axes = naming.style.axes(meaning.row).replace("(", "").replace(")", "").split()
+        if meaning.layer in (None, 0) and len(shapes[name]) == len(axes):
+            for axis, size in zip(axes, shapes[name], strict=True):
+                sizes.setdefault(axis, size)
     return sizes

@@ -6,7 +6,7 @@ Flax is mostly the identity and torch mostly a transpose. Torch and Flax names a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -25,10 +25,12 @@ class Weight:
     """One row of the schema; "{i}" in a name stands for the layer, "{scope}" for the original's scope.
 
     name: canonical name. axes: canonical axes, which are the original's. original: its names in checkpoints,
-    any one of which may occur. torch, flax: state_dict name and parameter path in transformers, under the
-    prefix ``bert`` where the base model is a part. torch_axes, flax_axes: their layouts. heads: who owns it.
-    torch_unused_heads: heads whose torch class carries it without using it. tied: (torch name, heads) under
-    which the same values appear once more. when: (config field, value) pairs without which the weight does not exist.
+    any one of which may occur. keras: how its names end in a SavedModel of the original's question answering, "{_i}"
+    standing for nothing in layer 0 and for _1, _2, ... behind it, "{other}" for any part. torch, flax: state_dict
+    name and parameter path in transformers, under the prefix ``bert`` where the base model is a part. torch_axes,
+    flax_axes: their layouts. heads: who owns it. torch_unused_heads: heads whose torch class carries it without
+    using it. tied: (torch name, heads) under which the same values appear once more. when: (config field, value)
+    pairs without which the weight does not exist.
     fill: what stands in where a checkpoint lacks it: nothing ("required"), seeded initial values
     ("initialise"), or zeros if fill_when holds and nothing otherwise ("zeros").
     init: how initial values are drawn.
@@ -48,6 +50,7 @@ class Weight:
     when: tuple[tuple[str, Any], ...] = ()
     fill: Literal["required", "initialise", "zeros"] = "required"
     fill_when: tuple[tuple[str, Any], ...] = ()
+    keras: tuple[str, ...] = ()
 
     def owners(self, framework: Framework) -> frozenset[str]:
         """Heads whose class in ``framework`` has this weight."""
@@ -68,7 +71,9 @@ class Weight:
     def in_layer(self, i: int) -> Weight:
         """The row with the layer's number in its names."""
         names = {field: getattr(self, field).replace("{i}", str(i)) for field in ("name", "torch", "flax")}
-        return replace(self, original=tuple(name.replace("{i}", str(i)) for name in self.original), **names)
+        original = tuple(name.replace("{i}", str(i)) for name in self.original)
+        keras = tuple(name.replace("{_i}", f"_{i}" if i else "") for name in self.keras)
+        return replace(self, original=original, keras=keras, **names)
 
 
 def _holds(conditions: tuple[tuple[str, Any], ...], config: BigBirdConfig) -> bool:
@@ -102,13 +107,32 @@ def _embedding(module: str, axes: str, original: str, **rest: Any) -> tuple[Weig
     return (Weight(f"{module}.embedding", axes, (original,), torch, axes, flax, axes, "normal", **rest),)
 
 
-def _layer_norm(module: str, *original: str, **rest: Any) -> tuple[Weight, Weight]:
+def _leaves(modules: Sequence[str], leaf: str) -> tuple[str, ...]:
+    return tuple(f"{module}/{leaf}" for module in modules)
+
+
+def _layer_norm(module: str, *original: str, keras: Sequence[str] = (), **rest: Any) -> tuple[Weight, Weight]:
     flax = module.replace(".", "/")
-    gammas, betas = (tuple(f"{name}/{leaf}" for name in original) for leaf in ("gamma", "beta"))
+    (gammas, betas), (k_gammas, k_betas) = (
+        [_leaves(modules, leaf) for leaf in ("gamma", "beta")] for modules in (original, keras)
+    )
     one = "hidden"
     return (
-        Weight(f"{module}.gamma", one, gammas, f"{module}.weight", one, f"{flax}/scale", one, "ones", **rest),
-        Weight(f"{module}.beta", one, betas, f"{module}.bias", one, f"{flax}/bias", one, "zeros", **rest),
+        Weight(
+            f"{module}.gamma",
+            one,
+            gammas,
+            f"{module}.weight",
+            one,
+            f"{flax}/scale",
+            one,
+            "ones",
+            keras=k_gammas,
+            **rest,
+        ),
+        Weight(
+            f"{module}.beta", one, betas, f"{module}.bias", one, f"{flax}/bias", one, "zeros", keras=k_betas, **rest
+        ),
     )
 
 
@@ -119,24 +143,29 @@ def _dense(
     *original: str,
     path: str | None = None,
     bias: Mapping[str, Any] | None = None,
+    keras: Sequence[str] = (),
     **rest: Any,
 ) -> tuple[Weight, Weight]:
     """Kernel and bias of a dense layer; ``path`` is the frameworks' module where it is not the canonical one."""
     path = path or module
     flax = path.replace(".", "/")
     in_out, out_in = f"{axes_in} {axes_out}", f"{axes_out} {axes_in}"
-    kernels, biases = (tuple(f"{name}/{leaf}" for name in original) for leaf in ("kernel", "bias"))
+    kernels, biases = (_leaves(original, leaf) for leaf in ("kernel", "bias"))
     kernel_row = Weight(
         f"{module}.kernel", in_out, kernels, f"{path}.weight", out_in, f"{flax}/kernel", in_out, "normal", **rest
     )
     bias_row = Weight(
         f"{module}.bias", axes_out, biases, f"{path}.bias", axes_out, f"{flax}/bias", axes_out, "zeros", **rest
     )
-    return kernel_row, replace(bias_row, **(bias or {}))
+    bias_row = replace(bias_row, **(bias or {}))
+    return replace(kernel_row, keras=_leaves(keras, "kernel")), replace(bias_row, keras=_leaves(keras, "bias"))
 
 
 _LAYER = "encoder.layer.{i}"
 _TF = "{scope}/encoder/layer_{i}"
+_KERAS = "transformer_scaffold{_i}"
+_KERAS_SELF = f"{_KERAS}/big_bird_attention"
+_KERAS_HEAD = "trivia_qa_head"
 _CROSS = f"{_LAYER}.crossattention"
 # The original's eight-head checkpoints have no cross-attention; a decoder that has it starts from initial values.
 _DECODER: dict[str, Any] = {"when": (("add_cross_attention", True),), "fill": "initialise"}
@@ -156,17 +185,45 @@ SCHEMA: tuple[Weight, ...] = (
         "vocab hidden",
         "{scope}/embeddings/word_embeddings",
         tied=("cls.predictions.decoder.weight", LM),
+        keras=("word_embeddings/embeddings",),
     ),
-    *_embedding("embeddings.position_embeddings", "position hidden", "{scope}/embeddings/position_embeddings"),
-    *_embedding("embeddings.token_type_embeddings", "type hidden", "{scope}/embeddings/token_type_embeddings"),
-    *_layer_norm("embeddings.LayerNorm", "{scope}/encoder/LayerNorm"),
+    *_embedding(
+        "embeddings.position_embeddings",
+        "position hidden",
+        "{scope}/embeddings/position_embeddings",
+        keras=("position_embedding/embeddings",),
+    ),
+    *_embedding(
+        "embeddings.token_type_embeddings",
+        "type hidden",
+        "{scope}/embeddings/token_type_embeddings",
+        keras=("type_embeddings/embeddings",),
+    ),
+    *_layer_norm("embeddings.LayerNorm", "{scope}/encoder/LayerNorm", keras=("embeddings/layer_norm",)),
     # encoder
     *_dense(
-        f"{_LAYER}.attention.self.query", "hidden", "(heads head_dim)", f"{_TF}/attention/self/query", bias=_USE_BIAS
+        f"{_LAYER}.attention.self.query",
+        "hidden",
+        "(heads head_dim)",
+        f"{_TF}/attention/self/query",
+        bias=_USE_BIAS,
+        keras=(f"{_KERAS_SELF}/query",),
     ),
-    *_dense(f"{_LAYER}.attention.self.key", "hidden", "(heads head_dim)", f"{_TF}/attention/self/key", bias=_USE_BIAS),
     *_dense(
-        f"{_LAYER}.attention.self.value", "hidden", "(heads head_dim)", f"{_TF}/attention/self/value", bias=_USE_BIAS
+        f"{_LAYER}.attention.self.key",
+        "hidden",
+        "(heads head_dim)",
+        f"{_TF}/attention/self/key",
+        bias=_USE_BIAS,
+        keras=(f"{_KERAS_SELF}/key",),
+    ),
+    *_dense(
+        f"{_LAYER}.attention.self.value",
+        "hidden",
+        "(heads head_dim)",
+        f"{_TF}/attention/self/value",
+        bias=_USE_BIAS,
+        keras=(f"{_KERAS_SELF}/value",),
     ),
     *_dense(
         f"{_LAYER}.attention.output.dense",
@@ -174,16 +231,27 @@ SCHEMA: tuple[Weight, ...] = (
         "hidden",
         f"{_TF}/attention/output/dense",
         bias=_ZERO_BIAS,
+        keras=(f"{_KERAS_SELF}/attention_output", f"{_KERAS}/attention_output"),
     ),
-    *_layer_norm(f"{_LAYER}.attention.output.LayerNorm", f"{_TF}/attention/output/LayerNorm"),
+    *_layer_norm(
+        f"{_LAYER}.attention.output.LayerNorm",
+        f"{_TF}/attention/output/LayerNorm",
+        keras=(f"{_KERAS}/self_attention_layer_norm",),
+    ),
     *_dense(f"{_CROSS}.self.query", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
     *_dense(f"{_CROSS}.self.key", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
     *_dense(f"{_CROSS}.self.value", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
     *_dense(f"{_CROSS}.output.dense", "(heads head_dim)", "hidden", **_DECODER),
     *_layer_norm(f"{_CROSS}.output.LayerNorm", **_DECODER),
-    *_dense(f"{_LAYER}.intermediate.dense", "hidden", "inner", f"{_TF}/intermediate/dense"),
-    *_dense(f"{_LAYER}.output.dense", "inner", "hidden", f"{_TF}/output/dense"),
-    *_layer_norm(f"{_LAYER}.output.LayerNorm", f"{_TF}/output/LayerNorm"),
+    *_dense(
+        f"{_LAYER}.intermediate.dense",
+        "hidden",
+        "inner",
+        f"{_TF}/intermediate/dense",
+        keras=(f"{_KERAS}/intermediate",),
+    ),
+    *_dense(f"{_LAYER}.output.dense", "inner", "hidden", f"{_TF}/output/dense", keras=(f"{_KERAS}/output",)),
+    *_layer_norm(f"{_LAYER}.output.LayerNorm", f"{_TF}/output/LayerNorm", keras=(f"{_KERAS}/output_layer_norm",)),
     # pooler
     *_dense(
         "pooler",
@@ -193,6 +261,7 @@ SCHEMA: tuple[Weight, ...] = (
         heads=POOLED,
         torch_unused_heads=frozenset({"masked-lm", "causal-lm", "token-classification"}),
         fill="initialise",
+        keras=("pooler", "pooler/dense"),
     ),
     # masked and causal language modelling
     *_dense(
@@ -269,10 +338,10 @@ SCHEMA: tuple[Weight, ...] = (
         heads=frozenset({"token-classification"}),
         fill="initialise",
     ),
-    *_dense("qa_classifier.intermediate.dense", "hidden", "inner", **_QA),
-    *_dense("qa_classifier.output.dense", "inner", "hidden", **_QA),
-    *_layer_norm("qa_classifier.output.LayerNorm", **_QA),
-    *_dense("qa_classifier.qa_outputs", "hidden", "span", **_QA),
+    *_dense("qa_classifier.intermediate.dense", "hidden", "inner", keras=(f"{_KERAS_HEAD}/dense",), **_QA),
+    *_dense("qa_classifier.output.dense", "inner", "hidden", keras=(f"{_KERAS_HEAD}/{{other}}",), **_QA),
+    *_layer_norm("qa_classifier.output.LayerNorm", keras=(f"{_KERAS_HEAD}/layer_normalization",), **_QA),
+    *_dense("qa_classifier.qa_outputs", "hidden", "span", keras=(f"{_KERAS_HEAD}/dense_1",), **_QA),
 )
 
 # Rows of a task head stand beside the base model; all others are in it, under the prefix "bert".
