@@ -1,203 +1,309 @@
-"""Convert an original TensorFlow checkpoint into a torch folder and a Flax folder, verified by reading back."""
+"""Convert any source of weights into any targets in one pass, verified by reading back."""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import bigbird_port
-from bigbird_port.checkpoint.locate import find_checkpoint, find_flags, find_vocabulary
-from bigbird_port.checkpoint.tensor_bundle import TensorBundle
-from bigbird_port.config import BigBirdConfig, read_config
-from bigbird_port.folder import WEIGHT_FILES, read_model_folder, write_model_folder
+from bigbird_port.casting import float_type, is_float
+from bigbird_port.checkpoint.locate import find_vocabulary
+from bigbird_port.checkpoint.open_store import open_store
+from bigbird_port.checkpoint.store import read
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.content import Finding, check_contents
+from bigbird_port.formats.flags import flags_json
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
-from bigbird_port.layout import change_layout
-from bigbird_port.matching import Match, head_held, infer_settings, match_names
+from bigbird_port.layout import change_layout, same_order
+from bigbird_port.manifest import MANIFEST, file_record, versions, write_manifest
+from bigbird_port.matching import Match
+from bigbird_port.naming import STYLES
 from bigbird_port.output import whole_folder
 from bigbird_port.schema import dims, weights_of
+from bigbird_port.source import Source, open_source
+from bigbird_port.streaming import Progress, Weight, Written, file_digest, open_files, read_back, stream
+from bigbird_port.targets import ORBAX_FOLDER, Choices, Target, TargetName, plan_target
 from bigbird_port.weights import digest
 
-MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+FLAGS_FILE = "bigbird.config"
+_SPARE_BYTES = 16 << 20  # for configuration, tokenizer and manifest files, when the disk's free space is checked
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to convert; every field is an option of the command.
+
+    head: head to write; None takes what the source holds. seed: for head weights that it lacks. vocab: a
+    SentencePiece file; None takes the one that the flags name or that lies beside the source, if any.
+    """
+
+    to: tuple[TargetName, ...] = ("torch", "flax")
+    head: str | None = None
+    config_file: Path | None = None
+    num_attention_heads: int | None = None
+    vocab: Path | None = None
+    seed: int = 0
+    dtype: str = "float32"
+    choices: Choices = Choices()
+    allow_nonfinite: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a conversion will do. vocabulary: a SentencePiece file. notes: what was inferred or chosen, in sentences."""
 
-    bundle: TensorBundle
+    source: Source
     config: BigBirdConfig
     head: str
     match: Match
-    seed: int
+    targets: tuple[Target, ...]
+    settings: Settings
     vocabulary: Path | None
     notes: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of values to read."""
+        shapes = (row.shape(self.config) for row in weights_of(self.config, self.head, "torch"))
+        return sum(int(np.prod(shape)) for shape in shapes) * float_type(self.settings.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion did. out: None where nothing was written."""
+
+    plan: Plan
+    out: Path | None
+    written: Written
+    findings: tuple[Finding, ...]
+    values: dict[str, Any]
 
 
 def convert(
     source: Path,
     out: Path,
+    settings: Settings | None = None,
     *,
-    head: str | None = None,
-    config_file: Path | None = None,
-    num_attention_heads: int | None = None,
-    vocab: Path | None = None,
-    seed: int = 0,
     overwrite: bool = False,
-) -> Plan:
-    """Convert the checkpoint at ``source`` into ``out``/torch, ``out``/flax and ``out``/manifest.json.
+    progress: Progress | None = None,
+) -> Report:
+    """Convert ``source`` into ``out``/<target> for each target, and ``out``/manifest.json.
 
-    head: name of the head to write; None takes what the checkpoint holds. seed: for head weights it lacks.
-    vocab: a SentencePiece file; None takes the one that the flags name or that lies beside the checkpoint, if any.
+    progress: called with each weight's name and bytes as it is done.
     Raises ValueError, naming the thing and the next step, and then leaves no output.
     """
-    plan = make_plan(source, head, config_file, num_attention_heads, vocab, seed)
-    with whole_folder(out, overwrite) as staged:
-        weights = read_weights(plan)
-        for framework in WEIGHT_FILES:
-            (staged / framework).mkdir()
-            write_model_folder(staged / framework, weights, plan.config, plan.head, framework)
-            _verify(staged, framework, weights, plan)
-            if plan.vocabulary:
-                _write_tokenizer(plan.vocabulary, staged / framework, plan.config)
-        (staged / MANIFEST).write_text(json.dumps(_manifest(plan, weights), indent=1) + "\n", encoding="utf-8")
-    return plan
+    plan = make_plan(source, settings or Settings())
+    with whole_folder(out, overwrite) as staged, ThreadPoolExecutor(2) as threads:
+        _check_room(plan, staged)
+        source_files = [threads.submit(_record, path, path.name) for path in plan.source.opened.store.files]
+        for target in plan.targets:
+            (staged / target.name).mkdir()
+        written, findings = _pass(plan, staged, progress)
+        files = {target.name: _finish(target, staged / target.name, plan, written, threads) for target in plan.targets}
+        values = _manifest(plan, written, findings, [record.result() for record in source_files], files)
+        write_manifest(staged / MANIFEST, values)
+    return Report(plan, out, written, findings, values)
 
 
-def make_plan(
-    source: Path,
-    head: str | None = None,
-    config_file: Path | None = None,
-    num_attention_heads: int | None = None,
-    vocab: Path | None = None,
-    seed: int = 0,
-) -> Plan:
+def dry_run(source: Path, out: Path, settings: Settings | None = None, *, overwrite: bool = False) -> Report:
+    """Read and check everything that ``convert`` would, write nothing; raises ValueError where it would fail."""
+    plan = make_plan(source, settings or Settings())
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out}: exists already: choose another name, or replace it with --overwrite")
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    _check_room(plan, parent)
+    written, findings = _pass(plan, None, None)
+    return Report(plan, None, written, findings, {})
+
+
+def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     """Decide everything a conversion does, reading names and shapes only; raises ValueError as convert does."""
-    bundle = TensorBundle(find_checkpoint(source))
-    shapes = {name: entry.shape for name, entry in bundle.entries.items()}
-    try:
-        flags = config_file or find_flags(bundle.prefix)
-        config, notes = _configuration(shapes, flags, num_attention_heads)
-        vocabulary = vocab or find_vocabulary(bundle.prefix, flags)
-        notes.append(f"vocabulary from {vocabulary}" if vocabulary else "no vocabulary found: no tokenizer is written")
-        chosen = head or head_held(shapes, config)
-        if config != config.for_head(chosen):
-            config = config.for_head(chosen)
-            notes.append(f"{chosen}: is_decoder is set, and attention is full")
-        match = match_names(shapes, config, chosen)
-    except ValueError as error:
-        raise ValueError(f"{bundle.prefix}: {error}") from None
-    return Plan(bundle, config, chosen, match, seed, vocabulary, tuple(notes))
+    settings = settings or Settings()
+    opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head)
+    config, notes = opened.config, list(opened.notes)
+    flags = settings.config_file or opened.opened.config_file
+    vocabulary = settings.vocab or find_vocabulary(opened.opened.store.files[0], flags)
+    notes.append(f"vocabulary from {vocabulary}" if vocabulary else "no vocabulary found: no tokenizer is written")
+    head = settings.head or opened.head
+    if config != config.for_head(head):
+        config = config.for_head(head)
+        notes.append(f"{head}: is_decoder is set, and attention is full")
+    match = opened.match(head, config)
+    dtype = float_type(settings.dtype)
+    for name in match.sources.values():
+        stored = opened.opened.store.tensors[name]
+        if not is_float(stored.dtype):
+            found = stored.dtype or stored.type_name
+            raise ValueError(f"{opened.opened.path}: {name} is {found}, expected floating-point numbers")
+    targets = tuple(plan_target(name, config, head, dtype, settings.choices) for name in dict.fromkeys(settings.to))
+    if "tf" in settings.to:
+        notes += flags_json(config)[1]
+    return Plan(opened, config, head, match, targets, settings, vocabulary, tuple(notes))
 
 
-def _configuration(
-    shapes: dict[str, tuple[int, ...]], flags: Path | None, num_heads: int | None
-) -> tuple[BigBirdConfig, list[str]]:
-    """The configuration: from a file, else inferred from the variables; and what to say of it."""
-    inferred = infer_settings(shapes)
-    labels = {name: inferred[name] for name in ("num_labels", "classifier_style") if name in inferred}
-    if flags:
-        config = read_config(flags).replace(**labels)
-        if num_heads not in (None, config.num_attention_heads):
-            raise ValueError(
-                f"--num-attention-heads is {num_heads}, but {flags} says {config.num_attention_heads}: leave it out"
-            )
-        return config, [f"configuration from {flags}"]
-    if num_heads is not None and inferred.setdefault("num_attention_heads", num_heads) != num_heads:
-        found = inferred["num_attention_heads"]
-        raise ValueError(f"--num-attention-heads is {num_heads}, but the 3-D kernels have {found}: leave it out")
-    if "num_attention_heads" not in inferred:
+def _check_room(plan: Plan, folder: Path) -> None:
+    needed, free = sum(target.size for target in plan.targets) + _SPARE_BYTES, shutil.disk_usage(folder).free
+    if free < needed:
         raise ValueError(
-            "no configuration lies beside the checkpoint, and 2-D kernels do not tell the number of attention heads: "
-            "give --num-attention-heads (the released models have hidden_size / 64) or --config FILE"
+            f"{folder}: {needed} bytes are needed, {free} are free: free some space or choose another disk"
         )
-    config = BigBirdConfig(**inferred)
-    defaults = ("hidden_act", "rescale_embeddings", "block_size", "num_random_blocks", "max_encoder_length")
-    return config, [
-        f"configuration inferred from the variables: {_settings(config, tuple(inferred))}",
-        f"taken by default, as nothing tells: {_settings(config, defaults)}",
-    ]
 
 
-def _settings(config: BigBirdConfig, names: tuple[str, ...]) -> str:
-    return ", ".join(f"{name}={getattr(config, name)}" for name in names)
+def _pass(plan: Plan, staged: Path | None, progress: Progress | None) -> tuple[Written, tuple[Finding, ...]]:
+    """Carry all weights through, and judge their contents."""
+    written = stream(
+        list(_weights(plan)),
+        plan.targets,
+        staged,
+        float_type(plan.settings.dtype),
+        dims(plan.config),
+        progress or (lambda name, size: None),
+    )
+    _check_aliases(plan)
+    findings = tuple(check_contents(written.contents))
+    fatal = [finding.text for finding in findings if finding.fatal]
+    if fatal and not plan.settings.allow_nonfinite:
+        more = f" and {len(fatal) - 3} more" if len(fatal) > 3 else ""
+        raise ValueError(
+            f"{plan.source.opened.path}: {'; '.join(fatal[:3])}{more}: such a model computes nothing; use a healthy "
+            "checkpoint, or convert it as it is with --allow-nonfinite"
+        )
+    return written, findings
 
 
-def read_weights(plan: Plan) -> dict[str, np.ndarray]:
-    """Read every weight of the plan, in canonical layout; absent ones as zeros or initialised from the seed."""
+def _weights(plan: Plan) -> Iterator[Weight]:
+    """The weights of the head, in the order in which the source is fastest to read, then those that it lacks."""
+    rows = {row.name: row for row in weights_of(plan.config, plan.head, "torch")}
+    store, style = plan.source.opened.store, STYLES[plan.source.opened.style]
+    order = {name: i for i, name in enumerate(store.tensors)}
     sizes = dims(plan.config)
-    weights: dict[str, np.ndarray] = {}
-    for row in weights_of(plan.config, plan.head, "torch"):
-        if row.name in plan.match.sources:
-            values = plan.bundle.read(plan.match.sources[row.name])
-            if values.dtype != np.float32:
-                raise ValueError(
-                    f"{plan.bundle.prefix}: {plan.match.sources[row.name]} is {values.dtype}, expected float32"
-                )
-            weights[row.name] = change_layout(values, row.axes, row.axes, sizes)
+
+    def reader(canonical: str, name: str) -> Any:
+        axes, wanted = style.axes(rows[canonical]), rows[canonical].axes
+        if same_order(axes, wanted):
+            return lambda: store.pieces(name)
+        return lambda: iter([np.ascontiguousarray(change_layout(read(store, name), axes, wanted, sizes)).reshape(-1)])
+
+    for canonical, name in sorted(plan.match.sources.items(), key=lambda item: order[item[1]]):
+        yield Weight(canonical, rows[canonical].axes, reader(canonical, name))
+    for canonical, fill in plan.match.fills.items():
+        row = replace(rows[canonical], init="zeros") if fill == "zeros" else rows[canonical]
+        yield Weight(canonical, row.axes, lambda row=row: iter([_filled(row, plan)]))  # type: ignore[misc]
+
+
+def _filled(row: Any, plan: Plan) -> np.ndarray:
+    return initial_value(row, plan.config, plan.settings.seed).reshape(-1)
+
+
+def _check_aliases(plan: Plan) -> None:
+    """Raise ValueError unless names that must repeat a weight's values do."""
+    store = plan.source.opened.store
+    for alias, original in plan.match.aliases.items():
+        pairs = zip(store.pieces(alias), store.pieces(original), strict=True)
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs):
+            raise ValueError(f"{plan.source.opened.path}: {alias} should hold the values of {original}, but differs")
+
+
+def _finish(
+    target: Target, folder: Path, plan: Plan, written: Written, threads: ThreadPoolExecutor
+) -> list[Future[dict[str, Any]]]:
+    """Write the files that need the checksums and those beside the weights; read all back on other threads."""
+    checksums = written.crc32c.get(target.name, {})
+    late = target.format.finish(target.tensors, checksums) if target.format else []
+    with open_files(late, folder):
+        pass
+    planned = {file.name: file for file in (*target.files, *late)}
+    if target.format is None:
+        _write_orbax(target, folder, written)
+    _write_beside(target, folder, plan)
+    records = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name in planned:
+            records.append(threads.submit(_verified_record, planned[name], path, checksums))
         else:
-            filled = replace(row, init="zeros") if plan.match.fills[row.name] == "zeros" else row
-            weights[row.name] = initial_value(filled, plan.config, plan.seed)
-    return weights
+            records.append(threads.submit(_record, path, name))
+    return records
 
 
-def _write_tokenizer(vocabulary: Path, folder: Path, config: BigBirdConfig) -> None:
-    from bigbird_port.tokenizers import write_tokenizer_files  # slow to import, and not always needed
+def _write_orbax(target: Target, folder: Path, written: Written) -> None:
+    from bigbird_port.formats.orbax import write_orbax  # slow to import
 
-    write_tokenizer_files(vocabulary, folder, config.max_position_embeddings, config.vocab_size)
-
-
-def _verify(staged: Path, framework: Any, weights: dict[str, np.ndarray], plan: Plan) -> None:
-    """Read back what was written and compare bit for bit."""
-    again = read_model_folder(staged / framework, framework)
-    if again.config != plan.config:
-        raise ValueError(f"{framework}: the configuration read back differs from what was written")
-    names = {row.name for row in weights_of(plan.config, plan.head, framework)}
-    if again.weights.keys() != names:
-        differing = sorted(again.weights.keys() ^ names)
-        raise ValueError(f"{framework}: what was read back differs from what was written in {', '.join(differing)}")
-    for name, values in again.weights.items():
-        if values.dtype != weights[name].dtype or digest(values) != digest(weights[name]):
-            raise ValueError(f"{framework}: {name} read back differs from what was written")
+    held = written.held[target.name]
+    write_orbax(folder / ORBAX_FOLDER, held)
+    store = open_store(folder / ORBAX_FOLDER).store
+    for name, values in held.items():
+        if name not in store.tensors or digest(read(store, name)) != digest(values):
+            raise ValueError(f"{folder / ORBAX_FOLDER}: {name} read back differs from what was written")
 
 
-def _manifest(plan: Plan, weights: dict[str, np.ndarray]) -> dict[str, Any]:
-    names = {row.name: row.torch for row in weights_of(plan.config, plan.head, "torch")}
-    paths = {row.name: row.flax for row in weights_of(plan.config, plan.head, "flax")}
-    bundle = plan.bundle
-    files = [bundle.index_path, *(bundle.shard_path(shard) for shard in range(bundle.num_shards))]
+def _write_beside(target: Target, folder: Path, plan: Plan) -> None:
+    """Configuration, and tokenizer or vocabulary."""
+    if target.name == "tf":
+        flags = flags_json(plan.config)[0]
+        if plan.vocabulary:
+            shutil.copyfile(plan.vocabulary, folder / plan.vocabulary.name)
+            flags["vocab_model_file"] = plan.vocabulary.name
+        _write_json(folder / FLAGS_FILE, flags)
+        return
+    _write_json(folder / "config.json", plan.config.to_json_values(HEADS[plan.head].class_name))
+    if plan.vocabulary:
+        from bigbird_port.tokenizers import write_tokenizer_files  # slow to import, and not always needed
+
+        write_tokenizer_files(plan.vocabulary, folder, plan.config.max_position_embeddings, plan.config.vocab_size)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _record(path: Path, name: str) -> dict[str, Any]:
+    return file_record(name, path.stat().st_size, file_digest(path))
+
+
+def _verified_record(file: Any, path: Path, checksums: dict[str, int]) -> dict[str, Any]:
+    return file_record(file.name, file.size, read_back(file, path, checksums))
+
+
+def _manifest(
+    plan: Plan,
+    written: Written,
+    findings: Sequence[Finding],
+    source_files: list[dict[str, Any]],
+    files: dict[str, list[Future[dict[str, Any]]]],
+) -> dict[str, Any]:
+    shapes = {row.name: row.shape(plan.config) for row in weights_of(plan.config, plan.head, "torch")}
+    vocabulary = plan.vocabulary and _record(plan.vocabulary, plan.vocabulary.name)
     return {
-        "manifest_version": MANIFEST_VERSION,
-        "bigbird_port": bigbird_port.__version__,
+        "versions": versions(),
+        "source": {"style": plan.source.opened.style, "name": plan.source.opened.path.name, "files": source_files},
         "head": plan.head,
         "config": plan.config.to_json_values(HEADS[plan.head].class_name),
-        "source": [{"name": file.name, "size": file.stat().st_size, "sha256": _file_digest(file)} for file in files],
+        "dtype": plan.settings.dtype,
+        "init_seed": plan.settings.seed,
+        "vocabulary": vocabulary,
+        "targets": {name: {"files": [record.result() for record in records]} for name, records in files.items()},
         "tensors": {
             name: {
                 "source": plan.match.sources.get(name),
                 "how": "converted" if name in plan.match.sources else plan.match.fills[name],
-                "torch": names[name],
-                "flax": paths.get(name),
-                "shape": list(values.shape),
-                "dtype": values.dtype.name,
-                "sha256": digest(values),
+                "names": {target.name: target.places[name].name for target in plan.targets if name in target.places},
+                "shape": list(shapes[name]),
+                "dtype": plan.settings.dtype,
+                "sha256": content.sha256,
+                "largest_rounding": written.roundings[name].error,
             }
-            for name, values in weights.items()
+            for name, content in sorted(written.contents.items())
         },
         "source_names": {
             name: {"fate": fate.what, "detail": fate.detail} for name, fate in sorted(plan.match.fates.items())
         },
-        "init_seed": plan.seed,
-        "vocabulary": plan.vocabulary and {"name": plan.vocabulary.name, "sha256": _file_digest(plan.vocabulary)},
+        "findings": [{"kind": finding.kind, "weight": finding.weight, "text": finding.text} for finding in findings],
     }
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

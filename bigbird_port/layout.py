@@ -45,3 +45,10 @@ def change_layout(array: np.ndarray, source: str, target: str, dims: Dims) -> np
         raise ValueError(f"layouts {source!r} and {target!r} do not have the same axes")
     order = [source_axes.index(axis) for axis in target_axes]
     return array.reshape(split_shape(source, dims)).transpose(order).reshape(merged_shape(target, dims))
+
+
+def same_order(source: str, target: str) -> bool:
+    """Whether two layouts hold the elements in the same order, so that one is the other's bytes."""
+    return [axis for group in parse_axes(source) for axis in group] == [
+        axis for group in parse_axes(target) for axis in group
+    ]

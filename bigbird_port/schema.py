@@ -14,6 +14,7 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.heads import HEADS
 from bigbird_port.layout import merged_shape
 
+SCHEMA_VERSION = 1  # of names, axes and orientation; docs/schema.md
 Framework = Literal["torch", "flax"]
 ALL = frozenset(HEADS)
 LM = frozenset({"pretraining", "masked-lm", "causal-lm"})
