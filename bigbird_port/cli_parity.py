@@ -1,0 +1,140 @@
+"""The parity commands: ``parity OUT`` runs the comparison, ``parity <command>`` what stands beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bigbird_port.cli_common import FAILED, HeadName, no_traceback
+from bigbird_port.heads import HEADS
+
+
+class DefaultGroup(click.Group):
+    """A group whose first command, "run", is meant where no other is named: ``parity OUT`` is ``parity run OUT``."""
+
+    default = "run"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default command before arguments that do not begin with a command."""
+        if not args or args[0] not in self.commands:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=DefaultGroup)
+def parity() -> None:
+    """Run torch, Flax and a float64 reference on the same inputs and compare every layer."""
+
+
+@parity.command()
+@click.argument("out", type=click.Path(path_type=Path), required=False)
+@click.option("--head", "heads", type=HeadName(allow_all=True), multiple=True, help="One or several, or all [default].")
+@click.option("--length", type=click.IntRange(min=1), help="Tokens [default: max_encoder_length, or 1024].")
+@click.option("--batch", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of inputs and lacking weights.")
+@click.option("--inputs", "inputs_file", type=click.Path(path_type=Path), help="Own inputs: .safetensors or .json.")
+@click.option("--text", "text_file", type=click.Path(path_type=Path), help="A text, for the model's tokenizer.")
+@click.option("--question", help="A question, with --context.")
+@click.option("--context", "context_file", type=click.Path(path_type=Path), help="The text that answers --question.")
+@click.option(
+    "--golden", "golden_file", type=click.Path(path_type=Path), help="A case of the original to compare with."
+)
+@click.option("--max-encoder-length", type=click.IntRange(min=1), help="Use the attention pattern of this length.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every figure to this file.")
+@no_traceback
+def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **options: Any) -> None:
+    """Run torch and Flax on the same inputs and compare every layer.
+
+    OUT is what convert wrote; without it, the shipped demo checkpoint is converted first. Exit code 0: every tap of
+    every head is within tolerance; 1: a difference, NaN, or nothing compared; 2: bad usage or input.
+    """
+    if out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "demo"
+            convert_demo(out)
+            passed = run_and_print(out, heads, json_file, options, taps=True)
+    else:
+        passed = run_and_print(out, heads, json_file, options, taps=True)
+    sys.exit(0 if passed else FAILED)
+
+
+SOURCES = {
+    "golden_file": "--golden",
+    "inputs_file": "--inputs",
+    "text_file": "--text",
+    "question": "--question",
+}
+
+
+def check_sources(options: dict[str, Any]) -> None:
+    """Raise a usage error where options of parity exclude or need each other."""
+    given = [option for name, option in SOURCES.items() if options.get(name)]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other: each brings the inputs")
+    if bool(options.get("question")) != bool(options.get("context_file")):
+        raise click.UsageError("--question and --context go together")
+    fixed = [option for option in ("--golden", "--inputs") if option in given]
+    if fixed and options.get("length"):
+        raise click.UsageError(f"{fixed[0]} brings its own inputs: leave out --length")
+    if "--golden" in given and options.get("max_encoder_length"):
+        raise click.UsageError("--golden brings its own pattern: leave out --max-encoder-length")
+
+
+def given_inputs(out: Path, options: dict[str, Any]) -> Any:
+    """Read the inputs that --inputs, --text or --question name; None if they are to be made."""
+    from parity.inputs import read_inputs
+
+    if options.get("inputs_file"):
+        return read_inputs(options["inputs_file"])
+    if not (options.get("text_file") or options.get("question")):
+        return None
+    from parity.text import question_inputs, text_inputs
+
+    length = options.get("length") or options.get("max_encoder_length")
+    if options.get("text_file"):
+        return text_inputs(out, options["text_file"], length)
+    return question_inputs(out, options["question"], options["context_file"], length)
+
+
+def run_and_print(
+    out: Path, heads: tuple[str, ...], json_file: Path | None, options: dict[str, Any], taps: bool
+) -> bool:
+    """Run parity, print its tables, write its JSON; return whether it passed."""
+    from parity.golden import read_golden
+    from parity.report import make_console, print_summary, print_taps, to_json
+    from parity.run import Options, run_parity
+
+    check_sources(options)
+    golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
+    pattern_length = options.get("max_encoder_length")
+    run_options = Options(
+        length=options.get("length"),
+        batch=options.get("batch", 2),
+        seed=options.get("seed", 0),
+        inputs=given_inputs(out, options),
+        golden=golden,
+        overrides={"max_encoder_length": pattern_length} if pattern_length else {},
+    )
+    default = (golden.head,) if golden else tuple(HEADS)
+    chosen = tuple(HEADS) if "all" in heads else tuple(dict.fromkeys(heads)) or default
+    result = run_parity(out, chosen, run_options)
+    console = make_console()
+    if taps:
+        print_taps(console, result)
+    print_summary(console, result)
+    if json_file:
+        json_file.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
+    return result.passed
+
+
+def convert_demo(out: Path) -> Any:
+    """Convert the checkpoint that is shipped with the package."""
+    from bigbird_port.convert import convert as run_convert
+
+    return run_convert(Path(os.path.dirname(__file__)) / "demo_checkpoint", out)
