@@ -1,0 +1,1 @@
+"""Writers of weight files, one format a module: each gives plans (``bigbird_port.file_plan``), not files."""
