@@ -13,6 +13,7 @@ import click
 
 import bigbird_port
 from bigbird_port.cli_common import FAILED, HeadName, no_traceback
+from bigbird_port.cli_convert import convert, print_report
 from bigbird_port.cli_parity import convert_demo, parity, run_and_print
 
 
@@ -22,47 +23,8 @@ def main() -> None:
     """Convert BigBird checkpoints to PyTorch and Flax, and prove that the model is the same."""
 
 
+main.add_command(convert)
 main.add_command(parity)
-
-
-@main.command()
-@click.argument("tf_ckpt", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--head", type=HeadName(), help="Which model to write [default: what the checkpoint holds].")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="The original's flags, or config.json.")
-@click.option("--num-attention-heads", type=click.IntRange(min=1), help="Where neither a file nor the kernels tell.")
-@click.option("--vocab", type=click.Path(path_type=Path), help="SentencePiece file [default: the checkpoint's].")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For weights that are lacking.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
-@no_traceback
-def convert(tf_ckpt: Path, out: Path, **options: Any) -> None:
-    """Convert a TensorFlow checkpoint (prefix, .index file or folder) into OUT/torch and OUT/flax.
-
-    Both are read back and compared bit for bit; OUT/manifest.json says what became of every variable.
-    """
-    from bigbird_port.convert import convert as run_convert
-
-    print_plan(run_convert(tf_ckpt, out, **options), out)
-
-
-def print_plan(plan: Any, out: Path) -> None:
-    """Say what a conversion did."""
-    fates = [fate.what for fate in plan.match.fates.values()]
-    for note in plan.notes:
-        click.echo(note)
-    click.echo(f"{plan.bundle.prefix} -> {out}: a {plan.head} model")
-    click.echo(f"  {fates.count('converted')} variables converted, every bit read back from torch/ and flax/")
-    for what in ("ignored", "unused"):
-        reasons = [fate.detail for fate in plan.match.fates.values() if fate.what == what]
-        for reason in sorted(set(reasons)):
-            click.echo(f"  {reasons.count(reason)} {what}: {reason}")
-    for fill, text in (
-        ("initialise", f"initialised from seed {plan.seed}"),
-        ("zeros", "zero, as the original has none"),
-    ):
-        names = [name for name, how in plan.match.fills.items() if how == fill]
-        if names:
-            click.echo(f"  {len(names)} weights {text}: {', '.join(names)}")
 
 
 @main.command()
@@ -112,7 +74,7 @@ def demo() -> None:
     """Convert a small checkpoint that the original code wrote, and run parity for all eight heads."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
-        print_plan(convert_demo(out), out)
+        print_report(convert_demo(out))
         click.echo()
         passed = run_and_print(out, ("all",), None, {}, taps=False)
     sys.exit(0 if passed else FAILED)

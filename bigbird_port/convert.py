@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from bigbird_port.naming import STYLES
 from bigbird_port.output import whole_folder
 from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_source
-from bigbird_port.streaming import Progress, Weight, Written, file_digest, open_files, read_back, stream
+from bigbird_port.streaming import Weight, Written, file_digest, open_files, read_back, stream
 from bigbird_port.targets import ORBAX_FOLDER, Choices, Target, TargetName, plan_target
 from bigbird_port.weights import digest
 
+Progress = Callable[[str, int, int], None]
 FLAGS_FILE = "bigbird.config"
 _SPARE_BYTES = 16 << 20  # for configuration, tokenizer and manifest files, when the disk's free space is checked
 
@@ -51,7 +52,7 @@ class Settings:
     vocab: Path | None = None
     seed: int = 0
     dtype: str = "float32"
-    choices: Choices = Choices()
+    choices: Choices = field(default_factory=Choices)
     allow_nonfinite: bool = False
 
 
@@ -96,7 +97,7 @@ def convert(
 ) -> Report:
     """Convert ``source`` into ``out``/<target> for each target, and ``out``/manifest.json.
 
-    progress: called with each weight's name and bytes as it is done.
+    progress: called with each weight's name, its bytes and those of all weights as it is done.
     Raises ValueError, naming the thing and the next step, and then leaves no output.
     """
     plan = make_plan(source, settings or Settings())
@@ -129,7 +130,8 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head)
     config, notes = opened.config, list(opened.notes)
     flags = settings.config_file or opened.opened.config_file
-    vocabulary = settings.vocab or find_vocabulary(opened.opened.store.files[0], flags)
+    path = opened.opened.path
+    vocabulary = settings.vocab or find_vocabulary(path / "any" if path.is_dir() else path, flags)
     notes.append(f"vocabulary from {vocabulary}" if vocabulary else "no vocabulary found: no tokenizer is written")
     head = settings.head or opened.head
     if config != config.for_head(head):
@@ -164,7 +166,7 @@ def _pass(plan: Plan, staged: Path | None, progress: Progress | None) -> tuple[W
         staged,
         float_type(plan.settings.dtype),
         dims(plan.config),
-        progress or (lambda name, size: None),
+        (lambda name, size: progress(name, size, plan.size)) if progress else (lambda name, size: None),
     )
     _check_aliases(plan)
     findings = tuple(check_contents(written.contents))

@@ -26,7 +26,6 @@ from bigbird_port.targets import Place, Target
 
 _WAITING_PIECES = 6  # how far reading may run ahead of hashing
 
-Progress = Callable[[str, int], None]
 Checksums = dict[str, int]
 
 
@@ -87,7 +86,7 @@ def stream(
     folder: Path | None,
     dtype: np.dtype,
     sizes: Dims,
-    on: Progress,
+    on: Callable[[str, int], None],
 ) -> Written:
     """Carry every weight to its place in every target's files under ``folder``/<target> (None writes nothing).
 
