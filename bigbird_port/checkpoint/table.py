@@ -10,27 +10,13 @@ from collections.abc import Iterator
 
 import google_crc32c
 
+from bigbird_port.checkpoint.limits import MAX_KEY_EXPANSION
+from bigbird_port.checkpoint.protobuf_fields import read_varint
+from bigbird_port.checkpoint.runs import masked_crc32c
+
 _FOOTER_SIZE = 48
 _MAGIC = 0xDB4775248B80FB57
 _TRAILER_SIZE = 5  # type byte and crc32c
-
-
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the varint at ``at`` and the position behind it; raises ValueError where the data ends too soon."""
-    value = shift = 0
-    while at < len(data) and shift < 70:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise ValueError("a number in it runs past the end of the data")
-
-
-def masked_crc32c(crc: int) -> int:
-    """The masked form in which TensorFlow stores a crc32c."""
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -42,8 +28,20 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise ValueError("its last 8 bytes are not the magic number of a TensorFlow index: truncated or not an index")
     _, at = _read_handle(footer, 0)  # the metaindex, which TensorFlow leaves empty
     index_handle, _ = _read_handle(footer, at)
-    for _, handle in _read_block(data, index_handle):
-        yield from _read_block(data, _read_handle(handle, 0)[0])
+    last, key_bytes, blocks_end = None, 0, 0
+    for _, raw in _read_block(data, index_handle):
+        handle, _ = _read_handle(raw, 0)
+        if handle[0] < blocks_end:
+            raise ValueError(f"the block at byte {handle[0]} is out of order")
+        blocks_end = sum(handle)
+        for key, value in _read_block(data, handle):
+            key_bytes += len(key)
+            if key_bytes > MAX_KEY_EXPANSION * len(data):
+                raise ValueError(f"its keys are more than {MAX_KEY_EXPANSION} times as long as the file")
+            if last is not None and key <= last:
+                raise ValueError(f"the key {key[:80]!r} is {'there twice' if key == last else 'out of order'}")
+            last = key
+            yield key, value
 
 
 def _read_handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
@@ -54,18 +52,10 @@ def _read_handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
 
 def _read_block(data: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, bytes]]:
     offset, size = handle
-    end = offset + size
-    if end + _TRAILER_SIZE > len(data) - _FOOTER_SIZE or size < 4:
-        raise ValueError(f"a block at bytes {offset} to {end} does not fit in its {len(data)} bytes")
-    kind = data[end]
-    if kind != 0:
-        raise ValueError(f"the block at byte {offset} is compressed (type {kind}), which TensorFlow does not write")
-    stored = int.from_bytes(data[end + 1 : end + _TRAILER_SIZE], "little")
-    if stored != masked_crc32c(google_crc32c.value(data[offset : end + 1])):
-        raise ValueError(f"the block at byte {offset} does not match its crc32c: the file is damaged")
-    block = data[offset:end]
-    restarts = int.from_bytes(block[-4:], "little")
-    entries_end = len(block) - 4 * (restarts + 1)
+    block = _checked_block(data, offset, size)
+    entries_end = len(block) - 4 * (int.from_bytes(block[-4:], "little") + 1)  # behind the entries: restart points
+    if entries_end < 0:
+        raise ValueError(f"the block at byte {offset} has more restart points than bytes")
     key, at = b"", 0
     while at < entries_end:
         shared, at = read_varint(block, at)
@@ -76,3 +66,16 @@ def _read_block(data: bytes, handle: tuple[int, int]) -> Iterator[tuple[bytes, b
         key = key[:shared] + block[at : at + fresh]
         yield key, block[at + fresh : at + fresh + length]
         at += fresh + length
+
+
+def _checked_block(data: bytes, offset: int, size: int) -> bytes:
+    end = offset + size
+    if end + _TRAILER_SIZE > len(data) - _FOOTER_SIZE or size < 4:
+        raise ValueError(f"a block at bytes {offset} to {end} does not fit in its {len(data)} bytes")
+    kind = data[end]
+    if kind != 0:
+        raise ValueError(f"the block at byte {offset} is compressed (type {kind}), which TensorFlow does not write")
+    stored = int.from_bytes(data[end + 1 : end + _TRAILER_SIZE], "little")
+    if stored != masked_crc32c(google_crc32c.value(data[offset : end + 1])):
+        raise ValueError(f"the block at byte {offset} does not match its crc32c: the file is damaged")
+    return data[offset:end]

@@ -1,0 +1,52 @@
+"""Files of a checkpoint folder: there, regular, and not links that lead out of the folder."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+
+def file_size(path: Path) -> int:
+    """Return the size in bytes of a regular file; raises ValueError if it is none or lies elsewhere.
+
+    An unpacked archive may hold a link to any file of this machine, and reading that could publish it.
+    """
+    try:
+        found = path.stat()
+        check_link(path)
+    except (OSError, RuntimeError) as error:  # before Python 3.13, a loop of links is a RuntimeError
+        raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path}: not a regular file")
+    return found.st_size
+
+
+def check_link(path: Path) -> None:
+    """Raise ValueError if ``path`` is a link that leads out of its folder."""
+    if not path.is_symlink():
+        return
+    target, folder = path.resolve(), path.parent.resolve()
+    if not target.is_relative_to(folder) and not _in_hub_cache(target, folder):
+        raise ValueError(
+            f"{path}: a link that leads out of its folder, to {target}: if that is what you mean, give that file itself"
+        )
+
+
+def _in_hub_cache(target: Path, folder: Path) -> bool:
+    # Hugging Face's cache keeps models--NAME/snapshots/REVISION/FILE as a link to models--NAME/blobs/DIGEST: such
+    # links stay inside one downloaded model, which the same sender made whole, so they lead nowhere foreign.
+    for ancestor in (folder, *folder.parents):
+        if ancestor.name == "snapshots":
+            return target.is_relative_to(ancestor.parent / "blobs")
+    return False
+
+
+def plain_name(name: object) -> bool:
+    """Whether ``name`` names a file in the same folder: no path, no '..', nothing unprintable."""
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and len(name.encode("utf-8", "replace")) <= 255
+        and name.isprintable()
+        and not set(name) & set("/\\:")
+    )
