@@ -134,6 +134,17 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return values
 
 
+def parse_json_object(text: str, origin: str) -> dict[str, Any]:
+    """Parse a JSON object; raises ValueError naming ``origin`` and what is wrong."""
+    try:
+        values = json.loads(text)
+    except (RecursionError, json.JSONDecodeError) as error:
+        raise ValueError(f"{origin}: expected a JSON object, but it cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{origin}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
 # The original's flags whose names differ; the others carry the name of the field.
 _FLAG_NAMES = {
     "num_rand_blocks": "num_random_blocks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.checkpoint.store import read
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.content import Finding, check_contents
+from bigbird_port.filling import file_digest, flush_one, open_files, read_back
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
@@ -28,7 +30,7 @@ from bigbird_port.naming import STYLES
 from bigbird_port.output import whole_folder
 from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_source
-from bigbird_port.streaming import Weight, Written, file_digest, open_files, read_back, stream
+from bigbird_port.streaming import Weight, Written, stream
 from bigbird_port.targets import ORBAX_FOLDER, Choices, Target, TargetName, plan_target
 from bigbird_port.weights import digest
 
@@ -42,7 +44,8 @@ class Settings:
     """How to convert; every field is an option of the command.
 
     head: head to write; None takes what the source holds. seed: for head weights that it lacks. vocab: a
-    SentencePiece file; None takes the one that the flags name or that lies beside the source, if any.
+    SentencePiece file; None takes the one that the flags name or that lies beside the source, if any. checksums:
+    without them nothing is hashed or read back, and the output cannot be verified.
     """
 
     to: tuple[TargetName, ...] = ("torch", "flax")
@@ -54,6 +57,7 @@ class Settings:
     dtype: str = "float32"
     choices: Choices = field(default_factory=Choices)
     allow_nonfinite: bool = False
+    checksums: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Plan:
     def size(self) -> int:
         """Bytes of values to read."""
         shapes = (row.shape(self.config) for row in weights_of(self.config, self.head, "torch"))
-        return sum(int(np.prod(shape)) for shape in shapes) * float_type(self.settings.dtype).itemsize
+        return sum(map(math.prod, shapes)) * float_type(self.settings.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,10 @@ def convert(
     Raises ValueError, naming the thing and the next step, and then leaves no output.
     """
     plan = make_plan(source, settings or Settings())
-    with whole_folder(out, overwrite) as staged, ThreadPoolExecutor(2) as threads:
+    with whole_folder(out, overwrite) as staged, ThreadPoolExecutor(3) as threads:
         _check_room(plan, staged)
-        source_files = [threads.submit(_record, path, path.name) for path in plan.source.opened.store.files]
+        checksums = plan.settings.checksums
+        source_files = [threads.submit(_record, path, path.name, checksums) for path in plan.source.opened.store.files]
         for target in plan.targets:
             (staged / target.name).mkdir()
         written, findings = _pass(plan, staged, progress)
@@ -167,6 +172,7 @@ def _pass(plan: Plan, staged: Path | None, progress: Progress | None) -> tuple[W
         float_type(plan.settings.dtype),
         dims(plan.config),
         (lambda name, size: progress(name, size, plan.size)) if progress else (lambda name, size: None),
+        plan.settings.checksums,
     )
     _check_aliases(plan)
     findings = tuple(check_contents(written.contents))
@@ -186,6 +192,7 @@ def _weights(plan: Plan) -> Iterator[Weight]:
     store, style = plan.source.opened.store, STYLES[plan.source.opened.style]
     order = {name: i for i, name in enumerate(store.tensors)}
     sizes = dims(plan.config)
+    counts = {name: math.prod(row.shape(plan.config)) for name, row in rows.items()}
 
     def reader(canonical: str, name: str) -> Any:
         axes, wanted = style.axes(rows[canonical]), rows[canonical].axes
@@ -194,10 +201,10 @@ def _weights(plan: Plan) -> Iterator[Weight]:
         return lambda: iter([np.ascontiguousarray(change_layout(read(store, name), axes, wanted, sizes)).reshape(-1)])
 
     for canonical, name in sorted(plan.match.sources.items(), key=lambda item: order[item[1]]):
-        yield Weight(canonical, rows[canonical].axes, reader(canonical, name))
+        yield Weight(canonical, rows[canonical].axes, counts[canonical], reader(canonical, name))
     for canonical, fill in plan.match.fills.items():
         row = replace(rows[canonical], init="zeros") if fill == "zeros" else rows[canonical]
-        yield Weight(canonical, row.axes, lambda row=row: iter([_filled(row, plan)]))  # type: ignore[misc]
+        yield Weight(canonical, row.axes, counts[canonical], lambda row=row: iter([_filled(row, plan)]))  # type: ignore[misc]
 
 
 def _filled(row: Any, plan: Plan) -> np.ndarray:
@@ -221,18 +228,19 @@ def _finish(
     late = target.format.finish(target.tensors, checksums) if target.format else []
     with open_files(late, folder):
         pass
-    planned = {file.name: file for file in (*target.files, *late)}
     if target.format is None:
         _write_orbax(target, folder, written)
     _write_beside(target, folder, plan)
-    records = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name in planned:
-            records.append(threads.submit(_verified_record, planned[name], path, checksums))
-        else:
-            records.append(threads.submit(_record, path, name))
-    return records
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in paths:
+        threads.submit(flush_one, path)  # the disk is slow: it begins while files are read back
+    planned = {folder / file.name: file for file in (*target.files, *late)} if plan.settings.checksums else {}
+    return [
+        threads.submit(_verified_record, planned[path], path, checksums)
+        if path in planned
+        else threads.submit(_record, path, path.relative_to(folder).as_posix(), plan.settings.checksums)
+        for path in paths
+    ]
 
 
 def _write_orbax(target: Target, folder: Path, written: Written) -> None:
@@ -266,8 +274,8 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def _record(path: Path, name: str) -> dict[str, Any]:
-    return file_record(name, path.stat().st_size, file_digest(path))
+def _record(path: Path, name: str, hashed: bool = True) -> dict[str, Any]:
+    return file_record(name, path.stat().st_size, file_digest(path) if hashed else "")
 
 
 def _verified_record(file: Any, path: Path, checksums: dict[str, int]) -> dict[str, Any]:

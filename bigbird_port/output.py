@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+from bigbird_port.filling import flush_one
 
 try:
     import fcntl
@@ -98,19 +100,10 @@ def _replace(staged: Path, out: Path) -> None:
         out.rename(_aside(out))
         staged.rename(out)
         shutil.rmtree(_aside(out))
-    _flush_one(out.parent)
+    flush_one(out.parent)
 
 
 def _flush(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
-        _flush_one(path)
-    _flush_one(folder)
-
-
-def _flush_one(path: Path) -> None:
-    with suppress(PermissionError):  # a folder that may be written but not read
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush_one(path)
+    flush_one(folder)
