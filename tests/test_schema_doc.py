@@ -158,6 +158,12 @@ def test_what_is_not_canonical_is_refused(change, message):
         NeutralFormat(TINY, "base").plan(tensors | change)
 
 
+def test_an_alias_means_the_head():
+    assert NeutralFormat(TINY, "mlm").metadata["head"] == "masked-lm"
+    with pytest.raises(ValueError, match="unknown head 'none'"):
+        NeutralFormat(TINY, "none")
+
+
 def test_a_missing_weight_is_named():
     tensors = planned(tiny_weights())
     del tensors[SHOWN]
