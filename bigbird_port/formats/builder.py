@@ -8,7 +8,9 @@ from bigbird_port.file_plan import FilePlan, Planned, Segment
 
 
 def nbytes(tensor: Planned) -> int:
-    """Size of a tensor's values in bytes."""
+    """Size of a tensor's values in bytes; raises ValueError for big-endian ones, which none of the formats holds."""
+    if tensor.dtype.byteorder == ">":
+        raise ValueError(f"a tensor is planned as {tensor.dtype.str}, big-endian, but files hold little-endian values")
     return math.prod(tensor.shape) * tensor.dtype.itemsize
 
 

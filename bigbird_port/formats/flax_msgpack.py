@@ -79,9 +79,7 @@ def _add_array(file: FileBuilder, name: str, tensor: Planned, shape: tuple[int, 
 
 
 def _map_header(length: int) -> bytes:
-    packed = msgpack.Packer().pack_map_header(length)
-    assert isinstance(packed, bytes)
-    return packed
+    return msgpack.Packer().pack_map_header(length)
 
 
 def _bin_header(size: int) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.file_plan import FilePlan, Planned
 from bigbird_port.formats.safetensors import SafetensorsFormat
-from bigbird_port.heads import find_head
+from bigbird_port.heads import HEADS, find_head
 from bigbird_port.schema import weights_of
 
 FILE_NAME = "model.neutral.safetensors"
@@ -21,11 +21,14 @@ SCHEMA_VERSION = "1"
 class NeutralFormat:
     """One safetensors file with a head's canonical weights; its metadata carry the head and the configuration.
 
-    Source: docs/schema.md; the container is that of SafetensorsFormat.
+    Source: docs/schema.md; the container is that of SafetensorsFormat. Raises ValueError for an unknown head.
     """
 
     config: BigBirdConfig
     head: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", find_head(self.head).name)
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -33,8 +36,8 @@ class NeutralFormat:
         return {
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
-            "head": find_head(self.head).name,
-            "config": json.dumps(self.config.to_json_values(find_head(self.head).class_name)),
+            "head": self.head,
+            "config": json.dumps(self.config.to_json_values(HEADS[self.head].class_name)),
         }
 
     def plan(self, tensors: Mapping[str, Planned]) -> list[FilePlan]:

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from bigbird_port.checkpoint.locate import find_checkpoint
 from bigbird_port.checkpoint.table import read_table
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
+from bigbird_port.convert import make_plan
+from bigbird_port.formats.flags import flags_json
 from bigbird_port.formats.table import write_table
 from bigbird_port.formats.tensor_bundle import _DTYPES, TensorBundleFormat
+from tests.conftest import DEMO, FOLDERS, GOLDEN, require
 from tests.formats.execute import files_of, numbered, planned, write_all
 from tests.formats.strategies import array_sets, same
 
@@ -125,6 +128,27 @@ def test_tensorflow_reads_every_tensor(witnessed, name, num_shards):
 def test_tensorflow_checks_our_checksums(witnessed):
     """The negative control: one flipped bit, and it refuses the tensor."""
     assert "Checksum does not match" in witnessed[2]["refuse damaged"]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_checkpoint_of_the_original_code_is_written_again_byte_for_byte(name):
+    prefix = find_checkpoint(require(GOLDEN[name]).checkpoint)
+    bundle = TensorBundle(prefix)
+    arrays = {key: bundle.read(key) for key in bundle.entries}
+    assert len(arrays) > 100
+    for file, data in files_of(TensorBundleFormat(prefix.name), arrays).items():
+        if file != "checkpoint":  # it may list older checkpoints
+            assert data == (prefix.parent / file).read_bytes(), file
+
+
+def test_a_folder_that_is_written_can_be_converted(tmp_path):
+    """Data, index, state file and flags together are what make_plan wants, and it finds the same model in them."""
+    expected = make_plan(DEMO)
+    write_all(tmp_path, TensorBundleFormat(), {key: expected.bundle.read(key) for key in expected.bundle.entries})
+    flags, _ = flags_json(expected.config)
+    (tmp_path / "pretrain.config").write_text(json.dumps(flags))
+    found = make_plan(tmp_path)
+    assert (found.config, found.head, found.match) == (expected.config, expected.head, expected.match)
 
 
 @settings(max_examples=30, deadline=None)
