@@ -134,7 +134,7 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     settings = settings or Settings()
     opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head)
     config, notes = opened.config, list(opened.notes)
-    flags = settings.config_file or opened.opened.config_file
+    flags = opened.opened.config_file
     path = opened.opened.path
     vocabulary = settings.vocab or find_vocabulary(path / "any" if path.is_dir() else path, flags)
     notes.append(f"vocabulary from {vocabulary}" if vocabulary else "no vocabulary found: no tokenizer is written")
