@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from bigbird_port.json_object import read_json_object as read_json_object
+from bigbird_port.json_object import read_json_object
 
 HIDDEN_ACTS = ("gelu", "gelu_new", "relu", "selu", "tanh", "linear")
 
