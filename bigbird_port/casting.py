@@ -47,7 +47,8 @@ def cast(values: np.ndarray, dtype: np.dtype, name: str) -> tuple[np.ndarray, Ro
     if np.can_cast(values.dtype, dtype) or not values.size:
         return result, EXACT
     wide = values.astype(np.float64)
-    error = np.abs(result.astype(np.float64) - wide)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(result.astype(np.float64) - wide)
     overflowing = np.isinf(error) & np.isfinite(wide)
     if overflowing.any():
         value = float(wide[overflowing].flat[0])

@@ -31,7 +31,7 @@ from bigbird_port.output import whole_folder
 from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_source
 from bigbird_port.streaming import Weight, Written, stream
-from bigbird_port.targets import ORBAX_FOLDER, Choices, Target, TargetName, plan_target
+from bigbird_port.targets import ORBAX_FOLDER, Choices, Target, TargetName, omitted_from_tf, plan_target
 from bigbird_port.weights import digest
 
 Progress = Callable[[str, int, int], None]
@@ -175,6 +175,7 @@ def _pass(plan: Plan, staged: Path | None, progress: Progress | None) -> tuple[W
         plan.settings.checksums,
     )
     _check_aliases(plan)
+    _check_nothing_lost(plan, written)
     findings = tuple(check_contents(written.contents))
     fatal = [finding.text for finding in findings if finding.fatal]
     if fatal and not plan.settings.allow_nonfinite:
@@ -218,6 +219,17 @@ def _check_aliases(plan: Plan) -> None:
         pairs = zip(store.pieces(alias), store.pieces(original), strict=True)
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs):
             raise ValueError(f"{plan.source.opened.path}: {alias} should hold the values of {original}, but differs")
+
+
+def _check_nothing_lost(plan: Plan, written: Written) -> None:
+    """Raise ValueError where a target has no place for values that matter: only the original lacks these biases."""
+    if any(target.name == "tf" for target in plan.targets):
+        for name in omitted_from_tf(plan.config, plan.head):
+            if (written.contents[name].low, written.contents[name].high) != (0, 0):
+                raise ValueError(
+                    f"--to tf: without use_bias the original has no {name}, but here it is not zero, and the function "
+                    "would change: leave out tf"
+                )
 
 
 def _finish(

@@ -12,7 +12,9 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack, write_flax_msgpack
+from bigbird_port.checkpoint.flax_msgpack import write_flax_msgpack
+from bigbird_port.checkpoint.open_store import open_store
+from bigbird_port.checkpoint.store import read
 from bigbird_port.config import BigBirdConfig, config_from, read_config
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.json_object import read_json_object
@@ -59,9 +61,8 @@ def read_model_folder(path: Path, framework: Framework, readers: Mapping[str, Re
     values = read_json_object(folder / "config.json")
     config = config_from(values, str(folder / "config.json"))
     head = _head_of(values, folder)
-    known = {**_READERS[framework], **(readers or {})}
-    file = next((folder / name for name in known if (folder / name).is_file()), folder / WEIGHT_FILES[framework])
-    arrays = {name: array for name, array in known[file.name](file).items() if not name.endswith(_BUFFERS)}
+    file, arrays = _read_arrays(folder, framework, readers or {})
+    arrays = {name: array for name, array in arrays.items() if not name.endswith(_BUFFERS)}
     try:
         return ModelFolder(folder, config, head, from_framework(arrays, config, head, framework, any_pooler=True))
     except ValueError as error:
@@ -115,27 +116,27 @@ def _head_of(values: dict[str, Any], folder: Path) -> str:
     return find_head(architectures[0]).name
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return safetensors.numpy.load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as safetensors: {error}") from None
+def _read_arrays(
+    folder: Path, framework: Framework, readers: Mapping[str, Reader]
+) -> tuple[Path, dict[str, np.ndarray]]:
+    """The first of the weight files that count for a framework, and what it holds by its own names."""
+    for name in _WEIGHT_NAMES[framework]:
+        if (folder / name).exists() or (folder / name).is_symlink():
+            store = open_store(folder / name).store
+            return folder / name, {tensor: read(store, tensor) for tensor in store.tensors}
+    for name, reader in readers.items():
+        if (folder / name).is_file():
+            return folder / name, reader(folder / name)
+    raise ValueError(f"{folder / WEIGHT_FILES[framework]}: cannot be read: No such file or directory")
 
 
-def _read_shards(path: Path) -> dict[str, np.ndarray]:
-    """Read the shards that an index file names, which lie beside it."""
-    weight_map = read_json_object(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ValueError(f"{path}: weight_map is {weight_map!r}, expected file names by weight")
-    arrays: dict[str, np.ndarray] = {}
-    for name in sorted(set(weight_map.values())):
-        if Path(name).name != name:
-            raise ValueError(f"{path}: {name!r} is not the name of a file beside it")
-        arrays |= _read_safetensors(path.parent / name)
-    return arrays
-
-
-_READERS: dict[Framework, dict[str, Reader]] = {
-    "torch": {WEIGHT_FILES["torch"]: _read_safetensors, "model.safetensors.index.json": _read_shards},
-    "flax": {WEIGHT_FILES["flax"]: read_flax_msgpack},
+# What counts beside config.json, in this order.
+_WEIGHT_NAMES: dict[Framework, tuple[str, ...]] = {
+    "torch": (
+        WEIGHT_FILES["torch"],
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ),
+    "flax": (WEIGHT_FILES["flax"], "orbax"),
 }

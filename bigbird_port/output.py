@@ -59,11 +59,12 @@ def _claim(out: Path) -> tuple[Path, int]:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             staged.mkdir(exist_ok=True)
-            lock = os.open(staged, os.O_RDONLY)
-        except FileNotFoundError:
-            continue  # renamed or removed by its owner between the two calls
         except OSError as error:
             raise ValueError(f"{out}: cannot be written: {error.strerror}: choose a folder that can") from None
+        try:
+            lock = os.open(staged, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # renamed or removed by its owner since
         try:
             if flock is not None:
                 flock(lock, LOCK_EX | LOCK_NB)

@@ -85,7 +85,7 @@ def _neutral_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[
 
 
 def _tf_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
-    """Names of today's code with 2-D kernels, or BERT's with 3-D attention kernels, as both occur in the wild."""
+    """Names of today's code with 2-D kernels, or BERT's with 3-D attention kernels: both occur in the wild."""
     rows = list(weights_of(config, head, "torch"))
     unknown = [row.name for row in rows if not row.original]
     if unknown:
@@ -93,16 +93,19 @@ def _tf_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, 
             f"--to tf: the original code has no variables for {', '.join(unknown)} of a {head} model: convert the rest "
             "with --head base, or leave out tf"
         )
-    # Without use_bias the original has no bias here, whereas the frameworks' classes always do.
-    rows = [row for row in rows if not (row.fill == "zeros" and row.fill_for(config) == "zeros")]
-    return {row.name: _tf_place(row, config, choices) for row in rows}
+    omitted = omitted_from_tf(config, head)
+    return {row.name: _tf_place(row, config, choices) for row in rows if row.name not in omitted}
+
+
+def omitted_from_tf(config: BigBirdConfig, head: str) -> list[str]:
+    """Weights that a model of the frameworks has and the original has not: biases where use_bias is not set."""
+    return [row.name for row in weights_of(config, head, "torch") if row.fill_for(config) == "zeros"]
 
 
 def _tf_place(row: Weight, config: BigBirdConfig, choices: Choices) -> Place:
     bert = choices.tf_names == "bert"
     name = row.original[-1 if bert else 0].replace("{scope}", "bert")
-    shape = split_shape if bert and name.endswith("kernel") and "/attention/" in name else merged_shape
-    return Place(name, row.axes, shape(row.axes, dims(config)))
+    return Place(name, row.axes, (split_shape if bert else merged_shape)(row.axes, dims(config)))
 
 
 _PLACES = {"torch": _torch_places, "flax": _flax_places, "tf": _tf_places, "neutral": _neutral_places}

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import Reader, load_weights
+from bigbird_port.folder import load_weights
 from bigbird_port.heads import find_head
 from bigbird_port.weights import initial_arrays
 
@@ -64,10 +64,10 @@ class BigBirdPreTrainedModel(nn.Module):
         BigBirdForQuestionAnswering. config_overrides: fields of BigBirdConfig to change. Raises ValueError naming
         file, weight or field.
         """
-        config, arrays, initialised = load_weights(folder, cls.head, "torch", init_seed, config_overrides, _READERS)
+        config, arrays, initialised = load_weights(folder, cls.head, "torch", init_seed, config_overrides)
         model = cls._empty(config, add_pooling_layer)
         if model._wants_pooler(arrays):
-            _, base, absent = load_weights(folder, "base", "torch", init_seed, config_overrides, _READERS)
+            _, base, absent = load_weights(folder, "base", "torch", init_seed, config_overrides)
             arrays |= _pooler_of(base)
             initialised += [name for name in absent if name.startswith("pooler.")]
         model.load_arrays(model._without_pooler(arrays))
@@ -187,22 +187,6 @@ def _to_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.require(array, requirements="W"))
 
 
-def _read_bin(path: Path) -> dict[str, np.ndarray]:
-    """Read a file that torch.save wrote, tensors only; raises ValueError naming the file."""
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the unpickler raise whatever it likes
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{path}: cannot be read as a file of weights: {what}") from None
-    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ValueError(f"{path}: expected tensors by name, as of a state_dict")
-    return {name: _to_array(tensor) for name, tensor in tensors.items()}
-
-
-# What load_weights may find beside the safetensors files.
-_READERS: dict[str, Reader] = {"pytorch_model.bin": _read_bin}
-
-
 def _write_folder(
     folder: Path, tensors: Mapping[str, Tensor], config: BigBirdConfig, architecture: str, max_shard_size: int | str
 ) -> None:
@@ -241,8 +225,3 @@ def _bytes(size: int | str) -> int:
     if not match or int(match[1]) < 1:
         raise ValueError(f"max_shard_size is {size!r}, expected bytes, or text such as '200MB' or '5GB'")
     return int(match[1]) * _UNITS[match[2]]
-
-
-def _to_array(tensor: Tensor) -> np.ndarray:
-    """A tensor as an array; bfloat16 exactly, as float32."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

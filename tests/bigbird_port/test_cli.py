@@ -32,7 +32,7 @@ def rename_model(source):
 
 
 BROKEN = {
-    "missing": (lambda s: [file.unlink() for file in s.iterdir()], "no TensorFlow checkpoint in this folder"),
+    "missing": (lambda s: [file.unlink() for file in s.iterdir()], "no weights in this folder"),
     "truncated shard": (lambda s: truncate(s / SHARD, 1000), "truncated: it has 1000 bytes"),
     "empty shard": (lambda s: truncate(s / SHARD, 0), "truncated: it has 0 bytes"),
     "no data": (lambda s: (s / SHARD).unlink(), "this data file is missing: fetch it"),

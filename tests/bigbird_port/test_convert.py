@@ -14,7 +14,7 @@ from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack, write_flax_m
 from bigbird_port.checkpoint.locate import find_checkpoint
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.convert import convert
+from bigbird_port.convert import Settings, convert
 from bigbird_port.folder import read_model_folder
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
@@ -36,7 +36,7 @@ def test_every_tensor_of_both_outputs_equals_the_source_bit_for_bit(converted, n
     compared = 0
     for canonical, entry in tensors.items():
         if entry["source"] is None:
-            assert not torch_arrays[entry["torch"]].any()
+            assert not torch_arrays[entry["names"]["torch"]].any()
             continue
         source = bundle.read(entry["source"])
         if "attention/self" in entry["source"]:
@@ -44,9 +44,9 @@ def test_every_tensor_of_both_outputs_equals_the_source_bit_for_bit(converted, n
             source = source.reshape(-1) if source.shape[0] != source.size and canonical.endswith("bias") else source
         elif "attention/output/dense/kernel" in entry["source"]:
             source = source.reshape(-1, source.shape[-1])
-        in_torch = torch_arrays[entry["torch"]]
+        in_torch = torch_arrays[entry["names"]["torch"]]
         in_torch = in_torch.T if canonical.endswith(".kernel") and "seq_relationship" not in canonical else in_torch
-        in_flax = flax_arrays[entry["flax"]]
+        in_flax = flax_arrays[entry["names"]["flax"]]
         in_flax = in_flax.T if canonical == "cls.seq_relationship.kernel" else in_flax
         assert in_torch.tobytes() == source.tobytes(), canonical
         assert in_flax.tobytes() == source.tobytes(), canonical
@@ -88,7 +88,7 @@ def test_missing_output_bias_becomes_zeros_only_without_use_bias(converted):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_any_head_can_be_written(tmp_path, head):
-    plan = convert(DEMO, tmp_path / "out", head=head, seed=3)
+    plan = convert(DEMO, tmp_path / "out", Settings(head=head, seed=3)).plan
     torch_folder = read_model_folder(tmp_path / "out", "torch")
     flax_folder = read_model_folder(tmp_path / "out", "flax")
     assert torch_folder.head == flax_folder.head == head
@@ -103,7 +103,7 @@ def test_any_head_can_be_written(tmp_path, head):
 
 
 def test_unused_weights_are_said(tmp_path):
-    plan = convert(DEMO, tmp_path / "out", head="qa")
+    plan = convert(DEMO, tmp_path / "out", Settings(head="qa")).plan
     unused = {name: fate.detail for name, fate in plan.match.fates.items() if fate.what == "unused"}
     assert unused["cls/seq_relationship/output_weights"] == "belongs to pretraining, not to qa"
     assert "bert/pooler/dense/kernel" in unused
@@ -127,7 +127,7 @@ def test_without_a_configuration_the_variables_tell(tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match="--num-attention-heads"):
         convert(tmp_path, tmp_path / "out")
-    plan = convert(tmp_path, tmp_path / "out", num_attention_heads=2)
+    plan = convert(tmp_path, tmp_path / "out", Settings(num_attention_heads=2)).plan
     assert (plan.config.hidden_size, plan.config.num_hidden_layers, plan.config.intermediate_size) == (16, 2, 32)
     assert (plan.config.vocab_size, plan.config.max_position_embeddings) == (80, 1024)
     assert "inferred from the variables" in plan.notes[0]
@@ -162,7 +162,7 @@ def wrong_flags(tmp_path, **changes):
 )
 def test_a_configuration_that_contradicts_the_variables_is_reported_whole(tmp_path, changes, lines):
     with pytest.raises(ValueError, match="do not fit the configuration") as caught:
-        convert(DEMO, tmp_path / "out", config_file=wrong_flags(tmp_path, **changes))
+        convert(DEMO, tmp_path / "out", Settings(config_file=wrong_flags(tmp_path, **changes)))
     assert all(line in str(caught.value) for line in lines)
     assert len({line.split(":")[1].split()[0] for line in str(caught.value).splitlines()[1:-1]}) == len(
         str(caught.value).splitlines()[1:-1]
@@ -204,9 +204,9 @@ def test_an_existing_output_is_refused_then_replaced(tmp_path):
     out = tmp_path / "out"
     convert(DEMO, out)
     with pytest.raises(ValueError, match="exists already.*--overwrite"):
-        convert(DEMO, out, head="base")
+        convert(DEMO, out, Settings(head="base"))
     assert read_model_folder(out, "torch").head == "pretraining"
-    convert(DEMO, out, head="base", overwrite=True)
+    convert(DEMO, out, Settings(head="base"), overwrite=True)
     assert read_model_folder(out, "torch").head == "base"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -215,7 +215,7 @@ def test_an_error_half_way_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert_module, "_verify", fail)
+    monkeypatch.setattr(convert_module, "read_back", fail)
     with pytest.raises(ValueError, match="writing failed: No space left on device"):
         convert(DEMO, tmp_path / "sub/out")
     assert not list((tmp_path / "sub").iterdir())
@@ -251,19 +251,27 @@ def test_a_file_in_the_way_is_named(tmp_path):
         convert(DEMO, tmp_path / "file", overwrite=True)
 
 
-def test_what_is_written_is_read_back(tmp_path, monkeypatch):
-    """A writer that drops a bit is caught before the output appears."""
-    write = convert_module.write_model_folder
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("torch/model.safetensors", "bert.pooler.bias"), ("flax/flax_model.msgpack", "bert/pooler/bias")],
+)
+def test_what_is_written_is_read_back(tmp_path, monkeypatch, file, name):
+    """A disk that drops a bit is caught before the output appears."""
+    read_back = convert_module.read_back
 
-    def damage(path, weights, config, head, framework):
-        flipped = {name: values.copy() for name, values in weights.items()}
-        flipped["pooler.bias"].view(np.uint32)[3] ^= 1
-        write(path, flipped, config, head, framework)
+    def damage(plan, path, checksums):
+        if path.as_posix().endswith(file):
+            with path.open("r+b") as opened:
+                opened.seek(plan.slots[name][0].offset + 12)
+                byte = opened.read(1)
+                opened.seek(-1, 1)
+                opened.write(bytes([byte[0] ^ 1]))
+        return read_back(plan, path, checksums)
 
-    monkeypatch.setattr(convert_module, "write_model_folder", damage)
-    with pytest.raises(ValueError, match=r"torch: pooler\.bias read back differs"):
+    monkeypatch.setattr(convert_module, "read_back", damage)
+    with pytest.raises(ValueError, match=r"bert.pooler.bias read back differs"):
         convert(DEMO, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_msgpack_is_flaxs(tmp_path, monkeypatch):
