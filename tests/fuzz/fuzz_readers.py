@@ -12,6 +12,7 @@ A finding is written as crash-*; give that file instead of CORPUS to see it agai
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -123,10 +124,8 @@ MASKED = runs.masked_crc32c
 def test_one_input(data):
     """What the fuzzer calls."""
     if data:
-        try:
+        with contextlib.suppress(ValueError):
             TARGETS[data[0] % len(TARGETS)](data[1:])
-        except ValueError:
-            pass
 
 
 def main():
