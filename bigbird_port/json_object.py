@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors library for its header, the largest JSON there is here
+MAX_JSON_VALUES = 200_000  # a value of two letters takes a hundred bytes of memory; a tensor's header has eight values
+_READ_BYTES = 1 << 20
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file; raises ValueError naming the file and what is wrong with it."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_JSON_BYTES + 1)
-        if len(data) > MAX_JSON_BYTES:
-            raise ValueError(f"it has more than {MAX_JSON_BYTES} bytes")
+        data = _read(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: expected a JSON configuration, but it cannot be read: {error}") from None
     return as_json_object(data, str(path))
@@ -32,8 +31,20 @@ def as_json_object(data: bytes, origin: str) -> dict[str, Any]:
     return values
 
 
+def _read(path: Path) -> bytes:
+    data = bytearray()
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):  # one read of the whole limit would take its memory at once
+            data += piece
+            if len(data) > MAX_JSON_BYTES:
+                raise ValueError(f"it has more than {MAX_JSON_BYTES} bytes")
+    return bytes(data)
+
+
 def parse_json(data: bytes) -> Any:
     """Return the value of a JSON text in UTF-8; raises ValueError where it is none, or a key is there twice."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise ValueError(f"it has more than {MAX_JSON_VALUES} values")
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_without_doubles)
     except RecursionError:

@@ -133,7 +133,9 @@ class _Scan:
                 raise ValueError(f"{name}: {key[:80]!r} beside {_CHUNKED}")
         dtypes = {chunk.stored.dtype for chunk in chunks}
         count = sum(math.prod(chunk.stored.shape) for chunk in chunks)
-        if len(dtypes) != 1 or count != math.prod(shape):
+        if len(dtypes) != 1:
+            raise ValueError(f"{name}: its pieces are of {len(dtypes)} types: expected one")
+        if count != math.prod(shape):
             raise ValueError(f"{name}: its pieces hold {count} values, its shape {list(shape)} needs another number")
         self.add(name, Stored(dtypes.pop(), shape), tuple(chunk.run for chunk in chunks))
 

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
-from bigbird_port.checkpoint.limits import MAX_NAME_BYTES, MAX_NODES
+from bigbird_port.checkpoint.limits import MAX_NAME_BYTES, MAX_NODES, MAX_TENSORS
 from bigbird_port.checkpoint.protobuf_fields import bytes_of, last_fields, number_of, repeated
 from bigbird_port.checkpoint.runs import check_name
 
@@ -61,24 +61,21 @@ def parse_object_graph(data: bytes) -> ObjectGraph:
     waiting, seen = deque([0] if nodes else []), {0}
     while waiting:
         at = waiting.popleft()
-        attributes += _attributes(at, nodes[at])
-        for raw in repeated(nodes[at], 3):
-            variable, slot, name = _reference(raw, len(nodes), 1, 3, 2)
+        for each in _attributes(at, nodes[at]):
+            attributes.append(each)
+            if len(attributes) > MAX_TENSORS:
+                raise ValueError(f"it has more than {MAX_TENSORS} variables")
+        for variable, slot, name in _references(nodes[at], 3, (1, 3, 2), len(nodes)):
             slots[slot] = (variable, name)
-        # Slot variables are children of no node.
-        children = [_reference(raw, len(nodes), 1, 1, 2)[1:] for raw in repeated(nodes[at], 1)]
-        for child, local in (*children, *((node, "") for node in _slot_nodes(nodes[at]))):
+            if slot not in seen:  # slot variables are children of no node
+                seen.add(slot)
+                waiting.append(slot)
+        for child, _, local in _references(nodes[at], 1, (1, 1, 2), len(nodes)):
             if child not in seen:
                 seen.add(child)
                 waiting.append(child)
-                if local:
-                    came_from[child] = (at, local)
+                came_from[child] = (at, local)
     return ObjectGraph(tuple(attributes), came_from, slots)
-
-
-def _slot_nodes(node: bytes) -> Iterator[int]:
-    for raw in repeated(node, 3):
-        yield number_of(last_fields(raw), 3)
 
 
 def _attributes(node: int, data: bytes) -> Iterator[Attribute]:
@@ -88,12 +85,14 @@ def _attributes(node: int, data: bytes) -> Iterator[Attribute]:
         yield Attribute(node, name, full_name.removesuffix(":0"), key)
 
 
-def _reference(data: bytes, count: int, first: int, second: int, text: int) -> tuple[int, int, str]:
-    fields = last_fields(data)
-    ends = number_of(fields, first), number_of(fields, second)
-    if max(ends) >= count:
-        raise ValueError(f"it refers to node {max(ends)} of {count}")
-    return *ends, bytes_of(fields, text).decode()
+def _references(node: bytes, field: int, parts: tuple[int, int, int], count: int) -> Iterator[tuple[int, int, str]]:
+    """Yield two node ids and a name from the messages of one field; parts: the numbers of theirs."""
+    for raw in repeated(node, field):
+        fields = last_fields(raw)
+        first, second = number_of(fields, parts[0]), number_of(fields, parts[1])
+        if max(first, second) >= count:
+            raise ValueError(f"it refers to node {max(first, second)} of {count}")
+        yield first, second, bytes_of(fields, parts[2]).decode()
 
 
 def readable_names(graph: ObjectGraph, keys: Container[str], contents: dict[str, object]) -> dict[str, str]:

@@ -38,15 +38,18 @@ class OrbaxFolder:
         read_json_object(self.folder / _METADATA)
         self._paths: dict[str, tuple[str, ...]] = {}
         tensors: dict[str, Stored] = {}
-        for path, leaf in _leaves(_metadata(self.folder), ()):
-            name = check_name("/".join(path))
-            if name in tensors:
-                raise ValueError(f"{folder}: {name} is there twice")
-            self._paths[name], tensors[name] = path, _stored(leaf, f"{folder}: {name}")
-            check_count(len(tensors), folder)
+        self.tensors: Mapping[str, Stored] = tensors
+        try:
+            for path, leaf in _leaves(_metadata(self.folder), ()):
+                name = check_name("/".join(path))
+                if name in tensors:
+                    raise ValueError(f"{name} is there twice")
+                self._paths[name], tensors[name] = path, _stored(leaf, name)
+                check_count(len(tensors), folder)
+        except ValueError as error:
+            raise ValueError(f"{folder}: not an Orbax checkpoint of parameters, or damaged: {error}") from None
         if not tensors:
             raise ValueError(f"{folder}: it holds no arrays: expected a tree of parameters that Orbax saved")
-        self.tensors: Mapping[str, Stored] = tensors
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Yield the values of one tensor as Store.pieces does; it is read whole."""
@@ -87,7 +90,7 @@ def _metadata(folder: Path) -> Any:
         found = getattr(found, "item_metadata", found)  # older releases return the tree at once
         return getattr(found, "tree", found)
     except Exception as error:  # Orbax raises nearly every type for a damaged folder
-        raise ValueError(f"{folder}: not an Orbax checkpoint, or damaged: {_first_line(error)}") from None
+        raise ValueError(_first_line(error)) from None
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,144 @@
+"""Coverage-guided fuzzing of the readers of weights: whatever the bytes, success or ValueError, in little memory.
+
+Not a part of the test suite. To run it:
+
+    pip install -e '.[fuzz,test]'
+    python tests/fuzz/make_corpus.py CORPUS
+    python tests/fuzz/fuzz_readers.py CORPUS -max_total_time=600 -rss_limit_mb=512 -max_len=65536
+
+The first byte of an input says which reader the rest is for: a number into TARGETS, after division by their count.
+A finding is written as crash-*; give that file instead of CORPUS to see it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+with atheris.instrument_imports(include=["bigbird_port"]):
+    from bigbird_port.checkpoint import object_graph, runs, saved_model, table
+    from bigbird_port.checkpoint.flax_msgpack import FlaxMsgpack
+    from bigbird_port.checkpoint.safetensors_file import SafetensorsFile, SafetensorsShards
+    from bigbird_port.checkpoint.tensor_bundle import TensorBundle
+    from bigbird_port.config import read_config
+
+import msgpack  # the witnesses are not instrumented
+import safetensors
+
+FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+SHARD_BYTES = 1 << 16
+
+
+class Anything:
+    """Equal to every checksum: or no mutation of an index would get past the first of its checksums."""
+
+    def __ne__(self, other):
+        return False
+
+    def __eq__(self, other):
+        return True
+
+    __hash__ = None
+
+
+def read_all(store, limit):
+    """Read every value; none may be larger than the files that hold it."""
+    for name, stored in store.tensors.items():
+        if stored.dtype is None:
+            continue
+        assert stored.nbytes <= limit, (name, stored)
+        assert sum(piece.nbytes for piece in store.pieces(name)) == stored.nbytes, name
+
+
+def write(name, data):
+    path = FOLDER / name
+    path.write_bytes(data)
+    return path
+
+
+def index(data):
+    """A TensorFlow index beside two shards, its checksums and theirs passed over."""
+    write("fuzz.index", data)
+    table.masked_crc32c = runs.masked_crc32c = lambda crc: Anything()
+    try:
+        read_all(TensorBundle(FOLDER / "fuzz"), 2 * SHARD_BYTES)
+    finally:
+        table.masked_crc32c = runs.masked_crc32c = MASKED
+
+
+def checked_index(data):
+    """A TensorFlow index, its checksums compared."""
+    write("fuzz.index", data)
+    read_all(TensorBundle(FOLDER / "fuzz"), 2 * SHARD_BYTES)
+
+
+def safetensors_file(data):
+    """What is accepted is accepted by the safetensors library too, with the same values."""
+    store = SafetensorsFile(write("fuzz.safetensors", data))
+    read_all(store, len(data))
+    witness = dict(safetensors.deserialize(data))
+    assert witness.keys() == store.tensors.keys()
+    for name, stored in store.tensors.items():
+        if stored.dtype is not None:
+            assert b"".join(piece.tobytes() for piece in store.pieces(name)) == bytes(witness[name]["data"])
+
+
+def shard_index(data):
+    store = SafetensorsShards(write("model.safetensors.index.json", data))
+    read_all(store, SHARD_BYTES)
+
+
+def flax(data):
+    """What is accepted is accepted by the msgpack library too."""
+    read_all(FlaxMsgpack(write("fuzz.msgpack", data)), len(data))
+    assert isinstance(msgpack.unpackb(data, raw=False, strict_map_key=True), dict)
+
+
+def config(data):
+    read_config(write("config.json", data))
+
+
+def graph(data):
+    """An object graph; its keys are the bundle's."""
+    parsed = object_graph.parse_object_graph(data)
+    keys = [attribute.key for attribute in parsed.attributes]
+    names = object_graph.readable_names(parsed, set(keys), dict.fromkeys(keys, 0))
+    assert len(names) == len(set(keys))
+
+
+def string(data):
+    saved_model._checked_string(data[4:], int.from_bytes(data[:4], "little"))
+
+
+TARGETS = (index, checked_index, safetensors_file, shard_index, flax, config, graph, string)
+MASKED = runs.masked_crc32c
+
+
+def test_one_input(data):
+    """What the fuzzer calls."""
+    if data:
+        with contextlib.suppress(ValueError):
+            TARGETS[data[0] % len(TARGETS)](data[1:])
+
+
+def main():
+    """Make what the inputs need beside them, and fuzz."""
+    for shard in range(2):
+        write(f"fuzz.data-{shard:05d}-of-00002", bytes(SHARD_BYTES))
+    write("fuzz.data-00000-of-00001", bytes(SHARD_BYTES))
+    for i in range(2):
+        header = b'{"t%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' % i
+        write(f"shard-{i}.safetensors", len(header).to_bytes(8, "little") + header)
+    atheris.Setup(sys.argv, test_one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

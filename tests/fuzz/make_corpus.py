@@ -1,0 +1,59 @@
+"""Write the seeds of fuzz_readers.py, real files each: python tests/fuzz/make_corpus.py CORPUS."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import flax.serialization
+import numpy as np
+import safetensors.numpy
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from bigbird_port.checkpoint.saved_model import GRAPH, read_string
+from bigbird_port.checkpoint.tensor_bundle import TensorBundle
+from tests.bigbird_port.stores import arrays, nested, write_with_tensorflow
+from tests.conftest import DEMO
+
+ORDER = ("index", "checked_index", "safetensors_file", "shard_index", "flax", "config", "graph", "string")
+
+
+def seeds(folder):
+    """Yield (target, bytes)."""
+    small = {name: values for name, values in arrays().items() if values.size < 20}
+    write_with_tensorflow(folder)
+    indices = [*folder.rglob("*.index"), DEMO / "model.ckpt-30.index"]
+    for path in indices:
+        yield "index", path.read_bytes()
+        yield "checked_index", path.read_bytes()
+    for named in (small, dict(list(small.items())[:2]), {}):
+        yield "safetensors_file", safetensors.numpy.save(named, metadata={"format": "pt"})
+        yield "flax", flax.serialization.to_bytes(nested(named))
+    flax.serialization.MAX_CHUNK_SIZE = 16
+    yield "flax", flax.serialization.msgpack_serialize({"a": {"b": np.arange(30, dtype=np.float32)}})
+    names = {f"t{i}": f"shard-{i}.safetensors" for i in range(2)}
+    yield "shard_index", json.dumps({"metadata": {"total_size": 1}, "weight_map": names}).encode()
+    yield "config", (DEMO / "pretrain.config").read_bytes()
+    yield "config", json.dumps({"model_type": "big_bird", "hidden_size": 8, "num_attention_heads": 2}).encode()
+    for prefix in ("module/variables/variables", "keras/variables/variables", "slots/model"):
+        bundle = TensorBundle(folder / prefix)
+        yield "graph", read_string(bundle, GRAPH)
+        run = bundle.runs[GRAPH][0]
+        raw = run.path.read_bytes()[run.offset : run.end]
+        yield "string", run.crc32c.to_bytes(4, "little") + raw
+
+
+def main():
+    """Write each seed with the number of its target before it."""
+    corpus = Path(sys.argv[1])
+    corpus.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for i, (target, data) in enumerate(seeds(Path(folder))):
+            (corpus / f"{i:03d}-{target}").write_bytes(bytes([ORDER.index(target)]) + data)
+
+
+if __name__ == "__main__":
+    main()
