@@ -38,8 +38,11 @@ def hash_pieces(pieces: Iterable[np.ndarray], dtype: np.dtype | None = None, nam
     return digest.hexdigest()
 
 
-def for_each(store: Store, names: Iterable[str], work: Callable[[str], T]) -> dict[str, T | ValueError]:
-    """Return what ``work`` gives for each name, or the ValueError that it raises; on two threads where that is safe."""
+def for_each(names: Iterable[str], work: Callable[[str], T], *stores: Store) -> dict[str, T | ValueError]:
+    """Return what ``work`` gives for each name, or the ValueError that it raises; on two threads where that is safe.
+
+    stores: those that ``work`` reads.
+    """
 
     def guarded(name: str) -> T | ValueError:
         try:
@@ -48,7 +51,7 @@ def for_each(store: Store, names: Iterable[str], work: Callable[[str], T]) -> di
             return error
 
     listed = list(names)
-    if isinstance(store, OrbaxFolder):  # each restore runs an event loop of its own
+    if any(isinstance(store, OrbaxFolder) for store in stores):  # each restore runs an event loop of its own
         return {name: guarded(name) for name in listed}
     with ThreadPoolExecutor(_THREADS) as threads:
         return dict(zip(listed, threads.map(guarded, listed), strict=True))

@@ -194,7 +194,7 @@ def _hashes(source: Source, sources: Mapping[str, str], dtype: np.dtype | None =
         row = rows[name]
         return hash_pieces(pieces_as(store, sources[name], style.axes(row), row.axes, sizes), dtype, name)
 
-    return for_each(store, (name for name, _ in reading_order(store, sources)), of)
+    return for_each((name for name, _ in reading_order(store, sources)), of, store)
 
 
 def _differing(found: Mapping[str, str | ValueError], expected: Mapping[str, str]) -> list[str]:
