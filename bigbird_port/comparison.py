@@ -78,13 +78,12 @@ def _ordered(values: np.ndarray) -> np.ndarray:
 
 def together(a: Iterator[np.ndarray], b: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield both sides in pieces of equal length, however each is cut; raises ValueError if one ends first."""
+    a, b = (piece for piece in a if piece.size), (piece for piece in b if piece.size)
     left, right = next(a, None), next(b, None)
     while left is not None and right is not None:
         size = min(left.size, right.size)
-        if size:
-            yield left[:size], right[:size]
+        yield left[:size], right[:size]
         left = left[size:] if left.size > size else next(a, None)
         right = right[size:] if right.size > size else next(b, None)
-    rest = [piece.size for piece in (left, right) if piece is not None]
-    if any(rest):
+    if left is not None or right is not None:
         raise ValueError("one ends before the other")
