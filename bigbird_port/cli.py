@@ -15,6 +15,7 @@ import bigbird_port
 from bigbird_port.cli_common import FAILED, HeadName, no_traceback
 from bigbird_port.cli_convert import convert, print_report
 from bigbird_port.cli_parity import convert_demo, parity, run_and_print
+from bigbird_port.cli_sources import diff, inspect, verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -24,6 +25,8 @@ def main() -> None:
 
 
 main.add_command(convert)
+for command in (inspect, diff, verify):
+    main.add_command(command)
 main.add_command(parity)
 
 

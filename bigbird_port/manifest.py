@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bigbird_port.config import BigBirdConfig, config_from
+from bigbird_port.heads import find_head
 from bigbird_port.json_object import read_json_object
 from bigbird_port.schema import SCHEMA_VERSION
 
@@ -82,7 +83,12 @@ def self_digest(values: dict[str, Any]) -> str:
 def write_manifest(path: Path, values: dict[str, Any]) -> None:
     """Write a manifest, its version, its schema's version and its own digest added."""
     values = {"manifest_version": MANIFEST_VERSION, "schema_version": SCHEMA_VERSION, **values}
-    path.write_text(json.dumps(values | {"digest": self_digest(values)}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(manifest_text(values | {"digest": self_digest(values)}), encoding="utf-8")
+
+
+def manifest_text(values: dict[str, Any]) -> str:
+    """The one text that a manifest of these values has."""
+    return json.dumps(values, indent=1) + "\n"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -105,12 +111,20 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _check_shape(values: dict[str, Any]) -> None:
-    """Raise KeyError or TypeError unless everything that is read later is there."""
+    """Raise KeyError, TypeError or ValueError unless everything that is read later is there."""
+    find_head(values["head"])
+    if not isinstance(values["init_seed"], int) or not isinstance(values["dtype"], str):
+        raise TypeError
+    if values["vocabulary"] is not None:
+        _check_files([values["vocabulary"]])
     for target in values["targets"].values():
         _check_files(target["files"])
     _check_files(values["source"]["files"])
     for entry in values["tensors"].values():
-        if not isinstance(entry["names"], dict) or not isinstance(entry["sha256"], str):
+        texts = [entry["sha256"], entry["how"], entry["dtype"], *entry["names"].values()]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(entry["shape"], list):
+            raise TypeError
+        if entry["source"] is not None and not isinstance(entry["source"], str):
             raise TypeError
 
 

@@ -64,7 +64,7 @@ def loaded(program):
 
 def test_help_loads_no_framework_and_not_even_numpy():
     run = "from click.testing import CliRunner; from bigbird_port.cli import main\n"
-    for arguments in ([], ["convert"], ["parity"], ["schema"]):
+    for arguments in ([], ["convert"], ["inspect"], ["diff"], ["verify"], ["parity"], ["schema"]):
         found = loaded(f"{run}assert CliRunner().invoke(main, {[*arguments, '--help']}).exit_code == 0")
         assert not found & (HEAVY | {"numpy", "rich"}), arguments
 

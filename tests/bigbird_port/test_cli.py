@@ -95,4 +95,4 @@ def test_unwritable_output(source, tmp_path):
 def test_help_names_every_command():
     result = run("--help")
     assert result.exit_code == 0
-    assert all(name in result.output for name in ("convert", "demo", "parity", "schema"))
+    assert all(name in result.output for name in ("convert", "demo", "diff", "inspect", "parity", "schema", "verify"))
