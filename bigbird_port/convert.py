@@ -23,7 +23,7 @@ from bigbird_port.filling import file_digest, flush_one, open_files, read_back
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
-from bigbird_port.layout import change_layout, same_order
+from bigbird_port.layout import change_layout, contiguous, same_order
 from bigbird_port.manifest import MANIFEST, file_record, versions, write_manifest
 from bigbird_port.matching import Match
 from bigbird_port.naming import STYLES
@@ -198,7 +198,7 @@ def _weights(plan: Plan) -> Iterator[Weight]:
         axes, wanted = style.axes(rows[canonical]), rows[canonical].axes
         if same_order(axes, wanted):
             return lambda: store.pieces(name)
-        return lambda: iter([np.ascontiguousarray(change_layout(read(store, name), axes, wanted, sizes)).reshape(-1)])
+        return lambda: iter([contiguous(change_layout(read(store, name), axes, wanted, sizes)).reshape(-1)])
 
     for canonical, name in sorted(plan.match.sources.items(), key=lambda item: order[item[1]]):
         yield Weight(canonical, rows[canonical].axes, counts[canonical], reader(canonical, name))
