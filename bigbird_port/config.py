@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import json
 import math
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from bigbird_port.json_object import read_json_object
 
 HIDDEN_ACTS = ("gelu", "gelu_new", "relu", "selu", "tanh", "linear")
 
@@ -121,28 +122,6 @@ def config_from(values: Mapping[str, Any], origin: str) -> BigBirdConfig:
         return BigBirdConfig.from_dict(values)
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file; raises ValueError naming the file and what is wrong with it."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: expected a JSON configuration, but it cannot be read: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
-
-
-def parse_json_object(text: str, origin: str) -> dict[str, Any]:
-    """Parse a JSON object; raises ValueError naming ``origin`` and what is wrong."""
-    try:
-        values = json.loads(text)
-    except (RecursionError, json.JSONDecodeError) as error:
-        raise ValueError(f"{origin}: expected a JSON object, but it cannot be read: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{origin}: expected a JSON object, found {type(values).__name__}")
-    return values
 
 
 # The original's flags whose names differ; the others carry the name of the field.

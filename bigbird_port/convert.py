@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,7 +134,7 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     settings = settings or Settings()
     opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head)
     config, notes = opened.config, list(opened.notes)
-    flags = settings.config_file or opened.opened.config_file
+    flags = opened.opened.config_file
     path = opened.opened.path
     vocabulary = settings.vocab or find_vocabulary(path / "any" if path.is_dir() else path, flags)
     notes.append(f"vocabulary from {vocabulary}" if vocabulary else "no vocabulary found: no tokenizer is written")
@@ -287,7 +287,7 @@ def _manifest(
     written: Written,
     findings: Sequence[Finding],
     source_files: list[dict[str, Any]],
-    files: dict[str, list[Future[dict[str, Any]]]],
+    files: Mapping[TargetName, list[Future[dict[str, Any]]]],
 ) -> dict[str, Any]:
     shapes = {row.name: row.shape(plan.config) for row in weights_of(plan.config, plan.head, "torch")}
     vocabulary = plan.vocabulary and _record(plan.vocabulary, plan.vocabulary.name)

@@ -29,7 +29,7 @@ class OpenSlot:
         for segment in self.segments:
             end = begin + segment.size
             while begin <= at < end and data.size:
-                done = os.pwrite(self.descriptor, data[: end - at], segment.offset + at - begin)
+                done = os.pwrite(self.descriptor, data[: end - at].data, segment.offset + at - begin)
                 at, data = at + done, data[done:]
             begin = end
 

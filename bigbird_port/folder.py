@@ -13,8 +13,9 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack, write_flax_msgpack
-from bigbird_port.config import BigBirdConfig, config_from, read_config, read_json_object
+from bigbird_port.config import BigBirdConfig, config_from, read_config
 from bigbird_port.heads import HEADS, find_head
+from bigbird_port.json_object import read_json_object
 from bigbird_port.schema import Framework
 from bigbird_port.weights import Arrays, complete, from_framework, to_framework
 

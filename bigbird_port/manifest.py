@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bigbird_port.config import BigBirdConfig, config_from, read_json_object
+from bigbird_port.config import BigBirdConfig, config_from
+from bigbird_port.json_object import read_json_object
 from bigbird_port.schema import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"

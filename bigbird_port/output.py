@@ -11,9 +11,9 @@ from pathlib import Path
 from bigbird_port.filling import flush_one
 
 try:
-    import fcntl
+    from fcntl import LOCK_EX, LOCK_NB, flock
 except ImportError:  # not on Windows, where two conversions into one folder are not told apart
-    fcntl = None  # type: ignore[assignment]
+    flock = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -65,8 +65,8 @@ def _claim(out: Path) -> tuple[Path, int]:
         except OSError as error:
             raise ValueError(f"{out}: cannot be written: {error.strerror}: choose a folder that can") from None
         try:
-            if fcntl:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if flock is not None:
+                flock(lock, LOCK_EX | LOCK_NB)
             if os.stat(staged).st_ino == os.fstat(lock).st_ino:
                 break
         except BlockingIOError:

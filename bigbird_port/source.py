@@ -10,8 +10,9 @@ import numpy as np
 
 from bigbird_port.checkpoint.open_store import Opened, open_store
 from bigbird_port.checkpoint.store import read
-from bigbird_port.config import BigBirdConfig, config_from, parse_json_object, read_config, read_json_object
+from bigbird_port.config import BigBirdConfig, config_from, read_config
 from bigbird_port.heads import find_head
+from bigbird_port.json_object import as_json_object, read_json_object
 from bigbird_port.layout import change_layout
 from bigbird_port.matching import Match, head_held, infer_settings, match_names
 from bigbird_port.naming import STYLES
@@ -55,10 +56,10 @@ def open_source(
     config_file: its configuration, where none lies beside it. head: whose model it is, where only the caller knows.
     Raises ValueError naming what is wrong and the next step.
     """
-    opened = open_store(path)
+    opened = open_store(path, config_file)
     try:
         if opened.style in ("original", "saved-model"):
-            return _from_tensorflow(opened, config_file, num_attention_heads)
+            return _from_tensorflow(opened, num_attention_heads)
         config, own_head = _described(opened, config_file, head)
     except ValueError as error:
         raise ValueError(f"{opened.path}: {error}") from None
@@ -69,11 +70,11 @@ def open_source(
 
 def _described(opened: Opened, config_file: Path | None, head: str | None) -> tuple[BigBirdConfig, str]:
     """Configuration and head as a torch, Flax or neutral source's own description says."""
-    file = config_file or opened.config_file
+    file = opened.config_file
     if opened.style == "neutral" and not config_file:
         metadata = getattr(opened.store, "metadata", {})
         origin = "the configuration in its metadata"
-        values = parse_json_object(metadata.get("config", ""), origin)
+        values = as_json_object(metadata.get("config", "").encode(), origin)
     elif file:
         origin, values = str(file), read_json_object(file)
     else:
@@ -90,12 +91,12 @@ def _described(opened: Opened, config_file: Path | None, head: str | None) -> tu
     return config_from(values, origin), own_head
 
 
-def _from_tensorflow(opened: Opened, config_file: Path | None, num_heads: int | None) -> Source:
+def _from_tensorflow(opened: Opened, num_heads: int | None) -> Source:
     """A checkpoint or SavedModel: the configuration from a file, else inferred from the variables."""
     shapes = {name: stored.shape for name, stored in opened.store.tensors.items()}
     inferred = infer_settings(shapes, opened.style)
     labels = {name: inferred[name] for name in ("num_labels", "classifier_style") if name in inferred}
-    flags = config_file or opened.config_file
+    flags = opened.config_file
     if flags:
         config = read_config(flags).replace(**labels)
         if num_heads not in (None, config.num_attention_heads):

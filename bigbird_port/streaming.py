@@ -63,7 +63,7 @@ class HashQueue:
             self._thread.submit(self._update, digest, data[start : start + PIECE_BYTES])
 
     def _update(self, digest: hashlib._Hash, data: np.ndarray) -> None:
-        digest.update(data)
+        digest.update(data.data)
         self._room.release()
 
     def result(self, digest: hashlib._Hash) -> Future[str]:

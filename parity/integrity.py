@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigbird_port.config import config_from, read_json_object
-from bigbird_port.convert import MANIFEST
 from bigbird_port.folder import WEIGHT_FILES, read_model_folder
+from bigbird_port.manifest import read_manifest
 from bigbird_port.weights import digest
 
 
@@ -22,19 +21,12 @@ class Check:
 
 def check_integrity(out: Path) -> list[Check]:
     """Compare the weights and configurations in ``out`` with its manifest; raises ValueError if one cannot be read."""
-    manifest = read_json_object(out / MANIFEST)
-    try:
-        tensors = {
-            name: (entry["sha256"], entry["torch"], entry["flax"]) for name, entry in manifest["tensors"].items()
-        }
-        config = config_from(manifest["config"], str(out / MANIFEST))
-    except (KeyError, TypeError, AttributeError):
-        raise ValueError(f"{out / MANIFEST}: not a manifest of this version: convert the checkpoint again") from None
+    manifest = read_manifest(out)
+    config = manifest.config
     checks = []
     for framework in WEIGHT_FILES:
         folder = read_model_folder(out / framework, framework)
-        in_torch = framework == "torch"
-        expected = {name: sha for name, (sha, torch, flax) in tensors.items() if (torch if in_torch else flax)}
+        expected = manifest.digests(framework)
         found = {name: digest(values) for name, values in folder.weights.items()}
         changed = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
         detail = f"{len(found)} weights equal the manifest's sha256"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.convert import MANIFEST
 from bigbird_port.folder import read_folder_config
+from bigbird_port.manifest import MANIFEST
 from parity.golden import GoldenCase, derived_taps, excuse, golden_taps
 from parity.inputs import Inputs, check_ids, default_length, for_head, make_inputs
 from parity.integrity import Check, check_integrity

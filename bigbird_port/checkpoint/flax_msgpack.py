@@ -1,21 +1,226 @@
 """Reader and writer of Flax's msgpack parameter files, without Flax.
 
 A nested map with string keys; an array is extension type 1: a packed (shape, dtype name, bytes) triple. Arrays
-over 2**30 bytes are stored in pieces under "__msgpack_chunked_array__" (flax/serialization.py).
+over 2**30 bytes are stored in pieces under "__msgpack_chunked_array__" (flax/serialization.py). The reader walks
+through the file, notes where the values lie and skips them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgpack
 import numpy as np
 
+from bigbird_port.checkpoint.dtypes import DTYPES
+from bigbird_port.checkpoint.limits import MAX_DEPTH, MAX_NAME_BYTES, MAX_NODES, MAX_RANK, MAX_TENSORS
+from bigbird_port.checkpoint.links import file_size
+from bigbird_port.checkpoint.runs import Run, RunStore, check_name, check_shape
+from bigbird_port.checkpoint.store import Stored, read
+
 _ARRAY = 1
 _CHUNKED = "__msgpack_chunked_array__"
 _CHUNK_BYTES = 1 << 30
+
+# First byte -> (kind, bytes of the length that follows); github.com/msgpack/msgpack/blob/master/spec.md
+_SIZED = {
+    **{0xC4 + i: ("bytes", 1 << i) for i in range(3)},
+    **{0xC7 + i: ("extension", 1 << i) for i in range(3)},
+    **{0xCC + i: ("integer", 1 << i) for i in range(4)},
+    **{0xD9 + i: ("string", 1 << i) for i in range(3)},
+    **{0xDC + i: ("list", 2 << i) for i in range(2)},
+    **{0xDE + i: ("map", 2 << i) for i in range(2)},
+}
+# First byte -> (kind, length or value)
+_FIXED = {
+    **{i: ("integer", i) for i in range(0x80)},
+    **{0x80 + i: ("map", i) for i in range(16)},
+    **{0x90 + i: ("list", i) for i in range(16)},
+    **{0xA0 + i: ("string", i) for i in range(32)},
+    **{0xD4 + i: ("extension", 1 << i) for i in range(5)},
+    0xC3: ("true", 0),
+}
+
+
+class FlaxMsgpack(RunStore):
+    """One parameter file as a Store, under slash-separated names.
+
+    Raises ValueError naming the file and what is wrong with it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        size = file_size(path)
+        try:
+            with path.open("rb") as file:
+                scan = _Scan(path, file, size)
+                scan.read_tree()
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: not a Flax parameter file, or damaged: {error}") from None
+        super().__init__((path,), scan.tensors, scan.runs)
+
+
+def read_flax_msgpack(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a parameter file by slash-separated path; raises ValueError if it is damaged."""
+    store = FlaxMsgpack(path)
+    return {name: read(store, name) for name in store.tensors}
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    stored: Stored
+    run: Run
+
+
+class _Scan:
+    """One walk through a file, which fills ``tensors`` and ``runs``."""
+
+    def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
+        self.path, self.file, self.size = path, file, size
+        self.at = self.nodes = 0
+        self.tensors: dict[str, Stored] = {}
+        self.runs: dict[str, tuple[Run, ...]] = {}
+
+    def read_tree(self) -> None:
+        """Read the map that the file is."""
+        kind, length = self.read_head()
+        if kind != "map":
+            raise ValueError(f"expected a map of parameters, found a value of kind {kind}")
+        self.read_map("", length, 1)
+        if self.at != self.size:
+            raise ValueError(f"{self.size - self.at} trailing bytes follow the parameters")
+
+    def read_map(self, prefix: str, length: int, depth: int) -> None:
+        """Read a map's entries, or the array in pieces that it is."""
+        if depth > MAX_DEPTH:
+            raise ValueError(f"{prefix[:80]} is nested more than {MAX_DEPTH} deep")
+        keys: set[str] = set()
+        for _ in range(length):
+            key = self.read_key(keys)
+            if key == _CHUNKED:
+                if keys != {key} or length != 3:
+                    raise ValueError(f"{prefix[:80]}: expected shape and chunks alone beside {_CHUNKED}")
+                self.read_chunked(prefix)
+                return
+            name = check_name(f"{prefix}/{key}" if prefix else key)
+            kind, size = self.read_head()
+            if kind == "map":
+                self.read_map(name, size, depth + 1)
+            elif kind == "extension":
+                array = self.read_array(name, size)
+                self.add(name, array.stored, (array.run,))
+            else:
+                raise ValueError(f"{name} is of kind {kind}: expected an array")
+
+    def read_chunked(self, name: str) -> None:
+        """Read what follows the mark of an array in pieces."""
+        self.expect("true", name)
+        shape: tuple[int, ...] = ()
+        chunks: list[_Array] = []
+        keys = {_CHUNKED}
+        for _ in range(2):
+            key = self.read_key(keys)
+            if key == "shape":
+                shape = self.read_numbered_shape(name)
+            elif key == "chunks":
+                chunks = [self.read_array(name, self.expect("extension", name)) for _ in self.numbered(name)]
+            else:
+                raise ValueError(f"{name}: {key[:80]!r} beside {_CHUNKED}")
+        dtypes = {chunk.stored.dtype for chunk in chunks}
+        count = sum(math.prod(chunk.stored.shape) for chunk in chunks)
+        if len(dtypes) != 1 or count != math.prod(shape):
+            raise ValueError(f"{name}: its pieces hold {count} values, its shape {list(shape)} needs another number")
+        self.add(name, Stored(dtypes.pop(), shape), tuple(chunk.run for chunk in chunks))
+
+    def read_numbered_shape(self, name: str) -> tuple[int, ...]:
+        """Read a shape stored as a map from "0", "1", ... to sizes."""
+        return check_shape([self.expect("integer", name) for _ in self.numbered(name, MAX_RANK)], name)
+
+    def numbered(self, name: str, most: int = MAX_TENSORS) -> Iterator[int]:
+        """Read a map's head, then each of its keys, which must be "0", "1", ...; the caller reads the values."""
+        length = self.expect("map", name)
+        if length > most:
+            raise ValueError(f"{name}: it has {length} pieces: expected at most {most}")
+        for i in range(length):
+            if self.read_key(set()) != str(i):
+                raise ValueError(f"{name}: its pieces are not numbered in order")
+            yield i
+
+    def read_array(self, name: str, size: int) -> _Array:
+        """Read the triple of an array in an extension of ``size`` bytes and skip its values."""
+        code = self.take(1)[0]
+        end = self.at + size
+        if code != _ARRAY:
+            raise ValueError(f"{name}: extension type {code} is not an array")
+        if self.expect("list", name) != 3:
+            raise ValueError(f"{name}: expected shape, dtype and bytes")
+        rank = self.expect("list", name)
+        if rank > MAX_RANK:
+            raise ValueError(f"{name}: its shape has {rank} sizes: expected at most {MAX_RANK}")
+        shape = check_shape([self.expect("integer", name) for _ in range(rank)], name)
+        dtype = self.read_text(self.expect("string", name))
+        if dtype not in DTYPES:
+            raise ValueError(f"{name}: unknown dtype {dtype[:40]!r}")
+        stored = Stored(DTYPES[dtype], shape)
+        held = self.expect("bytes", name)
+        run = Run(self.path, self.at, held)
+        if held != stored.nbytes or run.end != end or end > self.size:
+            raise ValueError(f"{name}: its {held} bytes are not those of {dtype} {list(shape)}, or are truncated")
+        self.file.seek(end)
+        self.at = end
+        return _Array(stored, run)
+
+    def add(self, name: str, stored: Stored, runs: tuple[Run, ...]) -> None:
+        """Note one array."""
+        if name in self.tensors:
+            raise ValueError(f"{name} is there twice")
+        if len(self.tensors) >= MAX_TENSORS:
+            raise ValueError(f"it has more than {MAX_TENSORS} arrays")
+        self.tensors[name], self.runs[name] = stored, runs
+
+    def read_key(self, keys: set[str]) -> str:
+        """Read a map's key and add it to ``keys``."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise ValueError(f"its maps have more than {MAX_NODES} entries")
+        key = self.read_text(self.expect("string", "a key"))
+        if key in keys:
+            raise ValueError(f"the key {key[:80]!r} is there twice")
+        keys.add(key)
+        return key
+
+    def expect(self, kind: str, name: str) -> int:
+        """Read the head of a value of this kind and return its length, or the value of an integer."""
+        found, value = self.read_head()
+        if found != kind:
+            raise ValueError(f"{name}: expected a value of kind {kind}, found {found}")
+        return value
+
+    def read_head(self) -> tuple[str, int]:
+        """Read a value's first bytes: its kind, and its length or value."""
+        first = self.take(1)[0]
+        if first in _SIZED:
+            kind, size = _SIZED[first]
+            return kind, int.from_bytes(self.take(size), "big")
+        return _FIXED.get(first, (f"0x{first:02x}", 0))
+
+    def read_text(self, size: int) -> str:
+        if size > MAX_NAME_BYTES:
+            raise ValueError(f"a string has {size} bytes: expected at most {MAX_NAME_BYTES}")
+        return self.take(size).decode()
+
+    def take(self, size: int) -> bytes:
+        """Read bytes; raises ValueError where the file ends too soon."""
+        data = self.file.read(size)
+        if len(data) != size:
+            raise ValueError("it ends too soon: truncated")
+        self.at += size
+        return data
 
 
 def write_flax_msgpack(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -31,30 +236,10 @@ def write_flax_msgpack(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         file.write(msgpack.packb(tree, default=_pack_array, strict_types=True))
 
 
-def read_flax_msgpack(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a parameter file by slash-separated path; raises ValueError if it is damaged."""
-    try:
-        tree = msgpack.unpackb(path.read_bytes(), ext_hook=_unpack_array, raw=False, strict_map_key=True)
-        if not isinstance(tree, dict):
-            raise ValueError(f"expected a map of parameters, found {type(tree).__name__}")
-        return dict(_leaves(tree, ""))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
-        raise ValueError(f"{path}: not a Flax parameter file, or damaged: {error or type(error).__name__}") from None
-
-
 def _pack_array(value: Any) -> msgpack.ExtType:
     if not isinstance(value, np.ndarray):
         raise TypeError(f"only arrays are written, found {type(value).__name__}")
     return msgpack.ExtType(_ARRAY, msgpack.packb((value.shape, value.dtype.name, value.tobytes())))
-
-
-def _unpack_array(code: int, data: bytes) -> np.ndarray:
-    if code != _ARRAY:
-        raise ValueError(f"extension type {code} is not an array")
-    shape, dtype, raw = msgpack.unpackb(data, raw=False)
-    return np.frombuffer(raw, np.dtype(dtype)).reshape(shape)
 
 
 def _chunks(array: np.ndarray) -> dict[str, Any]:
@@ -62,16 +247,3 @@ def _chunks(array: np.ndarray) -> dict[str, Any]:
     pieces = {str(i): flat[start : start + size] for i, start in enumerate(range(0, flat.size, size))}
     shape = {str(i): length for i, length in enumerate(array.shape)}
     return {_CHUNKED: True, "shape": shape, "chunks": pieces}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, np.ndarray]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and _CHUNKED in value:
-            pieces = [value["chunks"][str(i)] for i in range(len(value["chunks"]))]
-            value = np.concatenate(pieces).reshape([value["shape"][str(i)] for i in range(len(value["shape"]))])
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}/")
-        elif isinstance(value, np.ndarray):
-            yield f"{prefix}{key}", value
-        else:
-            raise ValueError(f"{prefix}{key} is a {type(value).__name__}, expected an array")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,6 @@ def check_shape(shape: object, name: str) -> tuple[int, ...]:
 def check_apart(runs: Mapping[str, tuple[Run, ...]]) -> None:
     """Raise ValueError where two runs share bytes of a file."""
     placed = sorted((run.path, run.offset, run.end, name) for name in runs for run in runs[name] if run.size)
-    for (path, _, end, name), (next_path, offset, _, next_name) in zip(placed, placed[1:], strict=False):
+    for (path, _, end, name), (next_path, offset, _, next_name) in itertools.pairwise(placed):
         if path == next_path and offset < end:
             raise ValueError(f"{path}: {name} and {next_name} overlap at byte {offset}: the file is damaged")

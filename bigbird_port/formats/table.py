@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import google_crc32c
 
-from bigbird_port.checkpoint.table import masked_crc32c
+from bigbird_port.checkpoint.runs import masked_crc32c
 
 BLOCK_SIZE = 256 << 10
 _RESTART_INTERVAL = 16

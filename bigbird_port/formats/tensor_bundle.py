@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bigbird_port.checkpoint.table import masked_crc32c
+from bigbird_port.checkpoint.runs import masked_crc32c
 from bigbird_port.file_plan import FilePlan, Planned, Segment
 from bigbird_port.formats.builder import FileBuilder, literal_file, nbytes
 from bigbird_port.formats.shards import check_max_shard_size, split_into_shards

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigbird_port.config import read_json_object
+from bigbird_port.json_object import read_json_object
 from bigbird_port.tokenizers.plan import NO_LIMIT
 from bigbird_port.tokenizers.special import DEFAULT_TOKENS
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE

@@ -1,0 +1,118 @@
+"""Reader of a Flax parameter tree that Orbax saved, through Orbax itself; one tensor at a time is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbird_port.checkpoint.dtypes import DTYPES
+from bigbird_port.checkpoint.limits import MAX_DEPTH, MAX_TENSOR_BYTES
+from bigbird_port.checkpoint.links import file_size
+from bigbird_port.checkpoint.runs import check_name, check_shape
+from bigbird_port.checkpoint.safetensors_file import check_count
+from bigbird_port.checkpoint.store import PIECE_BYTES, Stored
+from bigbird_port.json_object import read_json_object
+
+_METADATA = "_METADATA"
+
+
+def is_orbax(folder: Path) -> bool:
+    """Whether a folder is a checkpoint of one tree that Orbax wrote."""
+    return (folder / _METADATA).is_file()
+
+
+class OrbaxFolder:
+    """One checkpoint as a Store, under slash-separated names.
+
+    Raises ValueError naming the folder and what is wrong with it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()  # Orbax takes absolute paths alone
+        self.files = tuple(sorted(path for path in self.folder.rglob("*") if path.is_symlink() or not path.is_dir()))
+        for file in self.files:
+            file_size(file)
+        read_json_object(self.folder / _METADATA)
+        self._paths: dict[str, tuple[str, ...]] = {}
+        tensors: dict[str, Stored] = {}
+        for path, leaf in _leaves(_metadata(self.folder), ()):
+            name = check_name("/".join(path))
+            if name in tensors:
+                raise ValueError(f"{folder}: {name} is there twice")
+            self._paths[name], tensors[name] = path, _stored(leaf, f"{folder}: {name}")
+            check_count(len(tensors), folder)
+        if not tensors:
+            raise ValueError(f"{folder}: it holds no arrays: expected a tree of parameters that Orbax saved")
+        self.tensors: Mapping[str, Stored] = tensors
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Yield the values of one tensor as Store.pieces does; it is read whole."""
+        stored = self.tensors[name]
+        if stored.dtype is None:
+            raise ValueError(f"{self.folder}: {name} is {stored.type_name}: expected a numeric array")
+        values = self._restore(name)
+        if values.dtype != stored.dtype or values.shape != stored.shape:
+            raise ValueError(f"{self.folder}: {name} is {values.dtype} {list(values.shape)}, unlike its metadata")
+        flat, size = np.ascontiguousarray(values).reshape(-1), PIECE_BYTES // stored.dtype.itemsize
+        for start in range(0, flat.size, size):
+            yield flat[start : start + size]
+
+    def _restore(self, name: str) -> np.ndarray:
+        import orbax.checkpoint as ocp
+
+        item: Any = 0
+        how: Any = ocp.RestoreArgs(restore_type=np.ndarray)
+        for key in reversed(self._paths[name]):
+            item, how = {key: item}, {key: how}
+        try:
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                arguments = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
+                found = checkpointer.restore(self.folder, args=arguments)
+            for key in self._paths[name]:
+                found = found[key]
+        except Exception as error:  # Orbax raises nearly every type for a damaged folder
+            raise ValueError(f"{self.folder}: {name} cannot be read: {_first_line(error)}") from None
+        return np.asarray(found)
+
+
+def _metadata(folder: Path) -> Any:
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            found = checkpointer.metadata(folder)
+        found = getattr(found, "item_metadata", found)  # older releases return the tree at once
+        return getattr(found, "tree", found)
+    except Exception as error:  # Orbax raises nearly every type for a damaged folder
+        raise ValueError(f"{folder}: not an Orbax checkpoint, or damaged: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if len(path) > MAX_DEPTH:
+        raise ValueError(f"{'/'.join(path)[:80]} is nested more than {MAX_DEPTH} deep")
+    if not isinstance(tree, Mapping):
+        yield path, tree
+        return
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise ValueError(f"{'/'.join(path)[:80]}: a key in it is a {type(key).__name__}: expected a string")
+        yield from _leaves(value, (*path, key))
+
+
+def _stored(leaf: Any, name: str) -> Stored:
+    dtype, shape = getattr(leaf, "dtype", None), getattr(leaf, "shape", None)
+    if dtype is None or shape is None:
+        raise ValueError(f"{name} is a {type(leaf).__name__}: expected an array")
+    sizes = check_shape(list(shape), name)
+    type_name = np.dtype(dtype).name
+    stored = Stored(DTYPES[type_name], sizes) if type_name in DTYPES else Stored(None, sizes, f"of type {type_name}")
+    if stored.nbytes > MAX_TENSOR_BYTES:
+        raise ValueError(f"{name} has {stored.nbytes} bytes: expected at most {MAX_TENSOR_BYTES}")
+    return stored

@@ -1,0 +1,49 @@
+"""Reader of JSON objects that bounds size and depth and refuses what two readers may take differently."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors library for its header, the largest JSON there is here
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file; raises ValueError naming the file and what is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+        if len(data) > MAX_JSON_BYTES:
+            raise ValueError(f"it has more than {MAX_JSON_BYTES} bytes")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected a JSON configuration, but it cannot be read: {error}") from None
+    return as_json_object(data, str(path))
+
+
+def as_json_object(data: bytes, origin: str) -> dict[str, Any]:
+    """Return the object of a JSON text; raises ValueError naming ``origin`` and what is wrong with it."""
+    try:
+        values = parse_json(data)
+    except ValueError as error:
+        raise ValueError(f"{origin}: expected a JSON configuration, but it cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{origin}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the value of a JSON text in UTF-8; raises ValueError where it is none, or a key is there twice."""
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_without_doubles)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        doubled = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {doubled[:80]!r} is there twice")
+    return values
