@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-convert clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -20,6 +20,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python -m benchmarks.convert
+
+bench-convert: $(STAMP)
+	$(BIN)/python -m benchmarks.convert
 
 clean:
 	rm -rf $(VENV)

@@ -90,8 +90,10 @@ def convert(
     """
     from bigbird_port.convert import Settings, dry_run
     from bigbird_port.convert import convert as run_convert
+    from bigbird_port.memory import keep_freed_memory
     from bigbird_port.targets import Choices
 
+    keep_freed_memory()
     settings = Settings(choices=Choices(max_shard_size, flax_format, tf_names), **options)
     if dry:
         report = dry_run(source, out, settings, overwrite=overwrite)

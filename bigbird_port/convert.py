@@ -23,7 +23,7 @@ from bigbird_port.filling import file_digest, flush_one, open_files, read_back
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
-from bigbird_port.layout import change_layout, same_order
+from bigbird_port.layout import change_layout, contiguous, same_order
 from bigbird_port.manifest import MANIFEST, file_record, versions, write_manifest
 from bigbird_port.matching import Match
 from bigbird_port.naming import STYLES
@@ -112,7 +112,13 @@ def convert(
         for target in plan.targets:
             (staged / target.name).mkdir()
         written, findings = _pass(plan, staged, progress)
-        files = {target.name: _finish(target, staged / target.name, plan, written, threads) for target in plan.targets}
+        flushing: list[Future[None]] = []
+        files = {
+            target.name: _finish(target, staged / target.name, plan, written, threads, flushing)
+            for target in plan.targets
+        }
+        for flushed in flushing:
+            flushed.result()  # the system tells an error of the disk once: not to whom flushes the same file later
         values = _manifest(plan, written, findings, [record.result() for record in source_files], files)
         write_manifest(staged / MANIFEST, values)
     return Report(plan, out, written, findings, values)
@@ -199,7 +205,7 @@ def _weights(plan: Plan) -> Iterator[Weight]:
         axes, wanted = style.axes(rows[canonical]), rows[canonical].axes
         if same_order(axes, wanted):
             return lambda: store.pieces(name)
-        return lambda: iter([np.ascontiguousarray(change_layout(read(store, name), axes, wanted, sizes)).reshape(-1)])
+        return lambda: iter([contiguous(change_layout(read(store, name), axes, wanted, sizes)).reshape(-1)])
 
     for canonical, name in sorted(plan.match.sources.items(), key=lambda item: order[item[1]]):
         yield Weight(canonical, rows[canonical].axes, counts[canonical], reader(canonical, name))
@@ -233,7 +239,12 @@ def _check_nothing_lost(plan: Plan, written: Written) -> None:
 
 
 def _finish(
-    target: Target, folder: Path, plan: Plan, written: Written, threads: ThreadPoolExecutor
+    target: Target,
+    folder: Path,
+    plan: Plan,
+    written: Written,
+    threads: ThreadPoolExecutor,
+    flushing: list[Future[None]],
 ) -> list[Future[dict[str, Any]]]:
     """Write the files that need the checksums and those beside the weights; read all back on other threads."""
     checksums = written.crc32c.get(target.name, {})
@@ -244,8 +255,7 @@ def _finish(
         _write_orbax(target, folder, written)
     _write_beside(target, folder, plan)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in paths:
-        threads.submit(flush_one, path)  # the disk is slow: it begins while files are read back
+    flushing.extend(threads.submit(flush_one, path) for path in paths)  # the disk is slow: begin before reading back
     planned = {folder / file.name: file for file in (*target.files, *late)} if plan.settings.checksums else {}
     return [
         threads.submit(_verified_record, planned[path], path, checksums)

@@ -15,6 +15,8 @@ try:
 except ImportError:  # not on Windows, where two conversions into one folder are not told apart
     flock = None  # type: ignore[assignment]
 
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_DIRECTORY", 0)
+
 
 @contextmanager
 def whole_folder(out: Path, overwrite: bool) -> Iterator[Path]:
@@ -38,11 +40,15 @@ def whole_folder(out: Path, overwrite: bool) -> Iterator[Path]:
             "another disk, and run it again"
         ) from None
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        if _is_open(staged, lock):  # else it is the output now, and what has its name is another process's
+            _recover(out)
+            shutil.rmtree(staged, ignore_errors=True)
         os.close(lock)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
+    if out.is_symlink():
+        raise ValueError(f"{out}: is a symbolic link: name the folder to write itself, or remove the link")
     if out.exists() and not overwrite:
         raise ValueError(f"{out}: exists already: choose another name, or replace it with --overwrite")
     if out.exists() and not out.is_dir():
@@ -62,46 +68,61 @@ def _claim(out: Path) -> tuple[Path, int]:
         except OSError as error:
             raise ValueError(f"{out}: cannot be written: {error.strerror}: choose a folder that can") from None
         try:
-            lock = os.open(staged, os.O_RDONLY)
+            lock = os.open(staged, os.O_RDONLY | _NO_LINK)
         except FileNotFoundError:
             continue  # renamed or removed by its owner since
+        except OSError as error:
+            raise ValueError(f"{staged}: in the way: {error.strerror}: remove it, or choose another name") from None
         try:
             if flock is not None:
                 flock(lock, LOCK_EX | LOCK_NB)
-            if os.stat(staged).st_ino == os.fstat(lock).st_ino:
-                break
         except BlockingIOError:
             os.close(lock)
             raise ValueError(
                 f"{out}: another process is writing it now: wait until it is done, or choose another name"
             ) from None
-        except FileNotFoundError:
-            pass
+        if _is_open(staged, lock):
+            break
         os.close(lock)  # locked too late: that folder is another process's finished output
     for path in staged.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return staged, lock
 
 
-def _aside(out: Path) -> Path:
-    return out.parent / f".{out.name}.replaced"
+def _is_open(path: Path, descriptor: int) -> bool:
+    """Whether a path still names what was opened by it."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _aside(out: Path) -> tuple[Path, Path]:
+    """Where the old output waits for the new one, whole, and where it is then removed, maybe half."""
+    return out.parent / f".{out.name}.replaced", out.parent / f".{out.name}.removed"
 
 
 def _recover(out: Path) -> None:
-    """Undo or finish what a run that was killed while it replaced ``out`` had begun."""
-    aside = _aside(out)
-    if aside.exists():
-        shutil.rmtree(aside) if out.exists() else aside.rename(out)
+    """Undo or finish what a run that ended while it replaced ``out`` had begun."""
+    old, removed = _aside(out)
+    if removed.exists():
+        shutil.rmtree(removed)
+    if old.exists() and out.exists():
+        old.rename(removed)
+        shutil.rmtree(removed)
+    elif old.exists():
+        old.rename(out)
 
 
 def _replace(staged: Path, out: Path) -> None:
-    if not out.exists():
-        staged.rename(out)
-    else:
-        out.rename(_aside(out))
-        staged.rename(out)
-        shutil.rmtree(_aside(out))
+    old, removed = _aside(out)
+    if out.exists():
+        out.rename(old)
+    staged.rename(out)
     flush_one(out.parent)
+    if old.exists():
+        old.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:

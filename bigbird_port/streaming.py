@@ -20,7 +20,7 @@ from bigbird_port.casting import EXACT, Rounding, cast
 from bigbird_port.checkpoint.store import PIECE_BYTES
 from bigbird_port.content import Content, extremes
 from bigbird_port.filling import OpenSlot, open_files
-from bigbird_port.layout import Dims, change_layout, merged_shape, same_order
+from bigbird_port.layout import Dims, change_layout, contiguous, merged_shape, same_order
 from bigbird_port.targets import Place, Target
 
 _WAITING_PIECES = 6  # how far reading may run ahead of hashing
@@ -180,4 +180,4 @@ def _turned(values: np.ndarray, weight: Weight, place: Place, sizes: Dims) -> np
     if same_order(weight.axes, place.axes):
         return values
     whole = values.reshape(merged_shape(weight.axes, sizes))
-    return np.ascontiguousarray(change_layout(whole, weight.axes, place.axes, sizes)).reshape(-1)
+    return contiguous(change_layout(whole, weight.axes, place.axes, sizes)).reshape(-1)

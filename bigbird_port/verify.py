@@ -15,13 +15,13 @@ import numpy as np
 from bigbird_port.canonical import for_each, hash_pieces, pieces_as, reading_order
 from bigbird_port.casting import DTYPES, float_type
 from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.config import parse_json_object, read_json_object
 from bigbird_port.convert import FLAGS_FILE
 from bigbird_port.filling import file_digest
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.formats.neutral import NeutralFormat
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
+from bigbird_port.json_object import as_json_object, read_json_object
 from bigbird_port.listed_files import compare_files
 from bigbird_port.manifest import MANIFEST, MANIFEST_VERSION, Manifest, manifest_text, read_manifest
 from bigbird_port.naming import STYLES
@@ -218,7 +218,7 @@ def _check_config(folder: Path, target: str, manifest: Manifest) -> Check:
         metadata = getattr(open_store(folder).store, "metadata", {})
         wanted = NeutralFormat(manifest.config, manifest.head).metadata
         problems += _unequal("its metadata", {**metadata, "config": None}, {**wanted, "config": None})
-        inner = parse_json_object(metadata.get("config", ""), "the configuration in its metadata")
+        inner = as_json_object(metadata.get("config", "").encode(), "the configuration in its metadata")
         problems += _unequal("its metadata's config", inner, expected)
     return _check(f"{target} configuration", problems, f"{name} equals the manifest's")
 

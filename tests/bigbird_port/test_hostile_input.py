@@ -27,7 +27,8 @@ from bigbird_port.checkpoint.slices import slice_key
 from bigbird_port.checkpoint.store import read
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
 from bigbird_port.checkpoint.torch_bin import TorchBin, TorchBinShards
-from bigbird_port.config import BigBirdConfig, read_config, read_json_object
+from bigbird_port.config import BigBirdConfig, read_config
+from bigbird_port.json_object import read_json_object
 from tests.bigbird_port.bundles import block, cut, entry, field, finished, header, index, table, varint
 from tests.bigbird_port.stores import arrays, nested, write_shards
 from tests.conftest import DEMO

@@ -1,0 +1,71 @@
+"""Write a checkpoint of random weights as training leaves one: every variable and both Adam slots of each.
+
+python -m benchmarks.checkpoint SIZE FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.file_plan import Planned
+from bigbird_port.filling import open_files
+from bigbird_port.formats.flags import flags_json
+from bigbird_port.formats.tensor_bundle import TensorBundleFormat
+from bigbird_port.schema import weights_of
+
+SIZES = {
+    "small": {"vocab_size": 4000, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
+    | {"intermediate_size": 1024, "max_position_embeddings": 1024},
+    "100MB": {"vocab_size": 16000, "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4}
+    | {"intermediate_size": 1024, "max_position_embeddings": 1024},
+    "base": {"vocab_size": 50358},
+    "large": {"vocab_size": 50358, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+    | {"intermediate_size": 4096},
+}
+SLOTS = ("", "/AdamWeightDecayOptimizer", "/AdamWeightDecayOptimizer_1")
+
+
+def main() -> None:
+    size, folder = sys.argv[1:]
+    print(write_checkpoint(Path(folder), size))
+
+
+def write_checkpoint(folder: Path, size: str) -> int:
+    """Write one, with its flags, into a new folder; returns its number of tensors."""
+    folder.mkdir(parents=True)
+    config = BigBirdConfig(**SIZES[size])
+    tensors = {
+        row.original[0].replace("{scope}", "bert") + slot: Planned(np.dtype(np.float32), row.shape(config))
+        for row in weights_of(config, "pretraining", "torch")
+        for slot in SLOTS
+    }
+    checkpoint, crc32c = TensorBundleFormat(prefix_name="model.ckpt-0"), {}
+    with open_files(checkpoint.plan(tensors), folder) as slots:
+        for name, values in random_values(tensors):
+            data = values.view(np.uint8)
+            data.flags.writeable = False
+            crc32c[name] = google_crc32c.value(data)
+            slots[name].write(0, data)
+    with open_files(checkpoint.finish(tensors, crc32c), folder):
+        pass
+    (folder / "pretrain.config").write_text(json.dumps(flags_json(config)[0]))
+    return len(tensors)
+
+
+def random_values(tensors: dict[str, Planned]) -> Iterator[tuple[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    for name, tensor in tensors.items():
+        values = 0.02 * rng.standard_normal(math.prod(tensor.shape), np.float32)
+        yield name, values + np.float32(name.endswith("gamma"))
+
+
+if __name__ == "__main__":
+    main()
