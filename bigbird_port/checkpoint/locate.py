@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from bigbird_port.checkpoint.links import file_size
 from bigbird_port.config import read_json_object
 
 _STATE_LINE = re.compile(r'^model_checkpoint_path:\s*"(.*)"\s*$', re.MULTILINE)
+_MAX_STATE_BYTES = 1 << 20  # it lists the checkpoints that a training run kept, a line each
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -35,6 +37,8 @@ def find_checkpoint(path: Path) -> Path:
 def _newest(folder: Path) -> Path:
     state = folder / "checkpoint"
     if state.is_file():
+        if file_size(state) > _MAX_STATE_BYTES:
+            raise ValueError(f"{state}: it has more than {_MAX_STATE_BYTES} bytes: expected a few lines")
         named = _STATE_LINE.search(state.read_text(encoding="utf-8", errors="replace"))
         if not named:
             raise ValueError(f"{state}: expected a line 'model_checkpoint_path: \"...\"', found none")

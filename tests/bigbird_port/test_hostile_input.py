@@ -569,6 +569,13 @@ def test_damaged_values_of_orbax(orbax):
 # Links.
 
 
+def test_a_large_checkpoint_file_is_refused(tmp_path):
+    (tmp_path / "checkpoint").write_bytes(bytes(MIB + 1))
+    refused(open_store, tmp_path / "checkpoint", "not a weight file")
+    with memory(MIB), pytest.raises(ValueError, match="checkpoint: it has more than 1048576 bytes"):
+        open_store(tmp_path)
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "flax_model.msgpack", "model.index", "config.json"])
 def test_links_out_of_the_folder_are_refused(tmp_path, file):
     folder = tmp_path / "folder"
