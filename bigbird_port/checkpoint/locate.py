@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from bigbird_port.checkpoint.links import check_link, file_size
 from bigbird_port.json_object import read_json_object
 
 _STATE_LINE = re.compile(r'^model_checkpoint_path:\s*"(.*)"\s*$', re.MULTILINE)
+_MAX_STATE_BYTES = 1 << 20  # it lists the checkpoints that a training run kept, a line each
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -35,6 +37,8 @@ def find_checkpoint(path: Path) -> Path:
 def _newest(folder: Path) -> Path:
     state = folder / "checkpoint"
     if state.is_file():
+        if file_size(state) > _MAX_STATE_BYTES:
+            raise ValueError(f"{state}: it has more than {_MAX_STATE_BYTES} bytes: expected a few lines")
         named = _STATE_LINE.search(state.read_text(encoding="utf-8", errors="replace"))
         if not named:
             raise ValueError(f"{state}: expected a line 'model_checkpoint_path: \"...\"', found none")
@@ -67,17 +71,20 @@ def find_flags(prefix: Path) -> Path | None:
 
 
 def find_vocabulary(prefix: Path, flags: Path | None) -> Path | None:
-    """Return the SentencePiece file of a checkpoint: the flags' vocab_model_file, or the only *.model beside it.
+    """Return the SentencePiece file beside a checkpoint: the flags' vocab_model_file by its name, or the only *.model.
 
-    None if there is neither. Raises ValueError if several could be meant.
+    None if there is neither. The flags' folder is that of the machine that trained, and a stranger's flags could name
+    any file of this one: nothing but the name counts. Raises ValueError if several could be meant, or for a link out
+    of the folder.
     """
     named = read_json_object(flags).get("vocab_model_file") if flags else None
+    found = sorted(prefix.parent.glob("*.model"))
     if isinstance(named, str) and named:
         name = named.replace("\\", "/").rsplit("/", 1)[-1]
-        for path in (Path(named), prefix.parent / name, prefix.parent / f"{name}.model"):
-            if path.is_file():
-                return path
-    found = sorted(prefix.parent.glob("*.model"))
+        meant = [path for path in (prefix.parent / name, prefix.parent / f"{name}.model") if path.is_file()]
+        found = meant[:1] or found
+    for path in found:
+        check_link(path)
     if len(found) > 1:
         names = ", ".join(map(str, found))
         raise ValueError(f"several vocabularies lie beside {prefix}: {names}; choose one by --vocab")

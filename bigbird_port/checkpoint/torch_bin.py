@@ -5,8 +5,13 @@ Such a file is a pickle, which could run any program: torch reads it with weight
 
 from __future__ import annotations
 
+import io
 import math
+import mmap
 import pickle
+import pickletools
+import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -74,6 +79,13 @@ class TorchBinShards:
         return self._owners[name].pieces(name)
 
 
+# What torch.save(model.state_dict(), FILE) names: module and name.
+_GLOBALS = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor|tensor_v2|parameter)|"
+    r"torch (?!Untyped|Typed)[A-Za-z0-9]+Storage"
+)
+
+
 def _torch() -> Any:
     import torch
 
@@ -81,20 +93,8 @@ def _torch() -> Any:
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
-    import torch
-
     size = file_size(path)
-    is_zip = _check_zip(path, size)
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path}: damaged, or it holds more than weights: it was not executed; save the weights alone, "
-            "as safetensors or by torch.save(model.state_dict(), FILE)"
-        ) from None
-    except Exception as error:  # torch raises nearly every type for a damaged file
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{path}: not a torch weight file, or damaged: {lines[0][:200]}") from None
+    values = _unpickle(path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: it holds a {type(values).__name__}: expected a dict of tensors")
     check_count(len(values), path)
@@ -103,22 +103,59 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
     return {name: value.detach().resolve_neg() for name, value in values.items()}
 
 
-def _check_zip(path: Path, size: int) -> bool:
-    """Whether a file is a zip; raises ValueError if it would unpack to more than it is."""
+def _unpickle(path: Path) -> Any:
+    import torch
+
     try:
-        if not zipfile.is_zipfile(path):
-            return False
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except Exception as error:  # zipfile raises several types for a damaged file
-        raise ValueError(f"{path}: a damaged zip file: {error}") from None
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise ValueError(f"{path}: a zip file with compressed members, which torch does not write")
-    if sum(member.file_size for member in members) > size:
-        raise ValueError(f"{path}: a zip file whose members are larger than itself: damaged")
-    if any(member.filename.endswith("data.pkl") and member.file_size > MAX_INDEX_BYTES for member in members):
-        raise ValueError(f"{path}: its data.pkl has more than {MAX_INDEX_BYTES} bytes")
-    return True
+        with path.open("rb") as file:
+            is_zip = file.read(4) == b"PK\3\4"  # as torch decides: a zip may also hang behind a pickle
+        foreign = _foreign_global(_pickles_of(path, is_zip))
+        if foreign is None:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected pickle protocol")  # of damaged files
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError:
+        foreign = "nothing that torch reads as weights"
+    except Exception as error:  # torch, zipfile and pickletools raise nearly every type for a damaged file
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path}: not a torch weight file, or damaged: {lines[0][:200]}") from None
+    raise ValueError(
+        f"{path}: it holds more than weights, or is damaged: it was not executed; save the weights alone, as "
+        f"safetensors or by torch.save(model.state_dict(), FILE); found {foreign[:80]}"
+    )
+
+
+def _pickles_of(path: Path, is_zip: bool) -> bytes | mmap.mmap:
+    """The pickle of a zip, or the file whose head is the pickles; raises ValueError if it would unpack to more."""
+    if not is_zip:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("it has compressed members, which torch does not write")
+        pickles = [member for member in members if member.filename.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1 or len({member.filename for member in members}) < len(members):
+            raise ValueError("expected one data.pkl, and no name twice")
+        if pickles[0].file_size > min(MAX_INDEX_BYTES, path.stat().st_size):
+            raise ValueError(f"its data.pkl has {pickles[0].file_size} bytes")
+        return archive.read(pickles[0])
+
+
+def _foreign_global(data: bytes | mmap.mmap) -> str | None:
+    """The first thing that the pickles name which no weights need.
+
+    torch would refuse what runs programs; but what it takes for harmless, such as a bytearray of 2**40 bytes, is not.
+    """
+    file: Any = io.BytesIO(data) if isinstance(data, bytes) else data
+    # Before release 1.6: a magic number, the protocol, the system, the weights and the storages' keys.
+    for _ in range(1 if isinstance(data, bytes) else 5):
+        for opcode, argument, _position in pickletools.genops(file):
+            if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
+                return str(argument)
+            if opcode.name in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
+                return opcode.name
+    return None
 
 
 def _check_tensor(path: Path, name: object, value: object, size: int) -> None:

@@ -51,14 +51,14 @@ def entry(sizes=(2,), size=None, offset=0, dtype=1, shard=0, crc32c=0, slices=()
 
 def block(pairs, kind=0, restarts=1, share=False, crc32c=None):
     """A table block with its trailer. share: give each key as what differs from the last."""
-    data, last = b"", b""
+    parts, last = [], b""
     for key, value in pairs:
         shared = 0
         while share and shared < min(len(last), len(key)) and last[shared] == key[shared]:
             shared += 1
-        data += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
+        parts.append(varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value)
         last = key
-    return finished(data, kind, restarts, crc32c)
+    return finished(b"".join(parts), kind, restarts, crc32c)
 
 
 def finished(data, kind=0, restarts=1, crc32c=None):

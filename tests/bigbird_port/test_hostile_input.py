@@ -442,13 +442,47 @@ def test_a_program_in_a_pickle_is_not_run(tmp_path, is_zip):
 
     path = tmp_path / "pytorch_model.bin"
     torch.save({"a": Program(str(tmp_path / "ran"))}, path, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(ValueError, match="it holds more than weights: it was not executed"):
+    with pytest.raises(ValueError, match="it holds more than weights, or is damaged: it was not executed"):
         TorchBin(path)
     assert not (tmp_path / "ran").exists()
     path.write_bytes(pickle.dumps(Program(str(tmp_path / "ran"))))
     with pytest.raises(ValueError, match=r"pytorch_model\.bin"):
         TorchBin(path)
     assert not (tmp_path / "ran").exists()
+
+
+class Harmless:
+    """What torch takes for harmless: a gibibyte from some bytes."""
+
+    def __reduce__(self):
+        return bytearray, (1 << 30,)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_memory_that_a_pickle_asks_for_is_not_given(tmp_path, is_zip):
+    import torch
+
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": Harmless()}, path, _use_new_zipfile_serialization=is_zip)
+    refused(TorchBin, path, r"it holds more than weights, or is damaged: it was not executed.*bytearray")
+
+
+def test_the_zip_of_a_torch_file_is_unambiguous(tmp_path):
+    path = tmp_path / "pytorch_model.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a/data.pkl", "b/data.pkl"):
+            archive.writestr(name, pickle.dumps({}, protocol=2))
+    refused(TorchBin, path, "expected one data.pkl")
+
+
+def test_a_pickle_before_a_zip_is_looked_at(tmp_path):
+    import torch
+
+    plain, path = tmp_path / "plain.bin", tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.ones(2)}, plain)
+    torch.save({"a": Harmless()}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes() + plain.read_bytes())
+    refused(TorchBin, path, r"it holds more than weights.*bytearray")
 
 
 def torch_values():
@@ -460,8 +494,8 @@ def torch_values():
         "number": ({"a": torch.ones(2), "epoch": 3}, "epoch is a int: expected a tensor"),
         "key": ({1: torch.ones(2)}, "a key in it is a int"),
         "unprintable": ({"\x1b": torch.ones(2)}, "printable characters"),
-        "sparse": ({"a": torch.eye(3).to_sparse()}, "a is sparse, quantised or on another device"),
-        "meta": ({"a": torch.ones(3, device="meta")}, "a is sparse, quantised or on another device"),
+        "sparse": ({"a": torch.eye(3).to_sparse()}, "_rebuild_sparse_tensor"),
+        "meta": ({"a": torch.ones(3, device="meta")}, "_rebuild_meta_tensor"),
         "endless view": ({"a": torch.ones(1).expand(1 << 40)}, "a is larger than the file"),
     }
 
@@ -534,6 +568,13 @@ def test_damaged_values_of_orbax(orbax):
 
 
 # Links.
+
+
+def test_a_large_checkpoint_file_is_refused(tmp_path):
+    (tmp_path / "checkpoint").write_bytes(bytes(MIB + 1))
+    refused(open_store, tmp_path / "checkpoint", "not a weight file")
+    with memory(MIB), pytest.raises(ValueError, match="checkpoint: it has more than 1048576 bytes"):
+        open_store(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "flax_model.msgpack", "model.index", "config.json"])
@@ -654,27 +695,42 @@ def growing_keys():
     return table([block([(b"", header())]), finished(first + rest)])
 
 
+def far_leaves():
+    """A valid tree: as many arrays as there may be, under as long names."""
+    head = b"\x81\xd9\xfa" + b"k" * 250 + b"\x81\xd9\xfa" + b"k" * 250 + b"\xde" + (19_999).to_bytes(2, "big")
+    packed = msgpack.packb(array(shape=(0,), dtype="int8", data=b""))
+    return head + b"".join(b"\xa5%05x" % i + packed for i in range(19_999))
+
+
+def open_graph(path):
+    return parse_object_graph(path.read_bytes())
+
+
+# What opens it, its name, its bytes, and the memory that it may take in MiB.
 BOMBS = {
-    "keys that share": (TensorBundle, "model", growing_keys, 24),
+    "keys that share": (TensorBundle, "model", growing_keys, 16),
     "many entries": (
         TensorBundle,
         "model",
         lambda: index([(b"%06x" % i, field(1, 7)) for i in range(80_000)]),
-        24,
+        8,
     ),
-    "lists in lists": (read_json_object, "config.json", lambda: b'{"a":[' + b"[]," * 340_000 + b"[]]}", 40),
+    "lists in lists": (read_json_object, "config.json", lambda: b'{"a":[' + b"[]," * 340_000 + b"[]]}", 8),
     "objects in a header": (
         SafetensorsFile,
         "model.safetensors",
         lambda: tensors_file(b"{" + b",".join(b'"%05x":{}' % i for i in range(90_000)) + b"}"),
-        40,
+        32,
     ),
     "maps in maps": (
         FlaxMsgpack,
         "model.msgpack",
-        lambda: b"\xdf\xff\xff\xff\xff" + b"".join(b"\xa6%06x\x80" % i for i in range(130_000)),
-        24,
+        lambda: b"\xdf\xff\xff\xff\xff" + b"".join(b"\xa6%06x\x80" % i for i in range(100_000)),
+        8,
     ),
+    "long names": (FlaxMsgpack, "model.msgpack", far_leaves, 24),
+    "many variables": (open_graph, "graph", lambda: field(1, field(2, b"") * 500_000), 8),
+    "many nodes": (open_graph, "graph", lambda: field(1, b"") * 500_000, 8),
 }
 
 
@@ -685,15 +741,19 @@ def test_a_mebibyte_stays_small(tmp_path, case):
     path = write_bundle(tmp_path, data) if opener is TensorBundle else tmp_path / name
     if opener is not TensorBundle:
         path.write_bytes(data)
-    assert MIB // 2 < len(data) < 2 * MIB
-    with memory(most * MIB), contextlib.suppress(ValueError):
-        opener(path)
+    assert MIB // 4 < len(data) < 2 * MIB
+    with memory(most * MIB):
+        if case == "long names":
+            assert len(opener(path).tensors) == 19_999
+        else:
+            with pytest.raises(ValueError, match="more than"):
+                opener(path)
 
 
 # Real files, damaged at random: right values or ValueError.
 
 EXAMPLES = settings(
-    max_examples=80,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize=True,
@@ -861,7 +921,7 @@ def test_damaged_object_graphs(data):
     assert found is None or (found.keys() <= keys and len(set(found.values())) == len(found))
 
 
-@settings(EXAMPLES, max_examples=40)
+@settings(EXAMPLES, max_examples=30)
 @given(data=st.data())
 def test_damaged_torch_files(tmp_path, data):
     import torch

@@ -7,6 +7,8 @@ Not a part of the test suite. To run it:
     python tests/fuzz/fuzz_readers.py CORPUS -max_total_time=600 -rss_limit_mb=512 -max_len=65536
 
 The first byte of an input says which reader the rest is for: a number into TARGETS, after division by their count.
+torch's own files have a corpus and a run of their own, as torch alone takes 300 MB: add --torch to make_corpus.py, set
+FUZZ_TORCH=1 and -rss_limit_mb=1024.
 A finding is written as crash-*; give that file instead of CORPUS to see it again.
 """
 
@@ -27,13 +29,14 @@ with atheris.instrument_imports(include=["bigbird_port"]):
     from bigbird_port.checkpoint.flax_msgpack import FlaxMsgpack
     from bigbird_port.checkpoint.safetensors_file import SafetensorsFile, SafetensorsShards
     from bigbird_port.checkpoint.tensor_bundle import TensorBundle
+    from bigbird_port.checkpoint.torch_bin import TorchBin
     from bigbird_port.config import read_config
 
 import msgpack  # the witnesses are not instrumented
 import safetensors
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-SHARD_BYTES = 1 << 16
+SHARD_BYTES = 1 << 18
 
 
 class Anything:
@@ -117,7 +120,13 @@ def string(data):
     saved_model._checked_string(data[4:], int.from_bytes(data[:4], "little"))
 
 
+def torch_file(data):
+    read_all(TorchBin(write("pytorch_model.bin", data)), len(data))
+
+
 TARGETS = (index, checked_index, safetensors_file, shard_index, flax, config, graph, string)
+if os.environ.get("FUZZ_TORCH"):
+    TARGETS = (torch_file,)
 MASKED = runs.masked_crc32c
 
 

@@ -1,7 +1,8 @@
-"""Write the seeds of fuzz_readers.py, real files each: python tests/fuzz/make_corpus.py CORPUS."""
+"""Write the seeds of fuzz_readers.py, real files each: python tests/fuzz/make_corpus.py CORPUS [--torch]."""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import tempfile
@@ -34,6 +35,8 @@ def seeds(folder):
         yield "flax", flax.serialization.to_bytes(nested(named))
     flax.serialization.MAX_CHUNK_SIZE = 16
     yield "flax", flax.serialization.msgpack_serialize({"a": {"b": np.arange(30, dtype=np.float32)}})
+    eight = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [3], "data_offsets": [0, 3]}}).encode()
+    yield "safetensors_file", len(eight).to_bytes(8, "little") + eight + bytes(3)
     names = {f"t{i}": f"shard-{i}.safetensors" for i in range(2)}
     yield "shard_index", json.dumps({"metadata": {"total_size": 1}, "weight_map": names}).encode()
     yield "config", (DEMO / "pretrain.config").read_bytes()
@@ -46,10 +49,25 @@ def seeds(folder):
         yield "string", run.crc32c.to_bytes(4, "little") + raw
 
 
+def torch_seeds():
+    """Yield files of torch, of today's kind and of the one before 1.6."""
+    import torch
+
+    values = {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(3, dtype=torch.bfloat16), "c": torch.tensor(1)}
+    for is_zip in (True, False):
+        data = io.BytesIO()
+        torch.save(values, data, _use_new_zipfile_serialization=is_zip)
+        yield data.getvalue()
+
+
 def main():
     """Write each seed with the number of its target before it."""
     corpus = Path(sys.argv[1])
     corpus.mkdir(parents=True, exist_ok=True)
+    if "--torch" in sys.argv:
+        for i, data in enumerate(torch_seeds()):
+            (corpus / f"{i:03d}-torch_file").write_bytes(b"\0" + data)
+        return
     with tempfile.TemporaryDirectory() as folder:
         for i, (target, data) in enumerate(seeds(Path(folder))):
             (corpus / f"{i:03d}-{target}").write_bytes(bytes([ORDER.index(target)]) + data)

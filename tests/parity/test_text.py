@@ -144,10 +144,20 @@ def test_where_the_vocabulary_is_found(large, vocabulary):
     assert vocabulary_of(large) == large / "words.model"  # the flags' path is that of another machine
     (large / "other.model").write_bytes(vocabulary.read_bytes())
     assert vocabulary_of(large) == large / "words.model"
-    (large / "pretrain.config").write_text(json.dumps(flags | {"vocab_model_file": str(vocabulary)}))
-    assert vocabulary_of(large) == vocabulary
+    (large / "pretrain.config").write_text(json.dumps(flags | {"vocab_model_file": "elsewhere/other"}))
+    assert vocabulary_of(large) == large / "other.model"
     (large / "pretrain.config").write_text(json.dumps(flags))
     with pytest.raises(ValueError, match=r"several vocabularies lie beside.*--vocab"):
+        vocabulary_of(large)
+
+
+def test_a_file_elsewhere_is_not_taken_for_the_vocabulary(large, vocabulary):
+    """Flags or links of a stranger's folder could name any file of this machine."""
+    flags = json.loads((large / "pretrain.config").read_text())
+    (large / "pretrain.config").write_text(json.dumps(flags | {"vocab_model_file": str(vocabulary)}))
+    assert vocabulary_of(large) is None
+    (large / "linked.model").symlink_to(vocabulary)
+    with pytest.raises(ValueError, match="a link that leads out of its folder"):
         vocabulary_of(large)
 
 
