@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from bigbird_port.cli import main
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.convert import convert
+from bigbird_port.convert import Settings, convert
 from bigbird_port.folder import WEIGHT_FILES, write_model_folder
 from bigbird_port.initialise import initial_value
 from bigbird_port.schema import weights_of
@@ -115,7 +115,7 @@ def test_a_model_without_tokenizer_says_how_to_get_one(converted, text_file):
 
 def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path, vocabulary):
     with pytest.raises(ValueError, match=r"small\.model: it has \d+ pieces, but the model has 80 word embeddings"):
-        convert(DEMO, tmp_path / "out", vocab=vocabulary)
+        convert(DEMO, tmp_path / "out", Settings(vocab=vocabulary))
     assert not (tmp_path / "out").exists()
 
 

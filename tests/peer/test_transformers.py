@@ -7,7 +7,7 @@ import torch
 
 import models_flax
 import models_torch
-from bigbird_port.convert import convert
+from bigbird_port.convert import Settings, convert
 from bigbird_port.heads import HEADS
 from parity.inputs import for_head, make_inputs
 from tests.conftest import DEMO, GOLDEN, require
@@ -23,7 +23,7 @@ LENGTHS = [pytest.param(400, id="block-sparse"), pytest.param(176, id="full")]  
 def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("by-head")
     for head in HEADS:
-        convert(DEMO, folder / head, head=head)
+        convert(DEMO, folder / head, Settings(head=head))
     return folder
 
 
