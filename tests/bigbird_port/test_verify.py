@@ -20,7 +20,7 @@ from tests.conftest import DEMO, GOLDEN, require
 from tests.vocabulary import train_vocabulary
 
 TARGETS = ("torch", "flax", "tf", "neutral")
-CHOICES = Choices(max_shard_size=8_000)
+CHOICES = Choices(max_shard_size=3_000)
 
 
 @pytest.fixture(scope="module")
