@@ -20,7 +20,7 @@ from tests.conftest import DEMO, GOLDEN, require
 from tests.vocabulary import train_vocabulary
 
 TARGETS = ("torch", "flax", "tf", "neutral")
-CHOICES = Choices(max_shard_size=8_000)
+CHOICES = Choices(max_shard_size=3_000)
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +76,14 @@ def test_any_flipped_bit_is_seen(made, tmp_path, which):
         data = path.read_bytes()
         if not data:
             continue
-        for _ in range(4 if which == "all" else 1):
+        for _ in range(3):
             at = choose.randrange(len(data) * 8)
             flipped = bytearray(data)
             flipped[at // 8] ^= 1 << at % 8
             path.write_bytes(flipped)
             result = run(out)
             assert result.exit_code in (1, 2), f"{path}: bit {at}"
-            assert "Traceback" not in result.output
+            assert isinstance(result.exception, SystemExit), result.exception
             if path.name != MANIFEST:
                 assert result.exit_code == 1
                 assert path.name in result.output
