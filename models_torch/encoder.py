@@ -5,6 +5,7 @@ Legend: B batch, L length, K keys, D hidden, N heads, I inner.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -123,7 +124,7 @@ class BigBirdEncoder(nn.Module):
         generator: where random_blocks is "resample", training draws new blocks from it. Raises ValueError without.
         """
         keep_taps = use_cache or output_attentions or output_taps
-        lists = self._lists(self._seeds(generator), x_BLD.shape[1], x_BLD.device)
+        lists = self.key_lists(self._seeds(generator), x_BLD.shape[1], x_BLD.device)
         states, caches, attentions, cross_attentions = [x_BLD], [], [], []
         all_taps: Taps = {}
         for i, layer in enumerate(self.layer):
@@ -149,8 +150,8 @@ class BigBirdEncoder(nn.Module):
         return _Encoded(tuple(states), tuple(caches), tuple(attentions), tuple(cross_attentions), all_taps)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # NumPy draws and caches: nothing to trace
-    def _lists(self, seeds: list[int], length: int, device: torch.device) -> list[KeyLists | None]:
-        """The key lists of every layer; None is full attention."""
+    def key_lists(self, seeds: Iterable[int], length: int, device: torch.device) -> list[KeyLists | None]:
+        """Return the key lists of layers whose random blocks have these seeds; None is full attention."""
         return [key_lists(layer_pattern(self.config, seed, length), device) for seed in seeds]
 
     def _seeds(self, generator: torch.Generator | None) -> list[int]:
