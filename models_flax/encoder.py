@@ -211,15 +211,6 @@ def _extended(past: LayerCache, taps: Taps) -> LayerCache:
     )
 
 
-def encoder_lists(config: BigBirdConfig, i: int, length: int) -> KeyLists | None:
-    """Return layer i's key lists for inputs of ``length`` tokens; None is full attention."""
-    if config.is_decoder:
-        if config.attention_type == "block_sparse":
-            _say_full_attention()
-        return None
-    return key_lists(layer_pattern(config, i, length))
-
-
 def _redrawn_lists(config: BigBirdConfig, like: KeyLists, rng: Array, length: int) -> KeyLists:
     """Key lists drawn from ``rng`` by the original's rules; NumPy draws, so compiled code calls the host."""
 
@@ -231,6 +222,15 @@ def _redrawn_lists(config: BigBirdConfig, like: KeyLists, rng: Array, length: in
     shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (like.key_blocks, like.live))
     seed = jax.random.randint(rng, (), 0, np.iinfo(np.int32).max)
     return KeyLists(*jax.pure_callback(draw, shapes, seed, vmap_method="sequential"))
+
+
+def encoder_lists(config: BigBirdConfig, seed: int, length: int) -> KeyLists | None:
+    """Return a layer's key lists for inputs of ``length`` tokens; ``seed`` is its index. None is full attention."""
+    if config.is_decoder:
+        if config.attention_type == "block_sparse":
+            _say_full_attention()
+        return None
+    return key_lists(layer_pattern(config, seed, length))
 
 
 class BigBirdEncoder(nn.Module):

@@ -5,7 +5,6 @@ Legend: B batch, L length, K keys, D hidden, N heads, I inner.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -98,6 +97,11 @@ class BigBirdLayer(nn.Module):
         return output_BLD, taps | {"intermediate": inner_BLI, "output": output_BLD}
 
 
+def encoder_lists(config: BigBirdConfig, seed: int, length: int, device: torch.device) -> KeyLists | None:
+    """Return a layer's key lists for inputs of ``length`` tokens; ``seed`` is its index. None is full attention."""
+    return key_lists(layer_pattern(config, seed, length), device)
+
+
 class BigBirdEncoder(nn.Module):
     """All layers; each has its own random blocks.
 
@@ -124,7 +128,7 @@ class BigBirdEncoder(nn.Module):
         generator: where random_blocks is "resample", training draws new blocks from it. Raises ValueError without.
         """
         keep_taps = use_cache or output_attentions or output_taps
-        lists = self.key_lists(self._seeds(generator), x_BLD.shape[1], x_BLD.device)
+        lists = self._lists(self._seeds(generator), x_BLD.shape[1], x_BLD.device)
         states, caches, attentions, cross_attentions = [x_BLD], [], [], []
         all_taps: Taps = {}
         for i, layer in enumerate(self.layer):
@@ -150,9 +154,9 @@ class BigBirdEncoder(nn.Module):
         return _Encoded(tuple(states), tuple(caches), tuple(attentions), tuple(cross_attentions), all_taps)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # NumPy draws and caches: nothing to trace
-    def key_lists(self, seeds: Iterable[int], length: int, device: torch.device) -> list[KeyLists | None]:
-        """Return the key lists of layers whose random blocks have these seeds; None is full attention."""
-        return [key_lists(layer_pattern(self.config, seed, length), device) for seed in seeds]
+    def _lists(self, seeds: list[int], length: int, device: torch.device) -> list[KeyLists | None]:
+        """The key lists of every layer; None is full attention."""
+        return [encoder_lists(self.config, seed, length, device) for seed in seeds]
 
     def _seeds(self, generator: torch.Generator | None) -> list[int]:
         """Seed of each layer's random blocks: its index, as in the original, unless they are redrawn."""
