@@ -155,9 +155,10 @@ def _wide_types() -> Any:
         return jax.enable_x64(True)
     return importlib.import_module("jax.experimental").enable_x64()  # releases before 0.8
 
-    return importlib.import_module("jax.experimental").enable_x64()
 
-
+@functools.lru_cache(maxsize=64)
+def _compiled(function: Callable[..., Any], module: Any, fixed: tuple[tuple[str, Any], ...] = ()) -> Any:
+    """``function`` of a module bound to parameters, compiled; ``fixed``: named arguments that are no arrays."""
     import jax
     from flax import linen as nn
 
