@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tolerance:
-    """bound: allowed error of an element, times max(1, |reference|). reason: where the bound comes from."""
+    """bound: allowed error of an element, relative to what parity/metrics.py says. reason: where the bound comes from.
+
+    floor: the least scale to relate errors to.
+    """
 
     bound: float
     reason: str
+    floor: float = 0.0
 
 
 FLOAT32_CPU = Tolerance(

@@ -16,9 +16,11 @@ def test_figures_are_those_of_the_worst_element():
     d = measure(reference + np.array([[0, 0.5], [0, 0.25]]), reference, 0.1)
     assert d.max_abs == 0.5
     assert d.mean_abs == 0.75 / 4
-    assert d.relative == 0.5 / 8
+    assert d.scale == pytest.approx(np.sqrt(85 / 4))
+    assert d.relative == pytest.approx(0.5 / d.scale)
     assert d.worst_index == (0, 1)
-    assert d.excess == pytest.approx(0.5 / 0.2)
+    assert d.would_pass == pytest.approx(0.5 / d.scale)
+    assert d.excess == pytest.approx(0.5 / d.scale / 0.1)
     assert not d.passed
 
 
