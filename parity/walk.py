@@ -74,13 +74,14 @@ class Walk:
         taps: dict[str, Taps] = {}
         for name, witness in self.witnesses.items():
             taps[name], after = witness.layer(i, self.streams[name])
-            if self.options.golden and name != "golden":
-                taps[name] |= derived_of_layer(i, self.options.golden, self.config)
             if fed is not None and self._runs_local(name):
                 local, _ = witness.layer(i, witness.inject(self.streams[name], fed))
                 self._compare_local(name, f"layer.{i}", local, taps[str(self.truth)], fed)
                 del local
             self.streams[name] = after
+        if self.options.golden:
+            for name in taps.keys() - {"golden"}:
+                taps[name] |= derived_of_layer(i, self.options.golden, self.config)
         self._compare(f"layer.{i}", taps, "its input is within tolerance", fed)
 
     def _runs_local(self, name: str) -> bool:
