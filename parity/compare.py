@@ -108,9 +108,9 @@ def compare(
     names: of value and reference. incomplete: sides that need not have every tap; only what they have is compared.
     """
     value, reference = sides
-    wanted = list(reference) if incomplete[1] else [*reference, *(tap for tap in value if tap not in reference)]
-    if incomplete[0]:
-        wanted = [tap for tap in wanted if tap in value]
+    wanted = [*value, *(tap for tap in reference if tap not in value)]  # in the order of the computation
+    for side, is_incomplete in zip(sides, incomplete, strict=True):
+        wanted = [tap for tap in wanted if tap in side or not is_incomplete]
     if not wanted:
         yield scene.failed(names, error, stage, "nothing to compare")
     for tap in wanted:

@@ -12,8 +12,8 @@ from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack, write_flax_m
 from bigbird_port.cli import main
 from bigbird_port.convert import convert
 from bigbird_port.heads import HEADS
-from parity.golden import read_golden
 from parity.conditions import Options
+from parity.golden import read_golden
 from parity.results import Result
 from parity.run import run_parity
 from tests.conftest import DEMO, FOLDERS, GOLDEN, require
