@@ -77,32 +77,35 @@ def test_every_golden_tensor_is_met(converted, name, path):
     taps = reported(reference, case, forward(reference, case.inputs))
     errors = golden_errors(case, reference.config, taps)
     assert {tap: error for tap, error in errors.items() if error > GOLDEN_LIMIT} == {}
+    assert_losses(reference, case, taps)
     if case.head == "pretraining":
         best, real = taps["prediction_logits"].argmax(-1), case.inputs["input_ids"] != 0
-        length = best.shape[1]
-        assert (best == case.tensors["mlm_log_probs"][:, :length].argmax(-1))[real].all()
+        assert (best == case.tensors["mlm_log_probs"][:, : best.shape[1]].argmax(-1))[real].all()
 
 
-@pytest.mark.parametrize(("name", "path"), CASES)
-def test_the_losses_and_random_blocks_are_the_originals(converted, name, path):
-    require(GOLDEN[name])
-    case = read_golden(path)
-    reference = load(converted, name, case)
-    taps, stream = reference.start(case.inputs)
-    for i in range(reference.config.num_hidden_layers):
-        if stream.given.blocks is None:
-            assert f"rand_attn.layer_{i}" not in case.tensors
-        else:
-            random = random_blocks_of(reference.config, i, stream.given.blocks)
-            np.testing.assert_array_equal(random, case.tensors[f"rand_attn.layer_{i}"])
-        _, stream = reference.layer(i, stream)
-    taps |= reference.finish(stream)
+def assert_losses(reference, case, taps):
+    """By the original's own labels: masked positions, whose number has 1e-5 added."""
     terms = loss_terms(reference.config, reference.head, taps, case.tensors)
     assert set(terms) == {name for name in case.tensors if name.endswith("_loss")}
     for name, term in terms.items():
         assert term.value == pytest.approx(case.tensors[name].item(), rel=GOLDEN_LIMIT)
     total = sum(case.tensors[name].item() for name in terms)
     assert reference.losses(taps, case.tensors) == pytest.approx(total, rel=GOLDEN_LIMIT)
+
+
+@pytest.mark.parametrize(("name", "path"), CASES)
+def test_the_random_blocks_are_the_originals(converted, name, path):
+    require(GOLDEN[name])
+    case = read_golden(path)
+    reference = load(converted, name, case)
+    blocks = reference.start(case.inputs)[1].given.blocks
+    golden = {name: x for name, x in case.tensors.items() if name.startswith("rand_attn.")}
+    layers = range(reference.config.num_hidden_layers if blocks else 0)
+    assert set(golden) == {f"rand_attn.layer_{i}" for i in layers}
+    assert bool(golden) == (case.max_encoder_length > 512)
+    for i in layers:
+        random = random_blocks_of(reference.config, i, blocks)
+        np.testing.assert_array_equal(random, golden[f"rand_attn.layer_{i}"])
 
 
 def transposed_query(weights):
@@ -183,6 +186,18 @@ EVERY_HEAD = [
 @pytest.mark.parametrize(("framework", "name", "length", "head"), EVERY_HEAD)
 def test_both_frameworks_give_what_the_reference_gives(converted, name, length, head, framework):
     assert_twin_agrees(converted(name), head, framework, {"max_encoder_length": 500 if length == 500 else 1024}, length)
+
+
+@pytest.mark.parametrize("framework", RUNNERS)
+def test_a_framework_with_other_random_blocks_is_caught(converted, monkeypatch, framework):
+    """The negative control: the reference keeps the original's plan."""
+    folder, overrides = converted("mini-pretrain"), {"max_encoder_length": 528}
+    inputs = make_inputs(read_folder_config(folder, "torch"), 2, 528, seed=1)
+    wrong = RUNNERS[framework](folder, "base", inputs, overrides | {"random_blocks": "transformers"}, 5)
+    wrong = dataclasses.replace(wrong, config=wrong.config.replace(random_blocks="original"))
+    monkeypatch.setitem(RUNNERS, framework, lambda *arguments: wrong)
+    with pytest.raises(AssertionError, match=r"layer\.0\.context"):
+        assert_equal_runs(folder, "base", framework, inputs, overrides)
 
 
 CONFIGURATIONS = [
