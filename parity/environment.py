@@ -162,9 +162,10 @@ def _torch_settings() -> dict[str, str]:
 def _jax_settings() -> dict[str, str]:
     import jax
 
+    config: Any = jax.config  # its settings are attributes that type checkers do not see
     settings = {
-        "default matmul precision": jax.config.read("jax_default_matmul_precision"),
-        "x64": jax.config.read("jax_enable_x64"),
+        "default matmul precision": config.jax_default_matmul_precision,
+        "x64": config.jax_enable_x64,
         "backend": jax.default_backend(),
         "devices": ", ".join(map(str, jax.devices())),
     }
