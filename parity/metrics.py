@@ -14,7 +14,8 @@ Legend: P positions (all axes but the last), V scores of a position.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,6 +137,21 @@ def scale_of(reference: np.ndarray, where: np.ndarray | None = None) -> float:
     median = magnitudes.at(0.5)
     total = sum(float(np.square(np.minimum(np.abs(a) / median, _OUTLIER)).sum()) for _, a, _ in pair)
     return median * float(np.sqrt(total / magnitudes.count))
+
+
+def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> float:
+    """What errors of a gradient are relative to: the largest scale among it and the terms that it is the difference of.
+
+    gradients: of weights by canonical name, or of taps. A bias's gradient is a sum over positions of what its kernel's
+    is a weighted sum of (likewise beta and gamma), and may cancel: that of a key's bias is exactly 0. Those of queries
+    and keys are differences of terms of the size of the value's, which cancel where all keys are alike.
+    """
+    names = {name}
+    for one, other in ((".bias", ".kernel"), (".beta", ".gamma")):
+        names |= {x.removesuffix(one) + other for x in names if x.endswith(one)}
+    for part in ("query", "key"):
+        names |= {re.sub(rf"\.{part}(\.|$)", r".value\1", x) for x in names}
+    return max(scale_of(gradients[x]) for x in names if x in gradients)
 
 
 class _Pair:
