@@ -99,8 +99,12 @@ def measure(
 
     where: bool mask over the leading axes of what to compare; None compares everything. scale: use this in place of
     the reference's own. dtype: name of what ``value`` was computed in, where it is kept in a wider one (ulp).
-    logits: the last axis holds scores; measure them as distributions, too.
+    logits: the last axis holds scores; measure them as distributions, too. Raises
+    ValueError for a tolerance or scale that is negative, NaN, or (scale) infinite.
     """
+    bound, floor = (tolerance.bound, tolerance.floor) if isinstance(tolerance, Tolerance) else (tolerance, 0.0)
+    if not bound >= 0 or not (scale is None or 0 <= scale < np.inf):
+        raise ValueError(f"tolerance is {bound} and scale {scale}, expected numbers >= 0")
     value, reference = np.asarray(value), np.asarray(reference)
     if value.shape != reference.shape:
         return Difference(problem=f"shapes differ: {list(value.shape)} and {list(reference.shape)}")
@@ -110,7 +114,6 @@ def measure(
     bad = pair.first_not_finite()
     if bad is not None:
         return Difference(problem="NaN or Inf", worst_index=bad)
-    bound, floor = (tolerance.bound, tolerance.floor) if isinstance(tolerance, Tolerance) else (tolerance, 0.0)
     own_scale = scale_of(reference, where) if scale is None else scale
     figures = _figures(pair, max(own_scale, floor), dtype or coarser(value.dtype, reference.dtype))
     return Difference(
