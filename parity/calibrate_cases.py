@@ -87,11 +87,9 @@ class Case:
         return f"{self.name}, seed {self.seed}"
 
 
-def make_case(name: str, seed: int) -> Case:
-    """Draw everything of one case; raises ValueError for a size that is not in SIZES."""
-    if name not in SIZES:
-        raise ValueError(f"there is no size {name!r}: expected one of {', '.join(SIZES)}")
-    size = SIZES[name]
+def make_case(name: str, seed: int, size: Size | None = None) -> Case:
+    """Draw everything of one case; size: None is the one of that name in SIZES."""
+    size = size or SIZES[name]
     config = size.config()
     rows = {row.name: row for side in ("torch", "flax") for row in weights_of(config, size.head, side)}
     rng = np.random.default_rng([seed, *name.encode()])

@@ -11,7 +11,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,13 @@ ERRORS = ("accumulated", "local", "gradient", "loss", "decoding")
 # From here on a bound excuses everything: a tap of zeros is off by 1.
 MEANINGLESS = 1.0
 # How an error grows with the layers that a tap has behind it, by name. A layer's rounding errors are independent of
-# those before, and LayerNorm keeps what they are relative to: their squares add up. Measured: parity/calibrate.py.
-GROWTH = {"none": lambda layer: 1.0, "sqrt": lambda layer: math.sqrt(layer + 1)}
+# those before, and LayerNorm keeps what they are relative to: their squares add up. A gradient passes through all
+# layers twice, and what it is differs with the values it meets there. Measured: parity/calibrate.py.
+GROWTH: dict[str, Callable[[int], float]] = {
+    "none": lambda layer: 1.0,
+    "sqrt": lambda layer: math.sqrt(layer + 1),
+    "linear": lambda layer: layer + 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,9 @@ def tolerance_for(
     """Return what ``tap`` may differ by when computed in ``dtype`` on ``device`` ("cpu", "cuda", "tpu").
 
     error: one of ERRORS. layer: how many layers lie before the tap's own: its layer's index or, for what follows the
-    encoder, the number of layers; None takes it from the tap's name. table: None is the shipped one. Raises ValueError
-    for a key that is not in the table, naming it and how to measure it, and where no bound would mean anything.
+    encoder and for every gradient, the number of layers; None takes an index from the tap's name. table: None is the
+    shipped one. Raises ValueError for a key that is not in the table, naming it and how to measure it, and where no
+    bound would mean anything.
     """
     table = shipped_table() if table is None else table
     kind, error = kind_of(tap, error), "loss" if tap.endswith("loss") else error
@@ -180,7 +186,7 @@ _EXACT = {
 
 
 def _depth(tap: str, key: str, layer: int | None) -> int:
-    match = re.search(r"layer\.(\d+)\.", tap)
+    match = None if key.startswith("grad.") else re.match(r"layer\.(\d+)\.", tap)
     depth = int(match[1]) if layer is None and match else layer
     if depth is None or depth < 0:
         raise ValueError(f"{key}: the error of {tap} grows with depth: give layer, the number of layers before it")
