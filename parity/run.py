@@ -14,6 +14,7 @@ import numpy as np
 from bigbird_port.config import read_json_object
 from bigbird_port.convert import MANIFEST
 from parity.conditions import Options, Pass, passes
+from parity.environment import check_environment
 from parity.inputs import Inputs, for_head
 from parity.integrity import Check, check_integrity
 from parity.loaded import check_loaded
@@ -33,8 +34,18 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     if (out / MANIFEST).is_file():
         result.checks = check_integrity(out)
     for one in passes(out, options):
+        if not result.environment:
+            _note_environment(result, one)
         _Run(out, options, one, result).run(heads)
     return result
+
+
+def _note_environment(result: Result, one: Pass) -> None:
+    """Keep what the frameworks compute with; a precision that is not the one asked for fails the run."""
+    found = check_environment(one.condition.torch_device or "cpu", one.condition.flax_device or "cpu")
+    result.environment = dict(found.items)
+    detail = "; ".join(f"{problem.name}: {problem.detail}" for problem in found.problems) or "as asked for"
+    result.checks.append(Check("environment", found.passed, detail))
 
 
 def _check_comparable(heads: Sequence[str]) -> None:
