@@ -109,7 +109,7 @@ def measure_samples(
 ) -> Iterator[Sample]:
     """Yield every measured tap; raises ValueError if one holds NaN or Inf, or is not that of the reference."""
     for name in sizes:
-        truths = [_truth(make_case(name, seed)) for seed in seeds]
+        truths = [_truth(make_case(name, seed)) for seed in seeds[: SIZES[name].most_seeds]]
         for dtype in dtypes:
             for device in devices:
                 for witness in witnesses:
@@ -237,11 +237,11 @@ def _found(
     value: np.ndarray,
     reference: np.ndarray,
     where: np.ndarray | None = None,
-    scale: float | None = None,
+    scale: np.ndarray | None = None,
 ) -> float:
     """The tolerance that would just pass; raises ValueError where nothing can be said."""
     if scale is None:
-        scale = max(scale_of(reference, where), _FLOORS.get(kind_of(name), 0.0))
+        scale = np.array(max(scale_of(reference, where), _FLOORS.get(kind_of(name), 0.0)))
     difference = measure(value, reference, 1.0, where, scale=scale)
     if difference.problem or not np.isfinite(difference.would_pass):
         raise ValueError(f"{case.where}: {name}: {difference.problem or 'the reference is 0, the value is not'}")
