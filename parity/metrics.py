@@ -217,15 +217,15 @@ class _Pair:
 
 
 def _figures(pair: _Pair, scales: np.ndarray, dtype: str) -> dict[str, Any]:
-    """The figures that are taken element by element."""
-    scales = np.broadcast_to(scales, pair.shape)
-    size = pair.mask.size
+    """The figures that are taken element by element; ``scales`` broadcasts over the elements."""
+    size, uniform = pair.mask.size, scales.size == 1
+    scales = scales.reshape(1) if uniform else np.broadcast_to(scales, pair.shape)
     errors, ulps = Quantiles(size), Quantiles(size)
     would_pass, worst, total = -1.0, 0, 0.0
     power = _Powers(pair)
     for at, a, b in pair:
         error = np.abs(a - b)
-        scale = scales[np.unravel_index(at, pair.shape)] if scales.strides.count(0) < scales.ndim else scales.flat[0]
+        scale = scales if uniform else scales[np.unravel_index(at, pair.shape)]
         ratio = _ratio(error, np.maximum(scale, np.abs(b)))
         i = int(ratio.argmax())
         if ratio[i] > would_pass:
