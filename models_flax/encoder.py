@@ -17,7 +17,7 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import Pattern, layer_pattern
+from bigbird_port.pattern import layer_pattern
 from models_flax.activations import ACTIVATIONS
 from models_flax.attention import BigBirdAttention, KeyLists, Taps, key_lists
 from models_flax.cache import LayerCache
@@ -134,7 +134,7 @@ class _Layers(nn.Module):
         layer_class = _CheckpointedLayer if self.gradient_checkpointing else BigBirdLayer
         encoded = _Encoded((x_BLD,), (), (), (), Taps())
         for i in range(self.config.num_hidden_layers):
-            lists = self._key_lists(i, x_BLD.shape[1], deterministic)
+            lists = self._lists(i, x_BLD.shape[1], deterministic)
             head_mask_N = None if inputs.head_mask is None else inputs.head_mask[i]
             past = None if inputs.past is None else inputs.past[i]
             layer = layer_class(self.config, self.dtype, name=str(i))
@@ -159,21 +159,17 @@ class _Layers(nn.Module):
             )
         return encoded
 
-    def _key_lists(self, i: int, length: int, deterministic: bool) -> KeyLists | None:
+    def _lists(self, i: int, length: int, deterministic: bool) -> KeyLists | None:
         """Layer i's key lists; in training, random_blocks="resample" draws them anew."""
-        if self.config.is_decoder:
-            if self.config.attention_type == "block_sparse":
-                _say_full_attention()
-            return None
-        pattern = layer_pattern(self.config, i, length)
-        if pattern is None or deterministic or self.config.random_blocks != "resample":
-            return key_lists(pattern)
+        lists = encoder_lists(self.config, i, length)
+        if lists is None or deterministic or self.config.random_blocks != "resample":
+            return lists
         if not self.has_rng("indices"):
             raise ValueError(
                 'random_blocks is "resample", so training draws new random blocks, but no generator was given: '
                 "pass indices_rng=jax.random.key(seed), another one at every step"
             )
-        return _redrawn_lists(self.config, pattern, self.make_rng("indices"), length)
+        return _redrawn_lists(self.config, lists, self.make_rng("indices"), length)
 
     def _attentions(self, taps: Taps, inputs: Inputs, lists: KeyLists | None, head_mask_N: Array | None) -> Array:
         """The probabilities [B, N, L, K] of a layer's self-attention."""
@@ -215,7 +211,7 @@ def _extended(past: LayerCache, taps: Taps) -> LayerCache:
     )
 
 
-def _redrawn_lists(config: BigBirdConfig, like: Pattern, rng: Array, length: int) -> KeyLists:
+def _redrawn_lists(config: BigBirdConfig, like: KeyLists, rng: Array, length: int) -> KeyLists:
     """Key lists drawn from ``rng`` by the original's rules; NumPy draws, so compiled code calls the host."""
 
     def draw(seed: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -226,6 +222,15 @@ def _redrawn_lists(config: BigBirdConfig, like: Pattern, rng: Array, length: int
     shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (like.key_blocks, like.live))
     seed = jax.random.randint(rng, (), 0, np.iinfo(np.int32).max)
     return KeyLists(*jax.pure_callback(draw, shapes, seed, vmap_method="sequential"))
+
+
+def encoder_lists(config: BigBirdConfig, seed: int, length: int) -> KeyLists | None:
+    """Return a layer's key lists for inputs of ``length`` tokens; ``seed`` is its index. None is full attention."""
+    if config.is_decoder:
+        if config.attention_type == "block_sparse":
+            _say_full_attention()
+        return None
+    return key_lists(layer_pattern(config, seed, length))
 
 
 class BigBirdEncoder(nn.Module):

@@ -29,7 +29,14 @@ from models_flax.heads import (
     question_lengths_of,
     question_mask,
 )
-from models_flax.inputs import check_choices, check_inputs, check_question_lengths, complete_inputs, flatten_choices
+from models_flax.inputs import (
+    Inputs,
+    check_choices,
+    check_inputs,
+    check_question_lengths,
+    complete_inputs,
+    flatten_choices,
+)
 from models_flax.outputs import (
     BigBirdForPreTrainingOutput,
     BigBirdForQuestionAnsweringOutput,
@@ -39,6 +46,7 @@ from models_flax.outputs import (
 from models_flax.pretrained import FlaxBigBirdPreTrainedModel, Params
 
 Past = tuple[LayerCache, ...]
+Scores = dict[str, Array]  # by the output's field
 
 
 class FlaxBigBirdModule(nn.Module):
@@ -82,23 +90,50 @@ class FlaxBigBirdModule(nn.Module):
         [B, K]: what cross-attention attends to. past_key_values: init_cache's, or what an earlier call returned.
         deterministic: without dropout. Raises ValueError naming the argument that does not fit.
         """
-        given = (input_ids, attention_mask, token_type_ids, position_ids, head_mask)
-        decoder = (encoder_hidden_states, encoder_attention_mask, past_key_values)
-        check_inputs(self.config, *given, *decoder)
-        inputs = complete_inputs(self.config, *given, *decoder)
-        x_BLD, taps = self.embeddings(input_ids, inputs.token_type_ids, inputs.position_ids, deterministic)
+        x_BLD, inputs, taps = self.embed(
+            *(input_ids, attention_mask, token_type_ids, position_ids, head_mask),
+            *(encoder_hidden_states, encoder_attention_mask, past_key_values, deterministic),
+        )
         use_cache = past_key_values is not None
         encoded = self.encoder(x_BLD, inputs, use_cache, output_attentions, output_taps, deterministic)
         last_BLD = encoded.hidden_states[-1]
         return BigBirdModelOutput(
             last_hidden_state=last_BLD,
-            pooler_output=None if self.pooler is None else jnp.tanh(self.pooler(last_BLD[:, 0])),
+            pooler_output=self.pool(last_BLD),
             past_key_values=encoded.caches or None,
             hidden_states=encoded.hidden_states if output_hidden_states else None,
             attentions=encoded.attentions or None,
             cross_attentions=encoded.cross_attentions or None,
             taps=taps | encoded.taps if output_taps else None,
         )
+
+    def embed(
+        self,
+        input_ids: Array,
+        attention_mask: Array | None = None,
+        token_type_ids: Array | None = None,
+        position_ids: Array | None = None,
+        head_mask: Array | None = None,
+        encoder_hidden_states: Array | None = None,
+        encoder_attention_mask: Array | None = None,
+        past_key_values: Past | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Array, Inputs, Taps]:
+        """Check the call's arrays; return embeddings [B, L, D], what the encoder wants beside them, and taps."""
+        given = (input_ids, attention_mask, token_type_ids, position_ids, head_mask)
+        decoder = (encoder_hidden_states, encoder_attention_mask, past_key_values)
+        check_inputs(self.config, *given, *decoder)
+        inputs = complete_inputs(self.config, *given, *decoder)
+        x_BLD, taps = self.embeddings(input_ids, inputs.token_type_ids, inputs.position_ids, deterministic)
+        return x_BLD, inputs, taps
+
+    def pool(self, x_BLD: Array) -> Array | None:
+        """Return the pooled first token of the last hidden state, [B, D]; None without a pooler."""
+        return None if self.pooler is None else jnp.tanh(self.pooler(x_BLD[:, 0]))
+
+    def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
+        """Return what follows the encoder: the pooled output, if there is one."""
+        return ({} if pooled_BD is None else {"pooler_output": pooled_BD}), {}
 
 
 class FlaxBigBirdForPreTrainingModule(nn.Module):
@@ -127,15 +162,19 @@ class FlaxBigBirdForPreTrainingModule(nn.Module):
         """Score every token and the sentence pair."""
         flags = (deterministic, output_attentions, output_hidden_states, output_taps)
         base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
-        embedding_VD = self.bert.embeddings.word_embeddings.embedding
-        logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
         return BigBirdForPreTrainingOutput(
-            prediction_logits=logits_BLV,
-            seq_relationship_logits=self.cls.seq_relationship(base.pooler_output),
+            **scores,
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=join_taps(base.taps, taps | {"pooler_output": base.pooler_output}),
+            taps=join_taps(base.taps, taps),
         )
+
+    def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
+        """Return prediction_logits [B, L, V] and seq_relationship_logits [B, 2], and taps."""
+        logits_BLV, taps = self.cls.predictions(last_BLD, self.bert.embeddings.word_embeddings.embedding)
+        scores = {"prediction_logits": logits_BLV, "seq_relationship_logits": self.cls.seq_relationship(pooled_BD)}
+        return scores, taps | {"pooler_output": pooled_BD}
 
 
 class FlaxBigBirdForMaskedLMModule(nn.Module):
@@ -168,15 +207,19 @@ class FlaxBigBirdForMaskedLMModule(nn.Module):
         decoder = (encoder_hidden_states, encoder_attention_mask, None)
         flags = (deterministic, output_attentions, output_hidden_states, output_taps)
         base = self.bert(*given, *decoder, *flags)
-        embedding_VD = self.bert.embeddings.word_embeddings.embedding
-        logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
         return BigBirdHeadOutput(
-            logits=logits_BLV,
+            logits=scores["logits"],
             hidden_states=base.hidden_states,
             attentions=base.attentions,
             cross_attentions=base.cross_attentions,
             taps=join_taps(base.taps, taps),
         )
+
+    def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
+        """Return logits [B, L, V], and taps."""
+        logits_BLV, taps = self.cls.predictions(last_BLD, self.bert.embeddings.word_embeddings.embedding)
+        return {"logits": logits_BLV}, taps
 
 
 class FlaxBigBirdForCausalLMModule(nn.Module):
@@ -211,16 +254,20 @@ class FlaxBigBirdForCausalLMModule(nn.Module):
         decoder = (encoder_hidden_states, encoder_attention_mask, past_key_values)
         flags = (deterministic, output_attentions, output_hidden_states, output_taps)
         base = self.bert(*given, *decoder, *flags)
-        embedding_VD = self.bert.embeddings.word_embeddings.embedding
-        logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
         return BigBirdHeadOutput(
-            logits=logits_BLV,
+            logits=scores["logits"],
             past_key_values=base.past_key_values,
             hidden_states=base.hidden_states,
             attentions=base.attentions,
             cross_attentions=base.cross_attentions,
             taps=join_taps(base.taps, taps),
         )
+
+    def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
+        """Return logits [B, L, V], and taps."""
+        logits_BLV, taps = self.cls.predictions(last_BLD, self.bert.embeddings.word_embeddings.embedding)
+        return {"logits": logits_BLV}, taps
 
 
 class FlaxBigBirdForSequenceClassificationModule(nn.Module):
@@ -253,18 +300,20 @@ class FlaxBigBirdForSequenceClassificationModule(nn.Module):
         """Score every label."""
         flags = (deterministic, output_attentions, output_hidden_states, output_taps)
         base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
-        taps = base.taps
-        if self.config.classifier_style == "original":
-            taps = join_taps(taps, {"pooler_output": base.pooler_output})
-            logits_BC = self.classifier(self.dropout(base.pooler_output, deterministic=deterministic))
-        else:
-            logits_BC = self.classifier(base.last_hidden_state, deterministic)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output, deterministic)
         return BigBirdHeadOutput(
-            logits=logits_BC,
+            logits=scores["logits"],
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=taps,
+            taps=join_taps(base.taps, taps),
         )
+
+    def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
+        """Return logits [B, C], and taps."""
+        if self.config.classifier_style == "original":
+            logits_BC = self.classifier(self.dropout(pooled_BD, deterministic=deterministic))
+            return {"logits": logits_BC}, {"pooler_output": pooled_BD}
+        return {"logits": self.classifier(last_BLD, deterministic)}, {}
 
 
 class FlaxBigBirdForMultipleChoiceModule(nn.Module):
@@ -292,20 +341,30 @@ class FlaxBigBirdForMultipleChoiceModule(nn.Module):
         output_taps: bool = False,
     ) -> BigBirdHeadOutput:
         """Score every choice, [B, C]; hidden states, attentions and taps have B x C as their batch."""
-        batch, choices = check_choices(input_ids)
+        ids = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        arrays, beside = self.split_inputs(ids | {"position_ids": position_ids})
         flags = (deterministic, output_attentions, output_hidden_states, output_taps)
-        ids_BL, mask_BL, types_BL, positions_BL = (
-            flatten_choices(x) for x in (input_ids, attention_mask, token_type_ids, position_ids)
-        )
+        ids_BL, mask_BL, types_BL, positions_BL = arrays.values()
         base = self.bert(ids_BL, mask_BL, types_BL, positions_BL, head_mask, None, None, None, *flags)
-        taps = join_taps(base.taps, {"pooler_output": base.pooler_output})
-        scores = self.classifier(self.dropout(base.pooler_output, deterministic=deterministic))
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output, deterministic, **beside)
         return BigBirdHeadOutput(
-            logits=scores.reshape(batch, choices),
+            logits=scores["logits"],
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=taps,
+            taps=join_taps(base.taps, taps),
         )
+
+    def split_inputs(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the arrays with every choice as a text of its own, and ``shape`` (batch, choices)."""
+        shape = check_choices(arrays["input_ids"])
+        return {name: flatten_choices(x) for name, x in arrays.items()}, {"shape": shape}
+
+    def score(
+        self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True, *, shape: tuple[int, int]
+    ) -> tuple[Scores, Taps]:
+        """Return logits [B, C], and taps; the batch of hidden states is B x C."""
+        scores = self.classifier(self.dropout(pooled_BD, deterministic=deterministic))
+        return {"logits": scores.reshape(shape)}, {"pooler_output": pooled_BD}
 
 
 class FlaxBigBirdForTokenClassificationModule(nn.Module):
@@ -335,13 +394,17 @@ class FlaxBigBirdForTokenClassificationModule(nn.Module):
         """Score every label for every token."""
         flags = (deterministic, output_attentions, output_hidden_states, output_taps)
         base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
-        logits_BLC = self.classifier(self.dropout(base.last_hidden_state, deterministic=deterministic))
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output, deterministic)
         return BigBirdHeadOutput(
-            logits=logits_BLC,
+            logits=scores["logits"],
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=base.taps,
+            taps=join_taps(base.taps, taps),
         )
+
+    def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
+        """Return logits [B, L, C], and taps."""
+        return {"logits": self.classifier(self.dropout(last_BLD, deterministic=deterministic))}, {}
 
 
 class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
@@ -373,24 +436,39 @@ class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
         question_lengths [B] or [B, 1]: tokens before the context; None counts up to the first sep_token_id.
         token_type_ids: None is 0 for the question and 1 for the context.
         """
-        check_inputs(self.config, input_ids)
-        check_question_lengths(question_lengths, len(input_ids))
-        if question_lengths is None:
-            question_lengths = question_lengths_of(input_ids, self.config.sep_token_id)
-        question_BL = question_mask(question_lengths.reshape(-1), input_ids.shape[1])
-        if token_type_ids is None:
-            token_type_ids = (~question_BL).astype(input_ids.dtype)
+        ids = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        arrays, beside = self.split_inputs(ids | {"position_ids": position_ids, "question_lengths": question_lengths})
         flags = (deterministic, output_attentions, output_hidden_states, output_taps)
-        base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
-        span_BL2 = self.qa_classifier(base.last_hidden_state, deterministic)
-        masked_BL2 = mask_question(span_BL2, question_BL)
+        ids_BL, mask_BL, types_BL, positions_BL = arrays.values()
+        base = self.bert(ids_BL, mask_BL, types_BL, positions_BL, head_mask, None, None, None, *flags)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output, deterministic, **beside)
         return BigBirdForQuestionAnsweringOutput(
-            start_logits=masked_BL2[..., 0],
-            end_logits=masked_BL2[..., 1],
+            **scores,
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=join_taps(base.taps, {"span_logits": span_BL2}),
+            taps=join_taps(base.taps, taps),
         )
+
+    def split_inputs(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the arrays with token types, and question_BL: True on the question's tokens."""
+        ids, lengths = arrays["input_ids"], arrays.get("question_lengths")
+        check_inputs(self.config, ids)
+        check_question_lengths(lengths, len(ids))
+        if lengths is None:
+            lengths = question_lengths_of(ids, self.config.sep_token_id)
+        question_BL = question_mask(lengths.reshape(-1), ids.shape[1])
+        arrays = {name: x for name, x in arrays.items() if name != "question_lengths"}
+        if arrays.get("token_type_ids") is None:
+            arrays["token_type_ids"] = (~question_BL).astype(ids.dtype)
+        return arrays, {"question_BL": question_BL}
+
+    def score(
+        self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True, *, question_BL: Array
+    ) -> tuple[Scores, Taps]:
+        """Return start_logits and end_logits [B, L], and taps: the scores before the question is masked."""
+        span_BL2 = self.qa_classifier(last_BLD, deterministic)
+        masked_BL2 = mask_question(span_BL2, question_BL)
+        return {"start_logits": masked_BL2[..., 0], "end_logits": masked_BL2[..., 1]}, {"span_logits": span_BL2}
 
 
 def join_taps(base: Taps | None, head: dict[str, Any]) -> Taps | None:

@@ -97,6 +97,11 @@ class BigBirdLayer(nn.Module):
         return output_BLD, taps | {"intermediate": inner_BLI, "output": output_BLD}
 
 
+def encoder_lists(config: BigBirdConfig, seed: int, length: int, device: torch.device) -> KeyLists | None:
+    """Return a layer's key lists for inputs of ``length`` tokens; ``seed`` is its index. None is full attention."""
+    return key_lists(layer_pattern(config, seed, length), device)
+
+
 class BigBirdEncoder(nn.Module):
     """All layers; each has its own random blocks.
 
@@ -151,7 +156,7 @@ class BigBirdEncoder(nn.Module):
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # NumPy draws and caches: nothing to trace
     def _lists(self, seeds: list[int], length: int, device: torch.device) -> list[KeyLists | None]:
         """The key lists of every layer; None is full attention."""
-        return [key_lists(layer_pattern(self.config, seed, length), device) for seed in seeds]
+        return [encoder_lists(self.config, seed, length, device) for seed in seeds]
 
     def _seeds(self, generator: torch.Generator | None) -> list[int]:
         """Seed of each layer's random blocks: its index, as in the original, unless they are redrawn."""

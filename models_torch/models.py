@@ -29,6 +29,7 @@ from models_torch.heads import (
     question_mask,
 )
 from models_torch.inputs import (
+    Inputs,
     check_choices,
     check_class_labels,
     check_labels,
@@ -55,6 +56,7 @@ from models_torch.outputs import (
 from models_torch.pretrained import BigBirdPreTrainedModel
 
 Past = tuple[LayerCache, ...]
+Scores = dict[str, Tensor]  # by the output's field
 
 
 class BigBirdModel(BigBirdPreTrainedModel):
@@ -95,8 +97,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
         (None: as configured, but neither with taps, which hold it, nor while checkpointing). return_dict False:
         return a tuple. Raises ValueError naming the argument that does not fit.
         """
-        inputs = complete_inputs(
-            self.config,
+        x_BLD, inputs, taps = self.embed(
             *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
             *(encoder_hidden_states, encoder_attention_mask, past_key_values),
         )
@@ -104,12 +105,11 @@ class BigBirdModel(BigBirdPreTrainedModel):
             checkpointing = self.encoder.gradient_checkpointing and self.training
             use_cache = self.config.use_cache and not output_taps and not checkpointing
         use_cache = use_cache and self.config.is_decoder
-        x_BLD, taps = self.embeddings(input_ids, inputs.token_type_ids, inputs.position_ids, inputs_embeds)
         encoded = self.encoder(x_BLD, inputs, use_cache, bool(output_attentions), output_taps, generator)
         last_BLD = encoded.hidden_states[-1]
         output = BigBirdModelOutput(
             last_hidden_state=last_BLD,
-            pooler_output=None if self.pooler is None else torch.tanh(self.pooler(last_BLD[:, 0])),
+            pooler_output=self.pool(last_BLD),
             past_key_values=encoded.caches or None,
             hidden_states=encoded.hidden_states if output_hidden_states else None,
             attentions=encoded.attentions or None,
@@ -117,6 +117,33 @@ class BigBirdModel(BigBirdPreTrainedModel):
             taps=taps | encoded.taps if output_taps else None,
         )
         return output.to_tuple() if return_dict is False else output
+
+    def embed(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *decoder: Any,
+    ) -> tuple[Tensor, Inputs, Taps]:
+        """Check forward's arrays; return embeddings [B, L, D], what the encoder wants beside them, and taps.
+
+        decoder: encoder_hidden_states, encoder_attention_mask and past_key_values.
+        """
+        given = (input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds)
+        inputs = complete_inputs(self.config, *given, *decoder)
+        x_BLD, taps = self.embeddings(input_ids, inputs.token_type_ids, inputs.position_ids, inputs_embeds)
+        return x_BLD, inputs, taps
+
+    def pool(self, x_BLD: Tensor) -> Tensor | None:
+        """Return the pooled first token of the last hidden state, [B, D]; None without a pooler."""
+        return None if self.pooler is None else torch.tanh(self.pooler(x_BLD[:, 0]))
+
+    def score(self, last_BLD: Tensor, pooled_BD: Tensor | None) -> tuple[Scores, Taps]:
+        """Return what follows the encoder: the pooled output, if there is one."""
+        return ({} if pooled_BD is None else {"pooler_output": pooled_BD}), {}
 
 
 class BigBirdForPreTraining(BigBirdPreTrainedModel):
@@ -157,9 +184,8 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
             output_taps=output_taps,
             generator=generator,
         )
-        embedding_VD = self.bert.embeddings.word_embeddings.weight
-        logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
-        next_B2 = self.cls.seq_relationship(base.pooler_output)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
+        logits_BLV, next_B2 = scores.values()
         check_labels("labels", labels, logits_BLV.shape[:2], self.config.vocab_size)
         check_labels("next_sentence_label", next_sentence_label, (len(next_B2),), 2)
         loss = None if labels is None else masked_lm_loss(logits_BLV, labels)
@@ -167,13 +193,18 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
             loss = loss + next_sentence_loss(next_B2, next_sentence_label)
         output = BigBirdForPreTrainingOutput(
             loss=loss,
-            prediction_logits=logits_BLV,
-            seq_relationship_logits=next_B2,
+            **scores,
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=join_taps(base.taps, taps | {"pooler_output": base.pooler_output}),
+            taps=join_taps(base.taps, taps),
         )
         return output.to_tuple() if return_dict is False else output
+
+    def score(self, last_BLD: Tensor, pooled_BD: Tensor) -> tuple[Scores, Taps]:
+        """Return prediction_logits [B, L, V] and seq_relationship_logits [B, 2], and taps."""
+        logits_BLV, taps = self.cls.predictions(last_BLD, self.bert.embeddings.word_embeddings.weight)
+        scores = {"prediction_logits": logits_BLV, "seq_relationship_logits": self.cls.seq_relationship(pooled_BD)}
+        return scores, taps | {"pooler_output": pooled_BD}
 
 
 class BigBirdForMaskedLM(BigBirdPreTrainedModel):
@@ -212,11 +243,15 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
             output_taps=output_taps,
             generator=generator,
         )
-        embedding_VD = self.bert.embeddings.word_embeddings.weight
-        logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
-        check_labels("labels", labels, logits_BLV.shape[:2], self.config.vocab_size)
-        loss = None if labels is None else masked_lm_loss(logits_BLV, labels)
-        return _head_output(loss, logits_BLV, base, taps, return_dict)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
+        check_labels("labels", labels, scores["logits"].shape[:2], self.config.vocab_size)
+        loss = None if labels is None else masked_lm_loss(scores["logits"], labels)
+        return _head_output(loss, scores, base, taps, return_dict)
+
+    def score(self, last_BLD: Tensor, pooled_BD: Tensor | None) -> tuple[Scores, Taps]:
+        """Return logits [B, L, V], and taps."""
+        logits_BLV, taps = self.cls.predictions(last_BLD, self.bert.embeddings.word_embeddings.weight)
+        return {"logits": logits_BLV}, taps
 
 
 class BigBirdForCausalLM(GenerationMixin, BigBirdPreTrainedModel):
@@ -256,11 +291,15 @@ class BigBirdForCausalLM(GenerationMixin, BigBirdPreTrainedModel):
             output_taps=output_taps,
             generator=generator,
         )
-        embedding_VD = self.bert.embeddings.word_embeddings.weight
-        logits_BLV, taps = self.cls.predictions(base.last_hidden_state, embedding_VD)
-        check_labels("labels", labels, logits_BLV.shape[:2], self.config.vocab_size)
-        loss = None if labels is None else causal_lm_loss(logits_BLV, labels)
-        return _head_output(loss, logits_BLV, base, taps, return_dict)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
+        check_labels("labels", labels, scores["logits"].shape[:2], self.config.vocab_size)
+        loss = None if labels is None else causal_lm_loss(scores["logits"], labels)
+        return _head_output(loss, scores, base, taps, return_dict)
+
+    def score(self, last_BLD: Tensor, pooled_BD: Tensor | None) -> tuple[Scores, Taps]:
+        """Return logits [B, L, V], and taps."""
+        logits_BLV, taps = self.cls.predictions(last_BLD, self.bert.embeddings.word_embeddings.weight)
+        return {"logits": logits_BLV}, taps
 
 
 class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
@@ -303,16 +342,17 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
             output_taps=output_taps,
             generator=generator,
         )
-        taps: Taps = {}
-        if self.config.classifier_style == "original":
-            taps = {"pooler_output": base.pooler_output}
-            logits_BC = self.classifier(self.dropout(base.pooler_output))
-        else:
-            logits_BC = self.classifier(base.last_hidden_state)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
         labelled = (self.config.num_labels, self.config.problem_type)
-        check_class_labels(labels, len(logits_BC), *labelled)
-        loss = None if labels is None else classification_loss(logits_BC, labels, *labelled)
-        return _head_output(loss, logits_BC, base, taps, return_dict)
+        check_class_labels(labels, len(scores["logits"]), *labelled)
+        loss = None if labels is None else classification_loss(scores["logits"], labels, *labelled)
+        return _head_output(loss, scores, base, taps, return_dict)
+
+    def score(self, last_BLD: Tensor, pooled_BD: Tensor) -> tuple[Scores, Taps]:
+        """Return logits [B, C], and taps."""
+        if self.config.classifier_style == "original":
+            return {"logits": self.classifier(self.dropout(pooled_BD))}, {"pooler_output": pooled_BD}
+        return {"logits": self.classifier(last_BLD)}, {}
 
 
 class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
@@ -344,20 +384,30 @@ class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
 
         labels [B]: the right choice. See BigBirdModel for the other arguments, which have an axis of choices here.
         """
-        shape = check_choices(input_ids, inputs_embeds)
+        ids = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
+        arrays, beside = self.split_inputs(ids | {"attention_mask": attention_mask, "position_ids": position_ids})
         base = self.bert(
-            *(flatten_choices(x) for x in (input_ids, attention_mask, token_type_ids, position_ids)),
-            *(head_mask, flatten_choices(inputs_embeds)),
+            **arrays,
+            head_mask=head_mask,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             output_taps=output_taps,
             generator=generator,
         )
-        logits_BC = self.classifier(self.dropout(base.pooler_output)).view(shape)
-        check_labels("labels", labels, shape[:1], shape[1])
-        loss = None if labels is None else multiple_choice_loss(logits_BC, labels)
-        return _head_output(loss, logits_BC, base, {"pooler_output": base.pooler_output}, return_dict)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output, **beside)
+        check_labels("labels", labels, beside["shape"][:1], beside["shape"][1])
+        loss = None if labels is None else multiple_choice_loss(scores["logits"], labels)
+        return _head_output(loss, scores, base, taps, return_dict)
+
+    def split_inputs(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the arrays with every choice as a text of its own, and ``shape`` (batch, choices)."""
+        shape = check_choices(arrays.get("input_ids"), arrays.get("inputs_embeds"))
+        return {name: flatten_choices(x) for name, x in arrays.items()}, {"shape": shape}
+
+    def score(self, last_BLD: Tensor, pooled_BD: Tensor, shape: tuple[int, int]) -> tuple[Scores, Taps]:
+        """Return logits [B, C], and taps; the batch of hidden states is B x C."""
+        return {"logits": self.classifier(self.dropout(pooled_BD)).view(shape)}, {"pooler_output": pooled_BD}
 
 
 class BigBirdForTokenClassification(BigBirdPreTrainedModel):
@@ -394,10 +444,14 @@ class BigBirdForTokenClassification(BigBirdPreTrainedModel):
             output_taps=output_taps,
             generator=generator,
         )
-        logits_BLC = self.classifier(self.dropout(base.last_hidden_state))
-        check_labels("labels", labels, logits_BLC.shape[:2], self.config.num_labels)
-        loss = None if labels is None else token_classification_loss(logits_BLC, labels)
-        return _head_output(loss, logits_BLC, base, {}, return_dict)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
+        check_labels("labels", labels, scores["logits"].shape[:2], self.config.num_labels)
+        loss = None if labels is None else token_classification_loss(scores["logits"], labels)
+        return _head_output(loss, scores, base, taps, return_dict)
+
+    def score(self, last_BLD: Tensor, pooled_BD: Tensor | None) -> tuple[Scores, Taps]:
+        """Return logits [B, L, C], and taps."""
+        return {"logits": self.classifier(self.dropout(last_BLD))}, {}
 
 
 class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
@@ -432,40 +486,56 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
         first sep_token_id (with inputs_embeds: no question). token_type_ids: None is 0 for the question, 1 for the
         context. start_positions, end_positions [B]: those at or beyond L are ignored, negative ones count as 0.
         """
-        tokens = input_ids if input_ids is not None else inputs_embeds
-        question_BL = None
-        if question_lengths is None and input_ids is not None:
-            question_lengths = question_lengths_of(input_ids, self.config.sep_token_id)
-        if question_lengths is not None and tokens is not None:
-            check_question_lengths(question_lengths, len(tokens))
-            question_BL = question_mask(question_lengths.flatten(), tokens.shape[1])
-        if token_type_ids is None and question_BL is not None:
-            token_type_ids = (~question_BL).long()
+        ids = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "token_type_ids": token_type_ids}
+        arrays, beside = self.split_inputs(ids | {"question_lengths": question_lengths})
         base = self.bert(
-            *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
+            **arrays,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            head_mask=head_mask,
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             output_taps=output_taps,
             generator=generator,
         )
-        span_BL2 = self.qa_classifier(base.last_hidden_state)
-        masked_BL2 = span_BL2 if question_BL is None else mask_question(span_BL2, question_BL)
-        start_BL, end_BL = masked_BL2.unbind(-1)
+        scores, taps = self.score(base.last_hidden_state, base.pooler_output, **beside)
+        start_BL, end_BL = scores.values()
         loss = None
         check_positions(start_positions, end_positions, len(start_BL))
         if start_positions is not None and end_positions is not None:
             loss = question_answering_loss(start_BL, end_BL, start_positions, end_positions)
         output = BigBirdForQuestionAnsweringOutput(
             loss=loss,
-            start_logits=start_BL,
-            end_logits=end_BL,
+            **scores,
             pooler_output=base.pooler_output,
             hidden_states=base.hidden_states,
             attentions=base.attentions,
-            taps=join_taps(base.taps, {"span_logits": span_BL2}),
+            taps=join_taps(base.taps, taps),
         )
         return output.to_tuple() if return_dict is False else output
+
+    def split_inputs(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the arrays with token types, and question_BL: True on the question's tokens (None: unknown)."""
+        ids, lengths = arrays.get("input_ids"), arrays.get("question_lengths")
+        tokens = ids if ids is not None else arrays.get("inputs_embeds")
+        question_BL = None
+        if lengths is None and ids is not None:
+            lengths = question_lengths_of(ids, self.config.sep_token_id)
+        if lengths is not None and tokens is not None:
+            check_question_lengths(lengths, len(tokens))
+            question_BL = question_mask(lengths.flatten(), tokens.shape[1])
+        arrays = {name: x for name, x in arrays.items() if name != "question_lengths"}
+        if arrays.get("token_type_ids") is None and question_BL is not None:
+            arrays["token_type_ids"] = (~question_BL).long()
+        return arrays, {"question_BL": question_BL}
+
+    def score(self, last_BLD: Tensor, pooled_BD: Tensor | None, question_BL: Tensor | None) -> tuple[Scores, Taps]:
+        """Return start_logits and end_logits [B, L], and taps: the scores before the question is masked."""
+        span_BL2 = self.qa_classifier(last_BLD)
+        masked_BL2 = span_BL2 if question_BL is None else mask_question(span_BL2, question_BL)
+        start_BL, end_BL = masked_BL2.unbind(-1)
+        return {"start_logits": start_BL, "end_logits": end_BL}, {"span_logits": span_BL2}
 
 
 def join_taps(base: Taps | None, head: Taps) -> Taps | None:
@@ -474,11 +544,11 @@ def join_taps(base: Taps | None, head: Taps) -> Taps | None:
 
 
 def _head_output(
-    loss: Tensor | None, logits: Tensor, base: BigBirdModelOutput, taps: Taps, return_dict: bool | None
+    loss: Tensor | None, scores: Scores, base: BigBirdModelOutput, taps: Taps, return_dict: bool | None
 ) -> BigBirdHeadOutput | tuple[Any, ...]:
     output = BigBirdHeadOutput(
         loss=loss,
-        logits=logits,
+        logits=scores["logits"],
         past_key_values=base.past_key_values,
         hidden_states=base.hidden_states,
         attentions=base.attentions,

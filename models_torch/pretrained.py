@@ -95,9 +95,18 @@ class BigBirdPreTrainedModel(nn.Module):
         """Take over weights under their torch names; raises RuntimeError unless names and shapes fit exactly."""
         self.load_state_dict({name: _to_tensor(array) for name, array in arrays.items()}, strict=True, assign=True)
 
+    @property
+    def base(self) -> Any:
+        """The base model in this one, a BigBirdModel: itself where there is no head."""
+        return getattr(self, "bert", self)
+
+    def split_inputs(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return forward's arrays as the base model's and as what ``score`` wants beside hidden states."""
+        return arrays, {}
+
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the word embeddings."""
-        return self._base().embeddings.word_embeddings
+        return self.base.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the word embeddings, and with them the tied decoder; raises ValueError for another shape."""
@@ -107,7 +116,7 @@ class BigBirdPreTrainedModel(nn.Module):
                 f"the embeddings have shape {list(value.weight.shape)}, expected {list(expected)}: "
                 "resize_token_embeddings changes the vocabulary"
             )
-        self._base().embeddings.word_embeddings = value
+        self.base.embeddings.word_embeddings = value
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, seed: int = 0) -> nn.Embedding:
         """Keep the first new_num_tokens of the vocabulary or add to it, and return the word embeddings.
@@ -133,14 +142,11 @@ class BigBirdPreTrainedModel(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """In training, compute layers again in the backward pass rather than keep them: less memory, more time."""
-        self._base().encoder.gradient_checkpointing = True
+        self.base.encoder.gradient_checkpointing = True
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep the layers' intermediates for the backward pass (the default)."""
-        self._base().encoder.gradient_checkpointing = False
-
-    def _base(self) -> Any:
-        return getattr(self, "bert", self)
+        self.base.encoder.gradient_checkpointing = False
 
     @classmethod
     def _empty(cls, config: BigBirdConfig, add_pooling_layer: bool | None) -> Self:
@@ -152,10 +158,10 @@ class BigBirdPreTrainedModel(nn.Module):
             return cls(config, **arguments)
 
     def _wants_pooler(self, arrays: Mapping[str, np.ndarray]) -> bool:
-        return self._base().pooler is not None and not any("pooler." in name for name in arrays)
+        return self.base.pooler is not None and not any("pooler." in name for name in arrays)
 
     def _without_pooler(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        if self._base().pooler is not None:
+        if self.base.pooler is not None:
             return arrays
         return {name: array for name, array in arrays.items() if not name.startswith("pooler.")}
 

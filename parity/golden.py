@@ -55,18 +55,23 @@ def golden_taps(case: GoldenCase, names: list[str]) -> tuple[Taps, list[str]]:
 
     names: the taps that the run has, in order. What the original returns is padded to its effective length.
     """
+    taps = tensors_as_taps(case)
+    left_over = [name for name in case.tensors if name not in _INPUTS and _tap_name(name) not in names]
+    return {name: taps[name] for name in names if name in taps}, sorted(left_over)
+
+
+def tensors_as_taps(case: GoldenCase) -> Taps:
+    """Return every golden tensor but inputs and gradients under its tap's name, cut to the inputs' length."""
     length = case.inputs["input_ids"].shape[1]
     taps: Taps = {}
-    left_over = []
     for name, values in case.tensors.items():
+        if name in _INPUTS or name.startswith("grad."):
+            continue
         tap = _tap_name(name)
-        if tap in names:
-            axis = 2 if tap.endswith((".query", ".key", ".value")) else 1
-            keeps_length = tap.startswith(("embeddings", "layer.")) or tap in ("sequence_output", "mlm_log_probs")
-            taps[tap] = values.take(np.arange(length), axis=axis) if keeps_length else values
-        elif name not in _INPUTS:
-            left_over.append(name)
-    return {name: taps[name] for name in names if name in taps}, sorted(left_over)
+        axis = 2 if tap.endswith((".query", ".key", ".value")) else 1
+        keeps_length = tap.startswith(("embeddings", "layer.")) or tap in ("sequence_output", "mlm_log_probs")
+        taps[tap] = values.take(np.arange(length), axis=axis) if keeps_length else values
+    return taps
 
 
 def excuse(name: str, case: GoldenCase, head: str) -> bool:
@@ -98,9 +103,21 @@ def derived_taps(taps: Taps, case: GoldenCase, config: BigBirdConfig) -> Taps:
     """Return, from a run's taps, what the original reports: random blocks, log-probabilities and losses (float64)."""
     derived = {"sequence_output": taps[f"layer.{config.num_hidden_layers - 1}.output"]}
     for i in range(config.num_hidden_layers):
-        pattern = layer_pattern(config, i, case.inputs["input_ids"].shape[1])
-        if pattern is not None:
-            derived[f"rand_attn.{i}"] = pattern.key_blocks[:, :, -config.num_random_blocks :]
+        derived |= derived_of_layer(i, case, config)
+    return derived | derived_scores(taps, case)
+
+
+def derived_of_layer(i: int, case: GoldenCase, config: BigBirdConfig) -> Taps:
+    """Return the random blocks of layer i as the original reports them, int32 [N, n-2, r]; none in full attention."""
+    pattern = layer_pattern(config, i, case.inputs["input_ids"].shape[1])
+    if pattern is None:
+        return {}
+    return {f"rand_attn.{i}": pattern.key_blocks[:, :, -config.num_random_blocks :]}
+
+
+def derived_scores(taps: Taps, case: GoldenCase) -> Taps:
+    """Return, from a head's scores, the log-probabilities and losses that the original reports (float64)."""
+    derived: Taps = {}
     if case.head == "sequence-classification" and "logits" in taps:
         derived["cls_log_probs"] = log_softmax(taps["logits"])
         derived["cls_loss"] = _cross_entropy(derived["cls_log_probs"], case.tensors["labels"])

@@ -1,29 +1,84 @@
-"""How far one array is from another; every figure here changes when elements are permuted."""
+"""How far one array is from another; every figure here changes when elements are permuted.
+
+An element may differ by ``tolerance * max(scale, floor, |reference|)``. The scale is the reference's typical magnitude:
+elements near 0 come out of sums whose terms have that size, and are as uncertain as those. It is a root mean square
+over the nonzero elements, each cut at 8 times their median magnitude (5.4 standard deviations of a normal
+distribution, which it leaves alone), so that elements far larger than the rest, up to half of all, neither raise what
+the rest may differ by nor excuse it: they are measured against their own magnitude. Nothing is averaged before it
+is judged, so one wrong element is enough to fail.
+
+Arrays are read in pieces of 2**16 elements: no copy of the whole is made, whatever their strides and dtypes.
+
+Legend: P positions (all axes but the last), V scores of a position.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from parity.quantiles import Quantiles
+from parity.tolerances import Tolerance
+from parity.ulp import coarser, ulp_distance
+
+_NAN = float("nan")
+_PIECE = 1 << 16  # elements
+_OUTLIER = 8.0  # medians
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class LogitsDifference:
+    """The difference of two arrays of scores, as distributions over the last axis.
+
+    kl_max, kl_mean: Kullback-Leibler divergence of the value's distribution from the reference's, in nats, over
+    positions. top1, top5: how many of the value's first k are among the reference's first k, as a share (of all scores
+    where there are fewer than 5). flips: positions whose best score is another's; margin_lost: at the worst of them,
+    how far the reference's best leads over the value's choice, in the reference's scores (0 without flips). What the
+    reference scores alike may be exchanged. positions: how many were compared.
+    """
+
+    kl_max: float
+    kl_mean: float
+    top1: float
+    top5: float
+    flips: int
+    margin_lost: float
+    positions: int
 
 
 @dataclass(frozen=True)
 class Difference:
     """The difference of two arrays.
 
-    max_abs, mean_abs: of the absolute error. relative: max_abs over the reference's largest magnitude.
-    cosine_error: 1 - cosine similarity. worst_index: where the error is largest against what is allowed.
-    excess: the largest error over what is allowed at its element; at most 1 passes. problem: why no figure counts
-    (nothing compared, shapes differ, NaN or Inf), else None.
+    max_abs, mean_abs, median_abs, p99_abs, p999_abs: of the absolute error (quantiles as in parity/quantiles.py).
+    scale: the reference's, see above. relative: max_abs over the scale. max_ulp, p99_ulp: how many numbers of the
+    coarser of the two dtypes lie between an element and its reference. cosine_error: 1 - cosine similarity. snr_db:
+    power of the reference over that of the error. would_pass: the least tolerance that passes. excess: would_pass over
+    the tolerance; at most 1 passes. worst_index: where that is. logits: figures of scores, where asked for.
+    problem: why no figure counts (nothing compared, shapes differ, NaN or Inf), else None.
     """
 
-    max_abs: float = float("nan")
-    mean_abs: float = float("nan")
-    relative: float = float("nan")
-    cosine_error: float = float("nan")
+    max_abs: float = _NAN
+    mean_abs: float = _NAN
+    relative: float = _NAN
+    cosine_error: float = _NAN
     worst_index: tuple[int, ...] = ()
     excess: float = float("inf")
     problem: str | None = None
+    median_abs: float = _NAN
+    p99_abs: float = _NAN
+    p999_abs: float = _NAN
+    max_ulp: float = _NAN
+    p99_ulp: float = _NAN
+    snr_db: float = _NAN
+    scale: float = _NAN
+    would_pass: float = float("inf")
+    logits: LogitsDifference | None = None
 
     @property
     def passed(self) -> bool:
@@ -31,43 +86,240 @@ class Difference:
         return self.problem is None and self.excess <= 1
 
 
-def measure(value: np.ndarray, reference: np.ndarray, tolerance: float, where: np.ndarray | None = None) -> Difference:
-    """Compare ``value`` with ``reference``; an element may differ by tolerance * max(1, |reference|).
+def measure(
+    value: np.ndarray,
+    reference: np.ndarray,
+    tolerance: float | Tolerance,
+    where: np.ndarray | None = None,
+    *,
+    scale: float | np.ndarray | None = None,
+    dtype: str | None = None,
+    logits: bool = False,
+) -> Difference:
+    """Compare ``value`` with ``reference`` under ``tolerance`` (a bound, or a Tolerance with its floor).
 
-    where: bool mask over the leading axes of what to compare; None compares everything.
+    where: bool mask over the leading axes of what to compare; None compares everything. scale: use this in place of
+    the reference's own (it broadcasts over the elements; Difference.scale is then its largest). dtype: name of what
+    ``value`` was computed in, where it is kept in a wider one (ulp). logits: the last axis holds scores; measure them
+    as distributions, too. Raises ValueError for a tolerance or scale that is negative, NaN, or (scale) infinite.
     """
+    bound, floor = (tolerance.bound, tolerance.floor) if isinstance(tolerance, Tolerance) else (tolerance, 0.0)
+    if not bound >= 0 or not (scale is None or ((np.asarray(scale) >= 0) & np.isfinite(scale)).all()):
+        raise ValueError(f"tolerance is {bound} and scale {scale}, expected numbers >= 0")
+    value, reference = np.asarray(value), np.asarray(reference)
     if value.shape != reference.shape:
         return Difference(problem=f"shapes differ: {list(value.shape)} and {list(reference.shape)}")
-    a, b = value.astype(np.float64), reference.astype(np.float64)
-    compared = np.ones(a.shape, bool)
-    if where is not None:
-        compared &= where.reshape(where.shape + (1,) * (a.ndim - where.ndim))
-    if not compared.any():
+    if not value.size or (where is not None and not where.any()):
         return Difference(problem="nothing to compare")
-    if not (np.isfinite(a[compared]).all() and np.isfinite(b[compared]).all()):
-        return Difference(problem="NaN or Inf", worst_index=_first(compared & ~(np.isfinite(a) & np.isfinite(b))))
-    error = np.where(compared, np.abs(a - b), 0.0)
-    excess = error / (tolerance * np.maximum(1.0, np.abs(b)))
-    worst = np.unravel_index(int(excess.argmax()), excess.shape)
-    a, b = a[compared], b[compared]
-    scale = np.abs(b).max()
+    pair = _Pair(value, reference, where)
+    bad = pair.first_not_finite()
+    if bad is not None:
+        return Difference(problem="NaN or Inf", worst_index=bad)
+    scales = np.asarray(scale_of(reference, where) if scale is None else scale, np.float64)
+    own_scale = float(scales.max())
+    figures = _figures(pair, np.maximum(scales, floor), dtype or coarser(value.dtype, reference.dtype))
     return Difference(
-        max_abs=float(error.max()),
-        mean_abs=float(error[compared].mean()),
-        relative=float(error.max() / scale) if scale else float(error.max()),
-        cosine_error=_cosine_error(a, b),
-        worst_index=tuple(int(i) for i in worst),
-        excess=float(excess.max()),
+        **figures,
+        relative=_over(figures["max_abs"], own_scale),
+        excess=_over(figures["would_pass"], bound),
+        scale=own_scale,
+        logits=_measure_logits(value, reference, where) if logits else None,
     )
 
 
-def _first(mask: np.ndarray) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.argwhere(mask)[0])
+def scale_of(reference: np.ndarray, where: np.ndarray | None = None) -> float:
+    """Typical magnitude of an array: root mean square of its nonzero elements, each cut at 8 medians; 0 without any.
+
+    where: as for measure.
+    """
+    reference = np.asarray(reference)
+    pair = _Pair(reference, reference, where)
+    magnitudes = Quantiles(reference.size)
+    for _, a, _ in pair:
+        magnitudes.add(np.abs(a[a != 0]))
+    if not magnitudes.count:
+        return 0.0
+    median = magnitudes.at(0.5)
+    total = sum(float(np.square(np.minimum(np.abs(a) / median, _OUTLIER)).sum()) for _, a, _ in pair)
+    return median * float(np.sqrt(total / magnitudes.count))
 
 
-def _cosine_error(a: np.ndarray, b: np.ndarray) -> float:
-    """1 - cosine similarity, computed from the difference of unit vectors, which does not cancel."""
-    norm_a, norm_b = np.linalg.norm(a), np.linalg.norm(b)
-    if norm_a == 0 or norm_b == 0:
-        return 0.0 if norm_a == norm_b else 1.0
-    return float(np.square(a / norm_a - b / norm_b).sum() / 2)
+def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What errors of a gradient are relative to, to broadcast over it: the scale of the terms it is a difference of.
+
+    gradients: of weights by canonical name, or of taps. A bias's gradient is a sum over positions of what its kernel's
+    is a weighted sum of (likewise beta and gamma), and may cancel: that of a key's bias is exactly 0. Those of queries
+    and keys are differences of terms of the size of the value's, which cancel where all keys are alike. Positions that
+    the loss looks at have far larger gradients than others: in taps and embeddings, each row (last axis) counts with
+    its own root mean square where that is larger (a query's with its context's, a key's with its value's).
+    """
+    scale = np.array(max(scale_of(gradients[x]) for x in _peers(name) if x in gradients))
+    if gradients[name].ndim < 2 or name.endswith(".kernel"):
+        return scale
+    rows = [_row_scale(gradients[name])]
+    if (context := re.sub(r"\.query$", ".context", name)) != name and context in gradients:
+        rows.append(_row_scale(gradients[context]).swapaxes(1, 2))
+    if (value := re.sub(r"\.key$", ".value", name)) != name and value in gradients:
+        rows.append(_row_scale(gradients[value]))
+    return np.maximum.reduce([np.broadcast_to(scale, rows[0].shape), *rows])
+
+
+def _peers(name: str) -> set[str]:
+    names = {name}
+    for one, other in ((".bias", ".kernel"), (".beta", ".gamma")):
+        names |= {x.removesuffix(one) + other for x in names if x.endswith(one)}
+    for part in ("query", "key"):
+        names |= {re.sub(rf"\.{part}(\.|$)", r".value\1", x) for x in names}
+    return names
+
+
+def _row_scale(x: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.square(x).mean(axis=-1, keepdims=True))
+
+
+class _Pair:
+    """Two arrays of one shape, read together in pieces of float64."""
+
+    def __init__(self, value: np.ndarray, reference: np.ndarray, where: np.ndarray | None) -> None:
+        self.arrays = (value, reference)
+        self.shape = value.shape
+        mask = np.ones((), bool) if where is None else where.reshape(where.shape + (1,) * (value.ndim - where.ndim))
+        self.mask = np.broadcast_to(mask, value.shape)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield flat positions and the elements there, of what is compared."""
+        pieces = np.nditer(
+            [*self.arrays, self.mask],
+            flags=["external_loop", "buffered"],
+            op_dtypes=[np.float64, np.float64, np.bool_],
+            casting="unsafe",
+            order="C",
+            buffersize=_PIECE,
+        )
+        start = 0
+        for a, b, mask in pieces:
+            at = np.flatnonzero(mask)
+            if len(at):
+                yield start + at, a[at], b[at]
+            start += len(mask)
+
+    def index(self, flat: int) -> tuple[int, ...]:
+        """The index of a flat position."""
+        return tuple(int(i) for i in np.unravel_index(flat, self.shape))
+
+    def first_not_finite(self) -> tuple[int, ...] | None:
+        """Where the first NaN or Inf of either is."""
+        for at, a, b in self:
+            bad = ~(np.isfinite(a) & np.isfinite(b))
+            if bad.any():
+                return self.index(int(at[bad.argmax()]))
+        return None
+
+
+def _figures(pair: _Pair, scales: np.ndarray, dtype: str) -> dict[str, Any]:
+    """The figures that are taken element by element; ``scales`` broadcasts over the elements."""
+    size, uniform = pair.mask.size, scales.size == 1
+    scales = scales.reshape(1) if uniform else np.broadcast_to(scales, pair.shape)
+    errors, ulps = Quantiles(size), Quantiles(size)
+    would_pass, worst, total = -1.0, 0, 0.0
+    power = _Powers(pair)
+    for at, a, b in pair:
+        error = np.abs(a - b)
+        scale = scales if uniform else scales[np.unravel_index(at, pair.shape)]
+        ratio = _ratio(error, np.maximum(scale, np.abs(b)))
+        i = int(ratio.argmax())
+        if ratio[i] > would_pass:
+            would_pass, worst = float(ratio[i]), int(at[i])
+        errors.add(error)
+        ulps.add(ulp_distance(a, b, dtype))
+        total += float(error.sum())
+    return {
+        "max_abs": errors.max,
+        "mean_abs": total / errors.count,
+        "median_abs": errors.at(0.5),
+        "p99_abs": errors.at(0.99),
+        "p999_abs": errors.at(0.999),
+        "max_ulp": ulps.max,
+        "p99_ulp": ulps.at(0.99),
+        "cosine_error": power.cosine_error,
+        "snr_db": power.snr_db,
+        "would_pass": would_pass,
+        "worst_index": pair.index(worst),
+    }
+
+
+class _Powers:
+    """Figures from sums of squares; everything is divided by the largest magnitude first, so that nothing overflows."""
+
+    def __init__(self, pair: _Pair) -> None:
+        peak = max(float(np.maximum(np.abs(a), np.abs(b)).max()) for _, a, b in pair) or 1.0
+        sums = np.zeros(3)
+        for _, a, b in pair:
+            a, b = a / peak, b / peak
+            sums += np.square(a).sum(), np.square(b).sum(), np.square(a - b).sum()
+        norm_a, norm_b = np.sqrt(sums[:2])
+        with np.errstate(divide="ignore"):
+            self.snr_db = float(10 * (np.log10(sums[1]) - np.log10(sums[2]))) if sums[1] or sums[2] else float("inf")
+        if norm_a == 0 or norm_b == 0:
+            self.cosine_error = 0.0 if norm_a == norm_b else 1.0
+            return
+        # from the difference of unit vectors, which does not cancel
+        parts = (float(np.square(a / peak / norm_a - b / peak / norm_b).sum()) for _, a, b in pair)
+        self.cosine_error = sum(parts) / 2
+
+
+def _ratio(error: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """error / allowed; where nothing is allowed, no error is 0 and any other infinite."""
+    ratio = np.where(error > 0, np.inf, 0.0)
+    return np.divide(error, allowed, out=ratio, where=allowed > 0)
+
+
+def _over(x: float, y: float) -> float:
+    return float(_ratio(np.array(x), np.array(y)))
+
+
+def _measure_logits(value: np.ndarray, reference: np.ndarray, where: np.ndarray | None) -> LogitsDifference:
+    """Compare scores position by position, a few positions at a time."""
+    V = value.shape[-1] if value.ndim else 1
+    shape = value.shape[:-1] if value.ndim else ()
+    mask = np.ones((), bool) if where is None else where.reshape(where.shape + (1,) * (len(shape) - where.ndim))
+    positions = np.flatnonzero(np.broadcast_to(mask, shape))
+    divergences, shares, margins = [], [], []
+    step = max(1, 4 * _PIECE // V)
+    for i in range(0, len(positions), step):
+        index = np.unravel_index(positions[i : i + step], shape) if shape else ...
+        a_PV, b_PV = (x[index].astype(np.float64).reshape(-1, V) for x in (value, reference))
+        divergences.append(_divergence(a_PV, b_PV))
+        shares.append(np.array([_share(a_PV, b_PV, k) for k in (1, min(_TOP, V))]))
+        margins.append(b_PV.max(axis=1) - np.take_along_axis(b_PV, a_PV.argmax(axis=1)[:, None], axis=1)[:, 0])
+    kl_P, top_2P, margin_P = np.concatenate(divergences), np.concatenate(shares, axis=1), np.concatenate(margins)
+    return LogitsDifference(
+        kl_max=float(kl_P.max()),
+        kl_mean=float(kl_P.mean()),
+        top1=float(top_2P[0].mean()),
+        top5=float(top_2P[1].mean()),
+        flips=int((margin_P > 0).sum()),
+        margin_lost=float(margin_P.max()),
+        positions=len(kl_P),
+    )
+
+
+def _divergence(a_PV: np.ndarray, b_PV: np.ndarray) -> np.ndarray:
+    """KL(reference, value) of each position, from terms p (exp(d) - 1 - d) >= 0, which do not cancel."""
+    log_q, log_p = _log_softmax(a_PV), _log_softmax(b_PV)
+    d = np.minimum(log_q - log_p, 700.0)  # exp stays finite; p is 0 there
+    small = np.abs(d) < 1e-5
+    terms = np.where(small, d * d * (0.5 + d / 6), np.expm1(d) - d)
+    return (np.exp(log_p) * terms).sum(axis=1)
+
+
+def _log_softmax(x_PV: np.ndarray) -> np.ndarray:
+    shifted = x_PV - x_PV.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def _share(a_PV: np.ndarray, b_PV: np.ndarray, k: int) -> np.ndarray:
+    """The share of the value's first k that are among the reference's first k."""
+    chosen = np.argpartition(a_PV, -k, axis=1)[:, -k:]
+    least = np.partition(b_PV, -k, axis=1)[:, -k]
+    return (np.take_along_axis(b_PV, chosen, axis=1) >= least[:, None]).mean(axis=1)

@@ -1,0 +1,139 @@
+"""Rows from the taps of two witnesses: what is compared with what, and where.
+
+Legend: B batch, L length, N heads, H head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from parity.metrics import Difference, measure
+from parity.results import ORIGINAL, Error, Part, Row
+from parity.tolerances import FLOAT32_CPU, SHIPPED, Tolerance, tolerance_for
+from parity.witness import TRUTHS, Setting, Taps
+
+_HEADS_FIRST = (".query", ".key", ".value")  # [B, N, L, H]
+_SCORES = ("prediction_logits", "seq_relationship_logits", "logits")  # distributions over their last axis
+_MEASURED_AS = {"float64": "float32"}  # a bound that holds for float32 holds for what is wider
+_REAL_ONLY = ("golden", "transformers")  # what these compute for padding is theirs
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a comparison is about, beside its two sides.
+
+    settings: of each witness. real_BL: True on tokens that are no padding. layers: of the encoder.
+    """
+
+    head: str
+    condition: str
+    settings: dict[str, Setting]
+    real_BL: np.ndarray
+    layers: int
+
+    def row(
+        self,
+        names: tuple[str, str],
+        error: Error,
+        tap: str,
+        sides: tuple[np.ndarray, np.ndarray],
+        part: Part | None = None,
+        scale: float | None = None,
+    ) -> Row:
+        """Measure one pair of arrays; scale: that of the whole tap, where ``sides`` are parts of it."""
+        where, pair = self.where(names, tap, sides[0]), sides
+        if where is not None:
+            pair = batch_first(tap, sides[0]), batch_first(tap, sides[1])
+        difference = self.measure(names, error, tap, pair, where, scale)
+        return self._row(names, error, tap, part, sides[0].shape, self.tolerance(names, error, tap), difference)
+
+    def measure(
+        self,
+        names: tuple[str, str],
+        error: Error,
+        tap: str,
+        sides: tuple[np.ndarray, np.ndarray],
+        where: np.ndarray | None,
+        scale: float | None = None,
+    ) -> Difference:
+        """Return the difference of two arrays, both with batch and length first if there is a mask [B, L]."""
+        tolerance, dtype = self.tolerance(names, error, tap), self.settings[names[0]].dtype
+        return measure(*sides, tolerance, where, scale=scale, dtype=dtype, logits=tap in _SCORES)
+
+    def failed(self, names: tuple[str, str], error: Error, tap: str, problem: str) -> Row:
+        """Return a row for what cannot be measured."""
+        return self._row(names, error, tap, None, (), self.tolerance(names, error, tap), Difference(problem=problem))
+
+    def tolerance(self, names: tuple[str, str], error: Error, tap: str) -> Tolerance:
+        """Return what the value may differ by: what is measured of its dtype, or of the original's float32."""
+        if not SHIPPED.is_file():
+            return FLOAT32_CPU
+        own = self.settings[names[0]] if names[0] not in TRUTHS else Setting()
+        dtype = _MEASURED_AS.get(own.dtype, own.dtype)
+        after_encoder = error == "gradient" or not tap.startswith(("layer.", "embeddings"))
+        found = tolerance_for(tap, dtype, own.device, error, self.layers if after_encoder else None)
+        if set(names) & set(TRUTHS):
+            return found
+        return replace(found, bound=2 * found.bound, reason=f"{found.reason}; twice, as both sides are off that much")
+
+    def where(self, names: tuple[str, str], tap: str, x: np.ndarray) -> np.ndarray | None:
+        """Return which positions count, bool [B, L]; None for all."""
+        if not set(names) & set(_REAL_ONLY):
+            return None
+        return self.real_BL if batch_first(tap, x).shape[:2] == self.real_BL.shape else None
+
+    def _row(
+        self,
+        names: tuple[str, str],
+        error: Error,
+        tap: str,
+        part: Part | None,
+        shape: tuple[int, ...],
+        tolerance: Tolerance,
+        difference: Difference,
+    ) -> Row:
+        value, reference = (ORIGINAL if name == "golden" else name for name in names)
+        return Row(self.head, self.condition, value, reference, error, tap, part, shape, tolerance, difference)
+
+
+def batch_first(tap: str, x: np.ndarray) -> np.ndarray:
+    """Return a tap with batch and length as its leading axes, where it has them."""
+    return x.swapaxes(1, 2) if tap.endswith(_HEADS_FIRST) and x.ndim == 4 else x
+
+
+def compare(
+    scene: Scene,
+    names: tuple[str, str],
+    error: Error,
+    stage: str,
+    sides: tuple[Taps, Taps],
+    incomplete: tuple[bool, bool] = (False, False),
+    part: Part | None = None,
+) -> Iterator[Row]:
+    """Compare all taps of a stage; a tap that only one side has is a failed row, and so is a stage without any.
+
+    names: of value and reference. incomplete: sides that need not have every tap; only what they have is compared.
+    """
+    value, reference = sides
+    wanted = [*value, *(tap for tap in reference if tap not in value)]  # in the order of the computation
+    for side, is_incomplete in zip(sides, incomplete, strict=True):
+        wanted = [tap for tap in wanted if tap in side or not is_incomplete]
+    if not wanted:
+        yield scene.failed(names, error, stage, "nothing to compare")
+    for tap in wanted:
+        if tap not in value or tap not in reference:
+            lacking = names[0] if tap in reference else names[1]
+            yield scene.failed(names, error, tap, f"{lacking} has no such tap")
+            continue
+        pair = value[tap], reference[tap]
+        whole = scene.row(names, error, tap, pair, part)
+        yield whole
+        if tap.endswith(".context") and error == "accumulated" and pair[0].shape == pair[1].shape:
+            for n in range(pair[0].shape[2]):
+                heads = pair[0][:, :, n], pair[1][:, :, n]
+                one = replace(part or Part(), attention_head=n)
+                scale = None if whole.difference.problem else whole.difference.scale
+                yield scene.row(names, error, tap, heads, one, scale)

@@ -1,0 +1,133 @@
+"""The third witness: BigBird for all eight heads in plain NumPy float64, written from the original's rules.
+
+It runs stage by stage (start, layer 0, layer 1, .., finish), keeps nothing between the stages, and shares with the
+two frameworks only the configuration, the canonical weights and the original's draw of random blocks.
+
+Legend: B batch, L length, D hidden, N heads, H head size.
+
+Sources: bigbird/core/{attention,encoder,modeling,utils}.py and bigbird/pretrain/run_pretraining.py of
+google-research/bigbird; the heads that it does not have are transformers'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.folder import WEIGHT_FILES, read_model_folder
+from bigbird_port.schema import Framework
+from bigbird_port.weights import complete
+from parity.inputs import Inputs
+from parity.reference_attention import Visibility, attend, multiplicity, random_blocks_of
+from parity.reference_heads import WORDS, Taps, head_taps
+from parity.reference_inputs import Stream, complete_inputs
+from parity.reference_losses import Labels, loss_terms
+from parity.reference_math import Weights, activate, dense, layer_norm
+from parity.runners import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A model: configuration, head, and canonical float64 weights. initialised: weights that the folder lacked."""
+
+    config: BigBirdConfig
+    head: str
+    weights: Weights
+    initialised: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, folder: Path, head: str, overrides: Mapping[str, Any], init_seed: int) -> Reference:
+        """Read a model folder (what convert wrote: its torch folder, or flax where there is no other).
+
+        Raises ValueError naming the file and what is wrong with it.
+        """
+        model = read_model_folder(folder, _framework_of(folder))
+        config = model.config.replace(**overrides)
+        # "flax": the rows that the head uses; torch classes carry some that they do not.
+        weights, initialised = complete(model.weights, config, head, "flax", init_seed)
+        return cls.of(config, head, weights, initialised)
+
+    @classmethod
+    def of(cls, config: BigBirdConfig, head: str, weights: Weights, initialised: list[str] | None = None) -> Reference:
+        """Build from canonical weights of any precision; a decoder attends fully."""
+        config = config.for_head(head)
+        if config.is_decoder:
+            config = config.replace(attention_type="original_full")
+        return cls(config, head, {name: x.astype(np.float64) for name, x in weights.items()}, initialised or [])
+
+    def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
+        """Return the taps embeddings_prenorm and embeddings [B, L, D], and what layer 0 needs."""
+        given = complete_inputs(self.config, self.head, inputs)
+        x = self.weights[WORDS][given.input_ids]
+        if self.config.rescale_embeddings:
+            x *= math.sqrt(self.config.hidden_size)
+        x += self.weights["embeddings.token_type_embeddings.embedding"][given.token_type_ids]
+        x += self.weights["embeddings.position_embeddings.embedding"][given.position_ids]
+        normed = layer_norm(self.weights, "embeddings.LayerNorm", x, self.config.layer_norm_eps)
+        return {"embeddings_prenorm": x, "embeddings": normed}, Stream(normed, given)
+
+    def layer(self, i: int, stream: Stream) -> tuple[Taps, Stream]:
+        """Run layer ``i`` on stream.x.
+
+        Return the taps layer.<i>.query, key, value [B, N, L, H], context [B, L, N, H], attention_output, intermediate
+        and output [B, L, ..], and what the next layer needs.
+        """
+        x, weights, module = stream.x, self.weights, f"encoder.layer.{i}"
+        act, eps = self.config.hidden_act, self.config.layer_norm_eps
+        q, k, v = (
+            self.split_heads(dense(weights, f"{module}.attention.self.{part}", x)) for part in ("query", "key", "value")
+        )
+        context = attend(q, k, v, self.visibility(i, stream))
+        projected = dense(weights, f"{module}.attention.output.dense", context.reshape(x.shape))
+        projected += x
+        attention = layer_norm(weights, f"{module}.attention.output.LayerNorm", projected, eps)
+        del projected  # as large as x: not to be there while the widest arrays are
+        inner = activate(act, dense(weights, f"{module}.intermediate.dense", attention))
+        narrowed = dense(weights, f"{module}.output.dense", inner)
+        narrowed += attention
+        output = layer_norm(weights, f"{module}.output.LayerNorm", narrowed, eps)
+        taps = {"query": q, "key": k, "value": v, "context": context, "attention_output": attention}
+        taps |= {"intermediate": inner, "output": output}
+        return {f"layer.{i}.{name}": tap for name, tap in taps.items()}, replace(stream, x=output)
+
+    def finish(self, stream: Stream) -> Taps:
+        """Return the head's scores under the models' field names, and the taps before them."""
+        return head_taps(self.config, self.weights, self.head, stream)
+
+    def losses(self, taps: Taps, labels: Labels) -> float:
+        """Return the loss of finish's taps; see reference_losses for the labels, and loss_terms for its terms."""
+        return sum(term.value for term in loss_terms(self.config, self.head, taps, labels).values())
+
+    def visibility(self, i: int, stream: Stream) -> Visibility:
+        """Return what the queries of layer ``i`` see."""
+        counts = None
+        if stream.given.blocks is not None:
+            counts = multiplicity(random_blocks_of(self.config, i, stream.given.blocks))
+        return Visibility(stream.given.mask, counts, self.config.block_size, self.config.is_decoder)
+
+    def split_heads(self, x: np.ndarray) -> np.ndarray:
+        """Return [B, L, D] as [B, N, L, H]."""
+        return x.reshape(*x.shape[:2], self.config.num_attention_heads, self.config.head_dim).swapaxes(1, 2)
+
+
+def run_reference(folder: Path, head: str, inputs: Inputs, overrides: Mapping[str, Any], init_seed: int) -> Run:
+    """Run the whole reference of ``head`` from ``folder`` and return every tap, float64."""
+    reference = Reference.load(folder, head, overrides, init_seed)
+    taps, stream = reference.start(inputs)
+    for i in range(reference.config.num_hidden_layers):
+        layer_taps, stream = reference.layer(i, stream)
+        taps |= layer_taps
+    return Run(reference.config, taps | reference.finish(stream), reference.initialised)
+
+
+def _framework_of(folder: Path) -> Framework:
+    """Whose file to read: torch's unless only Flax's is there."""
+    flax = WEIGHT_FILES["flax"]
+    only_flax = not (folder / "torch").is_dir() and not any(folder.glob("model*.safetensors*"))
+    return "flax" if only_flax and ((folder / flax).is_file() or (folder / "flax" / flax).is_file()) else "torch"

@@ -1,0 +1,46 @@
+"""Distances in units of the last place: how many numbers of a dtype lie between two."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}  # from fine to coarse
+_ORDER = list(_BITS)
+
+
+def coarser(a: np.dtype, b: np.dtype) -> str:
+    """The name of the coarser of two dtypes; one that is not floating point counts as the other, two as "int64"."""
+    names = [dtype.name for dtype in (a, b) if dtype.name in _BITS]
+    return max(names, key=_ORDER.index) if names else "int64"
+
+
+def ulp_distance(a: np.ndarray, b: np.ndarray, dtype: str) -> np.ndarray:
+    """Return, for finite float64 ``a`` and ``b``, how many steps of ``dtype`` lie between them, as float64.
+
+    Both are rounded to ``dtype`` first; -0 and 0 are the same number, and beyond the largest is one step to infinity.
+    "int64": the difference. Raises ValueError for another dtype.
+    """
+    if dtype == "int64":
+        return np.abs(a - b)
+    if dtype not in _BITS:
+        raise ValueError(f"there are no ulps of {dtype}: expected one of {', '.join(_BITS)}")
+    x, y = (_ordinal(numbers, dtype) for numbers in (a, b))
+    return np.where(x > y, x - y, y - x).astype(np.float64)
+
+
+def _ordinal(numbers: np.ndarray, dtype: str) -> np.ndarray:
+    """Each number's place among those of the dtype, uint64 (0 is at 2**63, so that no difference overflows)."""
+    bits = _BITS[dtype]
+    with np.errstate(over="ignore"):
+        raw = numbers.astype(_numpy_dtype(dtype)).view(f"u{bits // 8}").astype(np.uint64)
+    sign = np.uint64(1 << (bits - 1))
+    magnitude, zero = raw & (sign - np.uint64(1)), np.uint64(1 << 63)
+    return np.where(raw & sign, zero - magnitude, zero + magnitude)
+
+
+def _numpy_dtype(name: str) -> np.dtype:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
