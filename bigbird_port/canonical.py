@@ -1,4 +1,4 @@
-"""Weights of an opened source in canonical form, piece by piece: what inspect, diff and verify read."""
+"""Weights of an opened source in canonical form, piece by piece: what every command reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from bigbird_port.casting import cast
 from bigbird_port.checkpoint.orbax_folder import OrbaxFolder
 from bigbird_port.checkpoint.store import Store, read
-from bigbird_port.layout import Dims, change_layout, same_order
+from bigbird_port.layout import Dims, change_layout, contiguous, same_order
 
 T = TypeVar("T")
 _THREADS = 2  # hashing is the bottleneck, and does not hold Python's lock
@@ -26,7 +26,7 @@ def pieces_as(store: Store, name: str, axes: str, wanted: str, sizes: Dims) -> I
     if same_order(axes, wanted):
         yield from store.pieces(name)
     else:
-        yield np.ascontiguousarray(change_layout(read(store, name), axes, wanted, sizes)).reshape(-1)
+        yield contiguous(change_layout(read(store, name), axes, wanted, sizes)).reshape(-1)
 
 
 def hash_pieces(pieces: Iterable[np.ndarray], dtype: np.dtype | None = None, name: str = "") -> str:

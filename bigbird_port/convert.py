@@ -8,11 +8,15 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bigbird_port import schema
+from bigbird_port.canonical import pieces_as, reading_order
 from bigbird_port.casting import float_type, is_float
 from bigbird_port.checkpoint.locate import find_vocabulary
 from bigbird_port.checkpoint.open_store import open_store
@@ -23,7 +27,6 @@ from bigbird_port.filling import file_digest, flush_one, open_files, read_back
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
-from bigbird_port.layout import change_layout, contiguous, same_order
 from bigbird_port.manifest import MANIFEST, file_record, versions, write_manifest
 from bigbird_port.matching import Match
 from bigbird_port.naming import STYLES
@@ -197,33 +200,26 @@ def _weights(plan: Plan) -> Iterator[Weight]:
     """The weights of the head, in the order in which the source is fastest to read, then those that it lacks."""
     rows = {row.name: row for row in weights_of(plan.config, plan.head, "torch")}
     store, style = plan.source.opened.store, STYLES[plan.source.opened.style]
-    order = {name: i for i, name in enumerate(store.tensors)}
     sizes = dims(plan.config)
     counts = {name: math.prod(row.shape(plan.config)) for name, row in rows.items()}
-
-    def reader(canonical: str, name: str) -> Any:
-        axes, wanted = style.axes(rows[canonical]), rows[canonical].axes
-        if same_order(axes, wanted):
-            return lambda: store.pieces(name)
-        return lambda: iter([contiguous(change_layout(read(store, name), axes, wanted, sizes)).reshape(-1)])
-
-    for canonical, name in sorted(plan.match.sources.items(), key=lambda item: order[item[1]]):
-        yield Weight(canonical, rows[canonical].axes, counts[canonical], reader(canonical, name))
-    for canonical, fill in plan.match.fills.items():
-        row = replace(rows[canonical], init="zeros") if fill == "zeros" else rows[canonical]
-        yield Weight(canonical, row.axes, counts[canonical], lambda row=row: iter([_filled(row, plan)]))  # type: ignore[misc]
+    for name, own in reading_order(store, plan.match.sources):
+        axes = rows[name].axes
+        yield Weight(name, axes, counts[name], partial(pieces_as, store, own, style.axes(rows[name]), axes, sizes))
+    for name, fill in plan.match.fills.items():
+        row = replace(rows[name], init="zeros") if fill == "zeros" else rows[name]
+        yield Weight(name, row.axes, counts[name], partial(_filled, row, plan))
 
 
-def _filled(row: Any, plan: Plan) -> np.ndarray:
-    return initial_value(row, plan.config, plan.settings.seed).reshape(-1)
+def _filled(row: schema.Weight, plan: Plan) -> Iterator[np.ndarray]:
+    yield initial_value(row, plan.config, plan.settings.seed).reshape(-1)
 
 
 def _check_aliases(plan: Plan) -> None:
     """Raise ValueError unless names that must repeat a weight's values do."""
     store = plan.source.opened.store
     for alias, original in plan.match.aliases.items():
-        pairs = zip(store.pieces(alias), store.pieces(original), strict=True)
-        if not all(np.array_equal(a, b, equal_nan=True) for a, b in pairs):
+        pairs = zip_longest(store.pieces(alias), store.pieces(original))
+        if not all(a is not None and b is not None and np.array_equal(a, b, equal_nan=True) for a, b in pairs):
             raise ValueError(f"{plan.source.opened.path}: {alias} should hold the values of {original}, but differs")
 
 
