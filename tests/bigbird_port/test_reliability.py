@@ -139,20 +139,11 @@ def test_a_disk_that_may_not_be_written_is_named(tmpfs):
 
 
 PLACES = {
-    "a file": (lambda place: (place / "out").write_text("mine"), "is not a folder: choose another name"),
-    "a link to a folder": (
-        lambda place: (place / "out").symlink_to(place.parent),
-        "is a symbolic link: name the folder",
-    ),
-    "a link to nothing": (
-        lambda place: (place / "out").symlink_to(place / "no"),
-        "is a symbolic link: name the folder",
-    ),
-    "a file where it fills": (
-        lambda place: (place / ".out.partial").write_text("mine"),
-        "cannot be written: File exists",
-    ),
-    "a link where it fills": (lambda place: (place / ".out.partial").symlink_to(place.parent), "in the way: Not a dir"),
+    "a file": (lambda out, partial: out.write_text("mine"), "is not a folder: choose another name"),
+    "a link to a folder": (lambda out, partial: out.symlink_to(out.parent.parent), "is a symbolic link: name the"),
+    "a link to nothing": (lambda out, partial: out.symlink_to(out.parent / "no"), "is a symbolic link: name the"),
+    "a file where it fills": (lambda out, partial: partial.write_text("mine"), "cannot be written: File exists"),
+    "a link where it fills": (lambda out, partial: partial.symlink_to(out.parent.parent), "in the way: Not a dir"),
 }
 
 
