@@ -26,6 +26,8 @@ SIZES = {
     | {"intermediate_size": 1024, "max_position_embeddings": 1024},
     "100MB": {"vocab_size": 16000, "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4}
     | {"intermediate_size": 1024, "max_position_embeddings": 1024},
+    "embedding": {"vocab_size": 160_000, "hidden_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4}
+    | {"intermediate_size": 1024, "max_position_embeddings": 1024},
     "base": {"vocab_size": 50358},
     "large": {"vocab_size": 50358, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
     | {"intermediate_size": 4096},
@@ -38,22 +40,22 @@ def main() -> None:
     print(write_checkpoint(Path(folder), size))
 
 
-def write_checkpoint(folder: Path, size: str) -> int:
+def write_checkpoint(folder: Path, size: str, slots: tuple[str, ...] = SLOTS) -> int:
     """Write one, with its flags, into a new folder; returns its number of tensors."""
     folder.mkdir(parents=True)
     config = BigBirdConfig(**SIZES[size])
     tensors = {
         row.original[0].replace("{scope}", "bert") + slot: Planned(np.dtype(np.float32), row.shape(config))
         for row in weights_of(config, "pretraining", "torch")
-        for slot in SLOTS
+        for slot in slots
     }
     checkpoint, crc32c = TensorBundleFormat(prefix_name="model.ckpt-0"), {}
-    with open_files(checkpoint.plan(tensors), folder) as slots:
+    with open_files(checkpoint.plan(tensors), folder) as files:
         for name, values in random_values(tensors):
             data = values.view(np.uint8)
             data.flags.writeable = False
             crc32c[name] = google_crc32c.value(data)
-            slots[name].write(0, data)
+            files[name].write(0, data)
     with open_files(checkpoint.finish(tensors, crc32c), folder):
         pass
     (folder / "pretrain.config").write_text(json.dumps(flags_json(config)[0]))

@@ -86,11 +86,10 @@ def kills(folder: Path, count: int, overwrite: bool, rng: random.Random) -> Coun
     begin = time.perf_counter()
     run_well(source, out, *OLD)
     duration = time.perf_counter() - begin
+    old = out.rename(folder / f"old-{overwrite}")
     for i in range(count):
         if overwrite:
-            run_well(source, out, *OLD, "--overwrite")
-        else:
-            shutil.rmtree(out)
+            shutil.copytree(old, out)
         process = start(source, out, *NEW, *(["--overwrite"] if overwrite else []))
         if i % 2:
             wait_for(process, place / ".out.partial/manifest.json")
@@ -100,6 +99,7 @@ def kills(folder: Path, count: int, overwrite: bool, rng: random.Random) -> Coun
         left[f"{state(out)}{' (it had ended)' if code == 0 else ''}"] += 1
         left["temporaries to remove"] += len(list(place.glob(".out.*")))
         run_well(source, out, *NEW, "--overwrite")
+        shutil.rmtree(out)
     return left
 
 
