@@ -167,6 +167,9 @@ class Walk:
         L = self.scene.real_BL.shape[1]
         if not (self.options.losses and has_loss(head)) or (head == "causal-lm" and L == 1):
             return
+        if not self._judges_losses():
+            self.result.not_compared.setdefault(head, []).append(f"loss (no tolerance for {self.options.dtype})")
+            return
         labels = make_labels(self.config, head, self.inputs, self.options.seed)
         if positions is not None:
             labels = {"labels": labels["labels"][:, positions]} | (
@@ -180,6 +183,15 @@ class Walk:
         for pair in pairs(tuple(values)):
             sides = values[pair[0]], values[pair[1]]
             self.result.rows += compare(self.scene, pair, "loss", "loss", sides, part=part)
+
+    def _judges_losses(self) -> bool:
+        """Whether there is a tolerance; a loss in half precision may be off by all that it is."""
+        for pair in pairs(tuple(self.witnesses)):
+            try:
+                self.scene.tolerance(pair, "loss", "loss")
+            except ValueError:
+                return False
+        return True
 
     def _real(self) -> np.ndarray:
         """True on tokens that are no padding, [B, L]; a mask of queries and keys hides no token."""
