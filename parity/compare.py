@@ -42,7 +42,7 @@ class Scene:
         tap: str,
         sides: tuple[np.ndarray, np.ndarray],
         part: Part | None = None,
-        scale: float | None = None,
+        scale: float | np.ndarray | None = None,
     ) -> Row:
         """Measure one pair of arrays; scale: that of the whole tap, where ``sides`` are parts of it."""
         where, pair = self.where(names, tap, sides[0]), sides
@@ -58,7 +58,7 @@ class Scene:
         tap: str,
         sides: tuple[np.ndarray, np.ndarray],
         where: np.ndarray | None,
-        scale: float | None = None,
+        scale: float | np.ndarray | None = None,
     ) -> Difference:
         """Return the difference of two arrays, both with batch and length first if there is a mask [B, L]."""
         tolerance, dtype = self.tolerance(names, error, tap), self.settings[names[0]].dtype

@@ -168,7 +168,8 @@ class Walk:
         if not (self.options.losses and has_loss(head)) or (head == "causal-lm" and L == 1):
             return
         if not self._judges_losses():
-            self.result.not_compared.setdefault(head, []).append(f"loss (no tolerance for {self.options.dtype})")
+            known = self.result.not_compared.get(head, [])
+            self.result.not_compared[head] = sorted({*known, f"loss (no tolerance for {self.options.dtype})"})
             return
         labels = make_labels(self.config, head, self.inputs, self.options.seed)
         if positions is not None:
