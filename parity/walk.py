@@ -73,12 +73,11 @@ class Walk:
         fed = self.witnesses[self.truth].hidden(self.streams[self.truth]) if self.truth else None
         taps: dict[str, Taps] = {}
         for name, witness in self.witnesses.items():
-            taps[name], after = witness.layer(i, self.streams[name])
-            if fed is not None and self._runs_local(name):
+            if fed is not None and self._runs_local(name):  # first, so that its taps are gone before the others come
                 local, _ = witness.layer(i, witness.inject(self.streams[name], fed))
                 self._compare_local(name, f"layer.{i}", local, taps[str(self.truth)], fed)
                 del local
-            self.streams[name] = after
+            taps[name], self.streams[name] = witness.layer(i, self.streams[name])
         if self.options.golden:
             for name in taps.keys() - {"golden"}:
                 taps[name] |= derived_of_layer(i, self.options.golden, self.config)
