@@ -61,7 +61,7 @@ def print_summary(console: Console, result: Result) -> None:
             console.print(f"{head}: {len(names)} head weights not in the checkpoint, initialised from the seed")
     for head, names in result.not_compared.items():
         if names:
-            console.print(f"{head}: golden tensors without a counterpart here: {_shorten(names)}")
+            console.print(f"{head}: not compared, without a counterpart or tolerance: {_shorten(names)}")
     for finding in result.located:
         console.print(escape(finding.sentence), soft_wrap=True)
     if result.kept:
