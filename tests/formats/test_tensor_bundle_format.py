@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbird_port.checkpoint.locate import find_checkpoint
+from bigbird_port.checkpoint.store import read
 from bigbird_port.checkpoint.table import read_table
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
 from bigbird_port.convert import make_plan
@@ -144,7 +145,8 @@ def test_a_checkpoint_of_the_original_code_is_written_again_byte_for_byte(name):
 def test_a_folder_that_is_written_can_be_converted(tmp_path):
     """Data, index, state file and flags together are what make_plan wants, and it finds the same model in them."""
     expected = make_plan(DEMO)
-    write_all(tmp_path, TensorBundleFormat(), {key: expected.bundle.read(key) for key in expected.bundle.entries})
+    store = expected.source.opened.store
+    write_all(tmp_path, TensorBundleFormat(), {key: read(store, key) for key in store.tensors})
     flags, _ = flags_json(expected.config)
     (tmp_path / "pretrain.config").write_text(json.dumps(flags))
     found = make_plan(tmp_path)
