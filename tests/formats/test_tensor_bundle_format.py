@@ -156,7 +156,7 @@ def test_a_folder_that_is_written_can_be_converted(tmp_path):
 @settings(max_examples=30, deadline=None)
 @given(array_sets, st.sampled_from([None, 1, 100]))
 def test_our_reader_reads_it(tmp_path_factory, arrays, limit):
-    arrays = {name: array for name, array in arrays.items() if array.dtype != ml_dtypes.bfloat16}
+    arrays = {name: array for name, array in arrays.items() if name.isprintable()}  # it refuses other names
     folder = tmp_path_factory.mktemp("bundle")
     write_all(folder, TensorBundleFormat("model.ckpt-7", limit), arrays)
     bundle = TensorBundle(find_checkpoint(folder))
