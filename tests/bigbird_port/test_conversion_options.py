@@ -1,6 +1,8 @@
 """Types, shards, dry runs, content checks and other options of a conversion."""
 
 import json
+import subprocess
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -236,3 +238,12 @@ def test_a_manifest_that_was_changed_is_refused(tmp_path):
     path.write_text(path.read_text().replace('"head": "pretraining"', '"head": "masked-lm"'))
     with pytest.raises(ValueError, match="its own digest does not fit"):
         read_manifest(tmp_path / "out")
+
+
+def test_a_progress_bar_where_someone_looks_and_nothing_elsewhere(tmp_path):
+    program = "import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) != 0)"
+    command = [sys.executable, "-c", "from bigbird_port.cli import main; main()", "convert", DEMO]
+    seen = subprocess.run([sys.executable, "-c", program, *command, tmp_path / "seen"], capture_output=True, text=True)
+    assert "46 tensors" in seen.stdout
+    piped = subprocess.run([*command, tmp_path / "piped"], capture_output=True, text=True)
+    assert (piped.returncode, piped.stderr, "tensors" in piped.stdout) == (0, "", False)
