@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from parity.reports.report import EMBEDDINGS, HEAD, Stage, figure, pair, stage_of, summarise
-from parity.reports.svg import Element, add, hint, picture
+from parity.reports.svg import Element, add, hint, limit, picture
 from parity.results import Row
 
 # Who is measured has a colour (class) and a marker, against whom a dash.
 MARKERS = {"reference": "diamond", "torch": "circle", "flax": "square", "transformers": "triangle"}
 DASHES = {"golden": "", "original": "", "reference": "7 3", "torch": "2 3"}
-_LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT, _STEP = 52, 16, 30, 34, 270, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM, _HEIGHT = 52, 16, 30, 34, 270
+_WIDTH, _NARROWEST, _WIDEST = 440, 28, 90  # of all stages, and of one
 _MAX_DECADES = 14
 
 
@@ -85,10 +86,11 @@ def draw(curves: Curves, name: str) -> Element:
     axes = _Axes(curves)
     title = f"{curves.head}, {curves.condition}: {curves.error} error by layer"
     root = picture(name, axes.width, _HEIGHT, title, _describe(curves))
+    limit(root, axes.width)
     axes.draw(root)
     for bounds in dict.fromkeys(series.bounds for series in curves.series):
         points = [(axes.x(stage), axes.y(bound)) for stage, bound in bounds]
-        path = " ".join(f"M{x - _STEP / 2:.1f} {y:.1f}h{_STEP}" for x, y in points)
+        path = " ".join(f"M{x - axes.step / 2:.1f} {y:.1f}h{axes.step:.1f}" for x, y in points)
         hint(add(root, "path", d=path, class_="tolerance"), "tolerance")
     for series in curves.series:
         _draw_series(root, series, axes)
@@ -100,7 +102,8 @@ class _Axes:
 
     def __init__(self, curves: Curves) -> None:
         self.stages = curves.stages
-        self.width = _LEFT + _STEP * len(self.stages) + _RIGHT
+        self.step = min(max(_WIDTH / len(self.stages), _NARROWEST), _WIDEST)
+        self.width = _LEFT + self.step * len(self.stages) + _RIGHT
         rows = [row for series in curves.series for row in series.worst.values()]
         values = [row.difference.would_pass for row in rows] + [row.tolerance.bound for row in rows]
         logs = [math.log10(x) for x in values if 0 < x < math.inf] or [-6.0, -5.0]
@@ -108,7 +111,7 @@ class _Axes:
         self.low = max(math.floor(min(logs)), self.high - _MAX_DECADES)
 
     def x(self, stage: Stage) -> float:
-        return _LEFT + _STEP * (self.stages.index(stage) + 0.5)
+        return _LEFT + self.step * (self.stages.index(stage) + 0.5)
 
     def y(self, error: float) -> float:
         """An error of 0 stands at the bottom, one that is no number at the top."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from parity.reports.svg import Element, add, hint, picture
+from parity.reports.svg import Element, add, hint, limit, picture
 from parity.results import Row
 
 _LOWEST, _HIGHEST = -12, 12  # half decades: below 1e-6 and above 1e6 are one bin each
@@ -42,10 +42,11 @@ def histogram(rows: Iterable[Row]) -> list[Bin]:
 
 def draw(bins: list[Bin], name: str) -> Element:
     """Return the picture; what is beyond the tolerance is hatched."""
-    width = _LEFT * 2 + _STEP * len(bins)
+    width = max(_LEFT * 2 + _STEP * len(bins), 240)
     beyond = sum(one.total for one in bins if one.low >= 0)
     description = f"{sum(one.total for one in bins)} comparisons, {beyond} of them beyond their tolerance"
     root = picture(name, width, _HEIGHT, "error over tolerance", description)
+    limit(root, width)
     hatch = add(add(root, "defs"), "pattern", id=f"{name}-hatch", width=6, height=6, patternUnits="userSpaceOnUse")
     add(hatch, "path", d="M-1 1l2 -2M0 6l6 -6M5 7l2 -2", class_="hatch")
     most = max(one.total for one in bins)

@@ -21,7 +21,7 @@ from parity.reports.report import Report
 from parity.results import Result, Row
 
 _FAILURES = 100  # of these, "Every tap" has the rest
-_FAINTEST = 4  # decades below the tolerance at which a cell of a heat map has no colour
+_FAINTEST = 2  # decades below the tolerance at which a cell of a heat map has no colour
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,11 @@ def picture(name: str, width: float, height: float, title: str, description: str
     return root
 
 
+def limit(root: Element, width: float) -> None:
+    """Keep a picture near its natural width, so that its letters stay readable."""
+    root.set("style", f"min-width:{0.9 * width:.0f}px;max-width:{1.25 * width:.0f}px")
+
+
 def add(parent: Element, tag: str, text: str | None = None, **attributes: object) -> Element:
     """Append an element; names of attributes have "_" for "-" and a trailing "_" where Python reserves them."""
     texts = {name.rstrip("_").replace("_", "-"): _text(value) for name, value in attributes.items()}
