@@ -14,6 +14,34 @@ import click
 from bigbird_port.cli_common import FAILED, HeadName, no_traceback
 from bigbird_port.heads import HEADS
 
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+WITNESSES = "Who is compared: some of golden, reference, torch, flax, transformers."
+
+
+class Numbers(click.ParamType):
+    """Numbers of at least 1, separated by commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdigit() and int(part) for part in parts):
+            self.fail(f"{value!r} is not a list of numbers of at least 1, such as 512,768", param, ctx)
+        return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+class Names(click.ParamType):
+    """Names, separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the names."""
+        return value if isinstance(value, tuple) else tuple(part.strip() for part in value.split(","))
+
 
 class DefaultGroup(click.Group):
     """A group whose first command, "run", is meant where no other is named: ``parity OUT`` is ``parity run OUT``."""
@@ -46,6 +74,21 @@ def parity() -> None:
     "--golden", "golden_file", type=click.Path(path_type=Path), help="A case of the original to compare with."
 )
 @click.option("--max-encoder-length", type=click.IntRange(min=1), help="Use the attention pattern of this length.")
+@click.option("--attention-type", type=click.Choice(("block_sparse", "original_full")), help="Override the model's.")
+@click.option("--random-blocks", type=click.Choice(("original", "transformers")), help="Override the model's.")
+@click.option("--lengths", type=Numbers(), default=(), help="Several, 512,768,..: each with its own pattern.")
+@click.option("--batches", type=Numbers(), default=(), help="Several batch sizes, 1,2,..")
+@click.option("--adversarial", is_flag=True, help="Inputs that are hard on an implementation, in place of seeded ones.")
+@click.option("--against", type=Names(), default="torch,flax,reference", show_default=True, help=WITNESSES)
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of both frameworks.")
+@click.option("--device", help="Of both frameworks: cpu, cuda, or auto. [default: cpu]")
+@click.option("--torch-device", help="cpu, cuda or auto; wins over --device.")
+@click.option("--flax-device", help="cpu, cuda, tpu or auto; wins over --device.")
+@click.option("--no-local", is_flag=True, help="Do not feed each layer the reference's input as well: half the time.")
+@click.option("--no-losses", is_flag=True, help="Do not compare losses.")
+@click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
+@click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the first failing layer's tensors in this folder.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every figure to this file.")
 @no_traceback
 def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **options: Any) -> None:
@@ -70,6 +113,8 @@ SOURCES = {
     "text_file": "--text",
     "question": "--question",
 }
+SWEEPS = {"lengths": "--lengths", "batches": "--batches", "adversarial": "--adversarial"}
+OVERRIDES = ("max_encoder_length", "attention_type", "random_blocks")
 
 
 def check_sources(options: dict[str, Any]) -> None:
@@ -82,6 +127,11 @@ def check_sources(options: dict[str, Any]) -> None:
     fixed = [option for option in ("--golden", "--inputs") if option in given]
     if fixed and options.get("length"):
         raise click.UsageError(f"{fixed[0]} brings its own inputs: leave out --length")
+    sweeps = [option for name, option in SWEEPS.items() if options.get(name)]
+    if given and sweeps:
+        raise click.UsageError(f"{given[0]} brings its own inputs: leave out {' and '.join(sweeps)}")
+    if options.get("length") and options.get("lengths"):
+        raise click.UsageError("--length and --lengths exclude each other")
     if "--golden" in given and options.get("max_encoder_length"):
         raise click.UsageError("--golden brings its own pattern: leave out --max-encoder-length")
 
@@ -108,19 +158,11 @@ def run_and_print(
     """Run parity, print its tables, write its JSON; return whether it passed."""
     from parity.golden import read_golden
     from parity.report import make_console, print_summary, print_taps, to_json
-    from parity.run import Options, run_parity
+    from parity.run import run_parity
 
     check_sources(options)
     golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
-    pattern_length = options.get("max_encoder_length")
-    run_options = Options(
-        length=options.get("length"),
-        batch=options.get("batch", 2),
-        seed=options.get("seed", 0),
-        inputs=given_inputs(out, options),
-        golden=golden,
-        overrides={"max_encoder_length": pattern_length} if pattern_length else {},
-    )
+    run_options = make_options(out, options, golden)
     default = (golden.head,) if golden else tuple(HEADS)
     chosen = tuple(HEADS) if "all" in heads else tuple(dict.fromkeys(heads)) or default
     result = run_parity(out, chosen, run_options)
@@ -131,6 +173,25 @@ def run_and_print(
     if json_file:
         json_file.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
     return result.passed
+
+
+def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
+    """Build the run's Options from those of the command line."""
+    from parity.conditions import DEFAULT_WITNESSES, Options
+
+    plain = ("length", "lengths", "batches", "adversarial", "dtype", "gradients", "decoding", "keep", "batch", "seed")
+    device = options.get("device") or "cpu"
+    return Options(
+        **{name: options[name] for name in plain if name in options},
+        inputs=given_inputs(out, options),
+        golden=golden,
+        overrides={name: options[name] for name in OVERRIDES if options.get(name)},
+        witnesses=options.get("against", DEFAULT_WITNESSES),
+        torch_device=options.get("torch_device") or device,
+        flax_device=options.get("flax_device") or device,
+        local=not options.get("no_local"),
+        losses=not options.get("no_losses"),
+    )
 
 
 def convert_demo(out: Path) -> Any:

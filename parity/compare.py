@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from parity.metrics import Difference, measure
-from parity.results import Error, Part, Row
+from parity.results import ORIGINAL, Error, Part, Row
 from parity.tolerances import FLOAT32_CPU, Tolerance
 from parity.witness import Setting, Taps
 
 _HEADS_FIRST = (".query", ".key", ".value")  # [B, N, L, H]
+_SCORES = ("prediction_logits", "seq_relationship_logits", "logits")  # distributions over their last axis
 _REAL_ONLY = ("golden", "transformers")  # what these compute for padding is theirs
 
 
@@ -23,26 +24,42 @@ _REAL_ONLY = ("golden", "transformers")  # what these compute for padding is the
 class Scene:
     """What a comparison is about, beside its two sides.
 
-    settings: of each witness. real_BL: True on tokens that are no padding. shared_by: as in Row.
+    settings: of each witness. real_BL: True on tokens that are no padding.
     """
 
     head: str
     condition: str
     settings: dict[str, Setting]
     real_BL: np.ndarray
-    shared_by: tuple[str, ...] = ()
 
     def row(
-        self, names: tuple[str, str], error: Error, tap: str, part: Part | None, sides: tuple[np.ndarray, np.ndarray]
+        self,
+        names: tuple[str, str],
+        error: Error,
+        tap: str,
+        sides: tuple[np.ndarray, np.ndarray],
+        part: Part | None = None,
+        scale: float | None = None,
     ) -> Row:
-        """Measure one pair of arrays."""
-        tolerance = self.tolerance(names, error, tap)
-        value, reference = sides
-        where = None
-        if set(names) & set(_REAL_ONLY):
-            value, reference, where = self.real(tap, value), self.real(tap, reference), self.real_mask(tap, value)
-        difference = measure(value, reference, tolerance.bound, where)
-        return self._row(names, error, tap, part, value.shape, tolerance, difference)
+        """Measure one pair of arrays; scale: that of the whole tap, where ``sides`` are parts of it."""
+        where, pair = self.where(names, tap, sides[0]), sides
+        if where is not None:
+            pair = batch_first(tap, sides[0]), batch_first(tap, sides[1])
+        difference = self.measure(names, error, tap, pair, where, scale)
+        return self._row(names, error, tap, part, sides[0].shape, self.tolerance(names, error, tap), difference)
+
+    def measure(
+        self,
+        names: tuple[str, str],
+        error: Error,
+        tap: str,
+        sides: tuple[np.ndarray, np.ndarray],
+        where: np.ndarray | None,
+        scale: float | None = None,
+    ) -> Difference:
+        """Return the difference of two arrays, both with batch and length first if there is a mask [B, L]."""
+        tolerance, dtype = self.tolerance(names, error, tap), self.settings[names[0]].dtype
+        return measure(*sides, tolerance, where, scale=scale, dtype=dtype, logits=tap in _SCORES)
 
     def failed(self, names: tuple[str, str], error: Error, tap: str, problem: str) -> Row:
         """Return a row for what cannot be measured."""
@@ -52,14 +69,11 @@ class Scene:
         """Return what the value may differ by."""
         return FLOAT32_CPU
 
-    def real(self, tap: str, x: np.ndarray) -> np.ndarray:
-        """Return ``x`` with batch and length as its leading axes, where it has them."""
-        return x.swapaxes(1, 2) if tap.endswith(_HEADS_FIRST) and x.ndim == 4 else x
-
-    def real_mask(self, tap: str, x: np.ndarray) -> np.ndarray | None:
-        """Return which positions count, None for all."""
-        x = self.real(tap, x)
-        return self.real_BL if x.shape[:2] == self.real_BL.shape else None
+    def where(self, names: tuple[str, str], tap: str, x: np.ndarray) -> np.ndarray | None:
+        """Return which positions count, bool [B, L]; None for all."""
+        if not set(names) & set(_REAL_ONLY):
+            return None
+        return self.real_BL if batch_first(tap, x).shape[:2] == self.real_BL.shape else None
 
     def _row(
         self,
@@ -71,10 +85,13 @@ class Scene:
         tolerance: Tolerance,
         difference: Difference,
     ) -> Row:
-        return Row(
-            *(self.head, self.condition, *names, error, tap, part, shape, tolerance, difference),
-            shared_by=self.shared_by,
-        )
+        value, reference = (ORIGINAL if name == "golden" else name for name in names)
+        return Row(self.head, self.condition, value, reference, error, tap, part, shape, tolerance, difference)
+
+
+def batch_first(tap: str, x: np.ndarray) -> np.ndarray:
+    """Return a tap with batch and length as its leading axes, where it has them."""
+    return x.swapaxes(1, 2) if tap.endswith(_HEADS_FIRST) and x.ndim == 4 else x
 
 
 def compare(
@@ -102,8 +119,11 @@ def compare(
             yield scene.failed(names, error, tap, f"{lacking} has no such tap")
             continue
         pair = value[tap], reference[tap]
-        yield scene.row(names, error, tap, part, pair)
+        whole = scene.row(names, error, tap, pair, part)
+        yield whole
         if tap.endswith(".context") and error == "accumulated" and pair[0].shape == pair[1].shape:
             for n in range(pair[0].shape[2]):
                 heads = pair[0][:, :, n], pair[1][:, :, n]
-                yield scene.row(names, error, tap, replace(part or Part(), attention_head=n), heads)
+                one = replace(part or Part(), attention_head=n)
+                scale = None if whole.difference.problem else whole.difference.scale
+                yield scene.row(names, error, tap, heads, one, scale)

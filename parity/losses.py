@@ -60,15 +60,16 @@ def make_labels(config: BigBirdConfig, head: str, inputs: Inputs, seed: int) -> 
     if head in ("pretraining", "masked-lm"):
         labels = np.full((B, L), -100, np.int64)
         labels[:, ::_EVERY] = rng.integers(config.vocab_size, size=labels[:, ::_EVERY].shape)
-        pair = {"next_sentence_label": rng.integers(2, size=B)} if head == "pretraining" else {}
-        return {"labels": labels} | pair
+        pair: Inputs = {"next_sentence_label": np.asarray(rng.integers(2, size=B))} if head == "pretraining" else {}
+        return pair | {"labels": labels}
     if head == "qa":
         spans = np.sort(rng.integers(L // 2, L, size=(2, B)), axis=0)
         return {"start_positions": spans[0], "end_positions": spans[1]}
     if head == "sequence-classification":
         return {"labels": _class_labels(config, rng, B)}
-    size, classes = ((B, L), C) if head == "token-classification" else ((B,), ids.shape[1])
-    return {"labels": rng.integers(classes, size=size)}
+    if head == "token-classification":
+        return {"labels": np.asarray(rng.integers(C, size=(B, L)))}
+    return {"labels": np.asarray(rng.integers(ids.shape[1], size=B))}
 
 
 def _class_labels(config: BigBirdConfig, rng: np.random.Generator, B: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import bigbird_port
-from parity.run import Result, Row
+from parity.results import Result, Row
 
 JSON_VERSION = 1
 _PLAIN_WIDTH = 150
@@ -43,14 +43,17 @@ def print_summary(console: Console, result: Result) -> None:
     """Print the checks, one row for each head and pair, the first failing row, and what was compared."""
     for check in result.checks:
         console.print(f"{_mark(check.passed)} {check.name}: {escape(check.detail)}")
-    console.print(f"inputs: {result.inputs}; float32, CPU, highest matmul precision")
+    for condition in result.conditions:
+        devices = f"torch on {condition.torch_device}, flax on {condition.flax_device}"
+        console.print(f"inputs: {condition.inputs}; {condition.dtype}, {devices}, highest matmul precision")
     table = Table(box=None, pad_edge=False)
     for name in ("head", "compared", "taps", "failed", "worst tap", "max abs", "relative", "tolerance", ""):
         right = name in ("taps", "failed", "max abs", "relative", "tolerance")
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for head in result.heads:
-        for pair in sorted({(row.value, row.reference) for row in result.rows if row.head == head}):
-            rows = [row for row in result.rows if row.head == head and (row.value, row.reference) == pair]
+        own = [row for row in result.rows if row.head == head]
+        for kind in dict.fromkeys((row.value, row.reference, row.error) for row in own):
+            rows = [row for row in own if (row.value, row.reference, row.error) == kind]
             table.add_row(*_summary_cells(head, rows))
     console.print(table)
     for head, names in result.initialised.items():
@@ -59,6 +62,10 @@ def print_summary(console: Console, result: Result) -> None:
     for head, names in result.not_compared.items():
         if names:
             console.print(f"{head}: golden tensors without a counterpart here: {_shorten(names)}")
+    for finding in result.located:
+        console.print(escape(finding.sentence), soft_wrap=True)
+    if result.kept:
+        console.print(f"tensors of the first failing layer: {result.kept}", soft_wrap=True)
     first = next((row for row in result.rows if not row.difference.passed), None)
     if first:
         against = f"{first.value} against {first.reference}"
@@ -84,19 +91,22 @@ def to_json(result: Result) -> dict[str, Any]:
         "version": JSON_VERSION,
         "bigbird_port": bigbird_port.__version__,
         "passed": result.passed,
-        "inputs": result.inputs,
         "heads": result.heads,
+        "witnesses": result.witnesses,
+        "conditions": [asdict(condition) for condition in result.conditions],
         "checks": [asdict(check) for check in result.checks],
         "rows": [_json_row(row) for row in result.rows],
         "initialised": result.initialised,
         "not_compared": result.not_compared,
+        "located": [asdict(finding) for finding in result.located],
     }
 
 
 def _json_row(row: Row) -> dict[str, Any]:
     figures = {name: value if _is_finite(value) else None for name, value in asdict(row.difference).items()}
-    names = ("head", "value", "reference", "tap", "attention_head", "shape", "tolerance")
-    return {name: getattr(row, name) for name in names} | figures | {"passed": row.difference.passed}
+    names = ("head", "shared_by", "condition", "value", "reference", "error", "tap", "attention_head", "shape")
+    part = {"part": None if row.part is None else asdict(row.part), "tolerance": row.tolerance.bound}
+    return {name: getattr(row, name) for name in names} | part | figures | {"passed": row.passed}
 
 
 def _is_finite(value: Any) -> bool:
@@ -105,13 +115,13 @@ def _is_finite(value: Any) -> bool:
 
 def _cells(row: Row) -> Iterable[str]:
     d = row.difference
-    against = f"{row.value} / {row.reference}"
+    against = f"{row.value} / {row.reference}{'' if row.error == 'accumulated' else f' {row.error}'}"
     shape = "x".join(map(str, row.shape))
     if d.problem:
-        return _tap(row), against, shape, d.problem, "", "", "", "", f"{row.tolerance:.0e}", _mark(False)
+        return _tap(row), against, shape, d.problem, "", "", "", "", f"{row.tolerance.bound:.0e}", _mark(False)
     worst = ",".join(map(str, d.worst_index))
     figures = (f"{x:.1e}" for x in (d.max_abs, d.mean_abs, d.relative, d.cosine_error))
-    return _tap(row), against, shape, *figures, worst, f"{row.tolerance:.0e}", _mark(d.passed)
+    return _tap(row), against, shape, *figures, worst, f"{row.tolerance.bound:.0e}", _mark(d.passed)
 
 
 def _summary_cells(head: str, rows: list[Row]) -> Iterable[str]:
@@ -119,8 +129,8 @@ def _summary_cells(head: str, rows: list[Row]) -> Iterable[str]:
     worst = max(rows, key=lambda row: row.difference.excess)
     d = worst.difference
     figures = (d.problem, "") if d.problem else (f"{d.max_abs:.1e}", f"{d.relative:.1e}")
-    pair = f"{rows[0].value} / {rows[0].reference}"
-    bound = f"{worst.tolerance:.0e}"
+    pair = f"{rows[0].value} / {rows[0].reference}{'' if rows[0].error == 'accumulated' else f' {rows[0].error}'}"
+    bound = f"{worst.tolerance.bound:.0e}"
     return head, pair, str(len(rows)), str(failed), _tap(worst), *figures, bound, _mark(not failed)
 
 
@@ -133,7 +143,7 @@ def _why(row: Row) -> str:
 
 
 def _tap(row: Row) -> str:
-    return row.tap if row.attention_head is None else f"{row.tap} head {row.attention_head}"
+    return row.place
 
 
 def _mark(passed: bool) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from parity.integrity import Check
@@ -124,7 +125,8 @@ class Result:
 
     heads: those that were asked for. conditions: every pass. checks: files against the manifest, and what was loaded
     against the files. initialised: canonical names of weights that came from a seed, by head. not_compared: by head,
-    what had no counterpart and rightly so. located: where faults start. environment: versions and machine.
+    what had no counterpart and rightly so. located: where faults start. environment: versions and machine. kept: the
+    file with the tensors of the first failing layer.
     """
 
     heads: list[str] = field(default_factory=list)
@@ -136,6 +138,7 @@ class Result:
     located: list[Finding] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     witnesses: tuple[str, ...] = ()
+    kept: Path | None = None
 
     @property
     def failures(self) -> Iterator[Row]:

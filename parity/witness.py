@@ -54,24 +54,31 @@ class Witness(Protocol):
 
     def digests(self) -> dict[str, str]:
         """Return sha256 of every loaded weight by canonical name, in canonical layout; empty if it holds none."""
+        ...
 
     def start(self, inputs: Inputs) -> tuple[Taps, Any]:
         """Return the taps of the embeddings, and what layer 0 needs."""
+        ...
 
     def layer(self, i: int, stream: Any) -> tuple[Taps, Any]:
         """Return the taps of layer i, named layer.<i>.<tap>, and what the next layer needs."""
+        ...
 
     def finish(self, stream: Any, positions: slice | None = None) -> Taps:
         """Return the head's scores and the taps before them; of some positions only, for heads that score each."""
+        ...
 
     def inject(self, stream: Any, x: np.ndarray) -> Any:
         """Return ``stream`` with hidden states x [B, L, D] in it, rounded to the witness's dtype."""
+        ...
 
     def hidden(self, stream: Any) -> np.ndarray:
         """Return the hidden states [B, L, D] in ``stream``; inject takes them without loss."""
+        ...
 
     def loss(self, scores: Taps, labels: Inputs) -> float:
         """Return the loss of finish's scores, as the witness computes it."""
+        ...
 
 
 # In order of trust. Every other is measured against the truths that are there.

@@ -53,7 +53,7 @@ class TorchWitness:
         """Run the embeddings."""
         import torch
 
-        with _pinned():
+        with pinned():
             given = {name: torch.from_numpy(x).to(self.device) for name, x in inputs.items()}
             arrays, beside = self.model.split_inputs(given)
             x, completed, taps = self.model.base.embed(**arrays)
@@ -64,14 +64,14 @@ class TorchWitness:
         from models_torch.encoder import encoder_lists
 
         lists = encoder_lists(self.config, i, stream.x.shape[1], self.device)
-        with _pinned():
+        with pinned():
             x, taps = self.model.base.encoder.layer[i](stream.x, stream.inputs.mask, lists)
         return {f"layer.{i}.{name}": tap for name, tap in _arrays(taps).items()}, replace(stream, x=x)
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
         """Run the pooler and the head."""
         x = stream.x if positions is None else stream.x[:, positions]
-        with _pinned():
+        with pinned():
             scores, taps = self.model.score(x, self.model.base.pool(x), **stream.beside)
         return _arrays(taps | scores)
 
@@ -83,7 +83,7 @@ class TorchWitness:
 
     def hidden(self, stream: Stream) -> np.ndarray:
         """Return the hidden states."""
-        return _array(stream.x)
+        return to_array(stream.x)
 
     def loss(self, scores: Taps, labels: Inputs) -> float:
         """Return the loss by models_torch.losses."""
@@ -120,7 +120,7 @@ def torch_device(name: str) -> Any:
     return torch.device(name)
 
 
-class _pinned:  # noqa: N801 (used as a function)
+class pinned:  # noqa: N801 (used as a function)
     """No gradients; full float32 products, as TF32 would keep 10 bits; the settings are put back afterwards."""
 
     def __enter__(self) -> None:
@@ -141,10 +141,10 @@ class _pinned:  # noqa: N801 (used as a function)
 
 
 def _arrays(tensors: dict[str, Any]) -> Taps:
-    return {name: _array(x) for name, x in tensors.items() if x is not None}
+    return {name: to_array(x) for name, x in tensors.items() if x is not None}
 
 
-def _array(x: Any) -> np.ndarray:
+def to_array(x: Any) -> np.ndarray:
     """NumPy has no bfloat16; float32 holds it exactly."""
     import torch
 

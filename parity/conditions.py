@@ -1,0 +1,136 @@
+"""Options of a run, and the passes that they ask for: each a Condition and its inputs.
+
+Legend: B batch, L length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.folder import read_folder_config
+from parity.golden import GoldenCase
+from parity.inputs import DEFAULT_BATCH, Inputs, check_ids, default_length, make_inputs
+from parity.results import Condition
+from parity.witness import FRAMEWORKS, MODULES, Dtype, Setting
+
+DEFAULT_WITNESSES = ("torch", "flax", "reference")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run, and on what.
+
+    witnesses: names of parity.witness.MODULES; a golden case adds itself. length, batch: of seeded inputs (None: the
+    defaults); lengths, batches: several of them, each length with the attention pattern that the original has when it
+    is configured for it. inputs: given ones. golden: a case, which brings its own. adversarial: inputs that are hard on
+    an implementation. overrides: fields of the configuration. local: feed every layer of every framework the
+    reference's input as well. keep: a folder for the tensors of the first failing layer.
+    """
+
+    length: int | None = None
+    batch: int = DEFAULT_BATCH
+    lengths: tuple[int, ...] = ()
+    batches: tuple[int, ...] = ()
+    seed: int = 0
+    inputs: Inputs | None = None
+    golden: GoldenCase | None = None
+    adversarial: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    witnesses: tuple[str, ...] = DEFAULT_WITNESSES
+    dtype: Dtype = "float32"
+    torch_device: str = "cpu"
+    flax_device: str = "cpu"
+    local: bool = True
+    losses: bool = True
+    gradients: bool = False
+    decoding: bool = False
+    keep: Path | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The witnesses in order of trust; raises ValueError for unknown ones, or fewer than two."""
+        wanted = {*self.witnesses, *(("golden",) if self.golden else ())}
+        if unknown := sorted(wanted - set(MODULES)):
+            raise ValueError(f"unknown witness {', '.join(unknown)}: expected some of {', '.join(MODULES)}")
+        if "golden" in wanted and not self.golden:
+            raise ValueError("the witness golden needs a case of the original: give one with --golden FILE")
+        if len(wanted) < 2 or not wanted & {*FRAMEWORKS, "transformers"}:
+            raise ValueError(
+                f"nothing to compare: found {', '.join(sorted(wanted)) or 'no witness'}; choose two or more of "
+                f"{', '.join(MODULES)}, among them torch, flax or transformers"
+            )
+        return tuple(name for name in MODULES if name in wanted)
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """How each witness runs; truths have a dtype and device of their own."""
+        frameworks = {"torch": self.torch_device, "transformers": self.torch_device, "flax": self.flax_device}
+        return {
+            name: Setting(self.dtype, frameworks[name]) if name in frameworks else Setting("float64", "cpu")
+            for name in self.names
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One pass: its condition, its inputs [B, L], and the configuration it runs under."""
+
+    condition: Condition
+    inputs: Inputs
+    config: BigBirdConfig
+
+
+def passes(out: Path, options: Options) -> Iterator[Pass]:
+    """Yield the passes that the options ask for; raises ValueError for inputs that do not fit the model."""
+    base = read_folder_config(out, "torch")
+    for name, overrides, inputs in _inputs(base, options):
+        config = base.replace(**overrides)
+        check_ids(inputs, config)
+        B, L = inputs["input_ids"].shape
+        condition = Condition(
+            name=f"{B}x{L}{name and f' {name}'}",
+            batch=B,
+            length=L,
+            inputs=_describe(inputs, config.pad_token_id, options, name),
+            dtype=options.dtype,
+            torch_device=options.torch_device,
+            flax_device=options.flax_device,
+            overrides=overrides,
+        )
+        yield Pass(condition, inputs, config)
+
+
+def _inputs(base: BigBirdConfig, options: Options) -> Iterator[tuple[str, dict[str, Any], Inputs]]:
+    """Name, overrides and inputs of each pass."""
+    overrides = dict(options.overrides)
+    if options.golden:
+        yield "", overrides | {"max_encoder_length": options.golden.max_encoder_length}, options.golden.inputs
+        return
+    if options.inputs:
+        yield "", overrides, options.inputs
+        return
+    config = base.replace(**overrides)
+    for length in options.lengths or (options.length or default_length(config),):
+        own = overrides
+        if options.lengths and "max_encoder_length" not in overrides:
+            own = overrides | {"max_encoder_length": length}
+        if options.adversarial:
+            from parity.adversarial import adversarial_inputs
+
+            for name, inputs in adversarial_inputs(base.replace(**own), length, options.seed).items():
+                yield name, own, inputs
+            continue
+        for batch in options.batches or (options.batch,):
+            yield "", own, make_inputs(base.replace(**own), batch, length, options.seed)
+
+
+def _describe(inputs: Inputs, pad: int, options: Options, name: str) -> str:
+    ids = inputs["input_ids"]
+    origin = "golden case" if options.golden else "given" if options.inputs else f"seed {options.seed}"
+    real_BL = inputs.get("attention_mask", ids != pad) != 0
+    tokens = ", ".join(str(int(n)) for n in real_BL.reshape(len(ids), -1).sum(axis=1)) if real_BL.ndim == 2 else "?"
+    return f"{ids.shape[0]} x {ids.shape[1]} tokens ({name or origin}; without padding {tokens})"

@@ -1,0 +1,188 @@
+"""One walk through a model: all witnesses advance together, and every stage is compared before the next.
+
+Legend: B batch, L length, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from parity.compare import Scene, compare
+from parity.conditions import Options, Pass
+from parity.golden import derived_of_layer, derived_scores
+from parity.inputs import Inputs
+from parity.keep import keep_tensors
+from parity.locate import Stage, locate
+from parity.losses import has_loss, make_labels
+from parity.results import Part, Result
+from parity.witness import FRAMEWORKS, TRUTHS, Taps, Witness, pairs
+
+_SCORES_AT_ONCE = 1 << 23  # elements of a language model's scores, 64 MiB in float64
+_SCORE_EVERY_TOKEN = ("pretraining", "masked-lm", "causal-lm")
+_OF_WHOLE_TEXT = ("pooler_output", "seq_relationship_logits")  # not in a piece of the positions but the first
+Hidden = dict[str, np.ndarray]
+
+
+class Walk:
+    """The witnesses of one head on one pass's inputs; rows and findings go into ``result``."""
+
+    def __init__(
+        self, options: Options, one: Pass, head: str, inputs: Inputs, witnesses: dict[str, Witness], result: Result
+    ) -> None:
+        self.options, self.one, self.inputs, self.witnesses, self.result = options, one, inputs, witnesses, result
+        self.config = one.config.for_head(head)
+        self.scene = Scene(head, one.condition.name, options.settings, self._real())
+        self.truth = next((name for name in TRUTHS if name in witnesses and witnesses[name].steps), None)
+        self.streams: dict[str, Any] = {}
+        self.input_good: dict[tuple[str, str], bool] = {}
+        self.kept = False
+
+    def layers(self) -> Hidden:
+        """Run and compare embeddings and layers; return each stepping witness's last hidden states."""
+        taps = self._start()
+        self._compare("embeddings", taps, "it is computed from the ids")
+        for i in range(self.config.num_hidden_layers):
+            self._layer(i)
+        return self.hidden()
+
+    def head(self, finals: Hidden) -> None:
+        """Run and compare what follows the layers, from hidden states that ``layers`` returned."""
+        if not self.streams:
+            self._start()
+            for name, x in finals.items():
+                self.streams[name] = self.witnesses[name].inject(self.streams[name], x)
+        for positions in self._pieces():
+            self._finish(positions)
+
+    def hidden(self) -> Hidden:
+        """Return the hidden states that each stepping witness has reached."""
+        return {name: self.witnesses[name].hidden(x) for name, x in self.streams.items() if self.witnesses[name].steps}
+
+    def _start(self) -> dict[str, Taps]:
+        taps = {}
+        for name, witness in self.witnesses.items():
+            taps[name], self.streams[name] = witness.start(self.inputs)
+        self.input_good = dict.fromkeys(pairs(tuple(self.witnesses)), True)
+        return taps
+
+    def _layer(self, i: int) -> None:
+        """One layer: everyone on its own input, the frameworks on the truth's as well."""
+        fed = self.witnesses[self.truth].hidden(self.streams[self.truth]) if self.truth else None
+        taps: dict[str, Taps] = {}
+        for name, witness in self.witnesses.items():
+            taps[name], after = witness.layer(i, self.streams[name])
+            if self.options.golden and name != "golden":
+                taps[name] |= derived_of_layer(i, self.options.golden, self.config)
+            if fed is not None and self._runs_local(name):
+                local, _ = witness.layer(i, witness.inject(self.streams[name], fed))
+                self._compare_local(name, f"layer.{i}", local, taps[str(self.truth)], fed)
+                del local
+            self.streams[name] = after
+        self._compare(f"layer.{i}", taps, "its input is within tolerance", fed)
+
+    def _runs_local(self, name: str) -> bool:
+        return self.options.local and self.truth is not None and name in FRAMEWORKS
+
+    def _finish(self, positions: slice | None) -> None:
+        """The head, on all positions or on some; and its loss."""
+        part = Part(positions=f"{positions.start}:{positions.stop}") if positions else None
+        fed = self.witnesses[self.truth].hidden(self.streams[self.truth]) if self.truth else None
+        taps: dict[str, Taps] = {}
+        for name, witness in self.witnesses.items():
+            taps[name] = self._of_piece(witness.finish(self.streams[name], positions), positions)
+            if fed is not None and self._runs_local(name):
+                local = witness.finish(witness.inject(self.streams[name], fed), positions)
+                truth = taps[str(self.truth)]
+                self._compare_local(name, "head", self._of_piece(local, positions), truth, fed, part)
+        self._losses(taps, positions, part)
+        if self.options.golden:
+            for name in taps.keys() - {"golden"}:
+                taps[name] |= derived_scores(taps[name], self.options.golden)
+                if self.witnesses[name].steps:
+                    taps[name]["sequence_output"] = self.witnesses[name].hidden(self.streams[name])
+        self._compare("head", taps, "the last layer's output is within tolerance", fed, part)
+
+    def _pieces(self) -> Iterator[slice | None]:
+        """Positions to score at once: a language model's scores of a long text are larger than the model."""
+        B, L = self.scene.real_BL.shape
+        step = max(2, _SCORES_AT_ONCE // (B * self.config.vocab_size))
+        if self.scene.head not in _SCORE_EVERY_TOKEN or self.options.golden or step >= L:
+            yield None
+            return
+        if not all(witness.steps for witness in self.witnesses.values()):
+            yield None
+            return
+        # the last piece takes one position more rather than leave a single one, which has no next token
+        starts = [a for a in range(0, L, step) if L - a > 1]
+        for a, b in zip(starts, [*starts[1:], L], strict=True):
+            yield slice(a, b)
+
+    def _of_piece(self, taps: Taps, positions: slice | None) -> Taps:
+        if positions is None or positions.start == 0:
+            return taps
+        return {name: tap for name, tap in taps.items() if name not in _OF_WHOLE_TEXT}
+
+    def _compare(
+        self, stage: str, taps: dict[str, Taps], evidence: str, fed: np.ndarray | None = None, part: Part | None = None
+    ) -> None:
+        """Compare all pairs on what each computed from its own input."""
+        for pair in pairs(tuple(taps)):
+            sides = taps[pair[0]], taps[pair[1]]
+            incomplete = not self.witnesses[pair[0]].complete, not self.witnesses[pair[1]].complete
+            if not (stage == "head" and all(incomplete[1:]) and not sides[1]):
+                rows = list(compare(self.scene, pair, "accumulated", stage, sides, incomplete, part))
+                found = Stage(self.scene, pair, "accumulated", rows, sides, self.input_good[pair], evidence)
+                self._record(found, fed, locates=self._locates(pair, stage))
+                output = [row for row in rows if row.tap in ("embeddings", f"{stage}.output") and row.part is None]
+                self.input_good[pair] = all(row.passed for row in output or rows)
+
+    def _locates(self, pair: tuple[str, str], stage: str) -> bool:
+        """Whether this comparison is to say where a fault starts: a local one says it better, a truth's too."""
+        has_local = self._runs_local(pair[0]) and pair[1] == self.truth and stage != "embeddings"
+        has_truth = any(name in TRUTHS for name in self.witnesses)
+        return not has_local and (pair[1] in TRUTHS or not has_truth)
+
+    def _compare_local(
+        self, name: str, stage: str, local: Taps, truth: Taps, fed: np.ndarray | None, part: Part | None = None
+    ) -> None:
+        pair = (name, str(self.truth))
+        rows = list(compare(self.scene, pair, "local", stage, (local, truth), part=part))
+        evidence = f"its input was the {self.truth}'s own"
+        self._record(Stage(self.scene, pair, "local", rows, (local, truth), True, evidence), fed, locates=True)
+
+    def _record(self, stage: Stage, fed: np.ndarray | None, locates: bool) -> None:
+        self.result.rows += stage.rows
+        findings = list(locate(stage, self.config)) if locates and not all(row.passed for row in stage.rows) else []
+        known = {(f.condition, f.value, f.tap) for f in self.result.located if stage.scene.head in (f.head,)}
+        self.result.located += [f for f in findings if (f.condition, f.value, f.tap) not in known]
+        if findings and self.options.keep and not self.result.kept:
+            self.result.kept = keep_tensors(self.options.keep, stage, findings[0], fed)
+
+    def _losses(self, taps: dict[str, Taps], positions: slice | None, part: Part | None) -> None:
+        head = self.scene.head
+        L = self.scene.real_BL.shape[1]
+        if not (self.options.losses and has_loss(head)) or (head == "causal-lm" and L == 1):
+            return
+        labels = make_labels(self.config, head, self.inputs, self.options.seed)
+        if positions is not None:
+            labels = {"labels": labels["labels"][:, positions]} | (
+                {name: x for name, x in labels.items() if name != "labels"} if positions.start == 0 else {}
+            )
+        values = {
+            name: {"loss": np.array(self.witnesses[name].loss(scores, labels))}
+            for name, scores in taps.items()
+            if self.witnesses[name].complete
+        }
+        for pair in pairs(tuple(values)):
+            sides = values[pair[0]], values[pair[1]]
+            self.result.rows += compare(self.scene, pair, "loss", "loss", sides, part=part)
+
+    def _real(self) -> np.ndarray:
+        """True on tokens that are no padding, [B, L]; a mask of queries and keys hides no token."""
+        ids = self.inputs["input_ids"]
+        mask = self.inputs.get("attention_mask", ids != self.config.pad_token_id)
+        mask = mask if mask.ndim == ids.ndim else np.ones(ids.shape, bool)
+        return np.broadcast_to(mask != 0, ids.shape).reshape(-1, ids.shape[-1])
