@@ -6,9 +6,9 @@ parts of a tap. Rounding errors vary by a factor, not by an amount, so their spr
 
 How far an error may grow follows from that spread. Over n runs, the logarithms of a key have mean m and standard
 deviation s; with so few runs s itself is uncertain, so the spread of all keys of a kind of error, pooled, is its lower
-bound. A further run of the same code is then below ``m + z s sqrt(1 + 1/n)`` but for a chance p (normal quantile z). With
-p = FALSE_ALARM / number of keys, a whole check of unchanged code fails by chance once in 1 / FALSE_ALARM times. What
-was measured once is never a regression: the recorded largest error passes.
+bound. A further run of the same code is then below ``m + z s sqrt(1 + 1/n)`` but for a chance p (normal quantile z).
+With p = FALSE_ALARM / number of keys, a whole check of unchanged code fails by chance once in 1 / FALSE_ALARM times.
+What was measured once is never a regression: the recorded largest error passes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def save(results: Sequence[Result], path: Path) -> None:
     Raises ValueError for fewer than two runs, a run that failed, and runs that compared different things.
     """
     if len(results) < 2:
-        raise ValueError(f"a baseline needs at least 2 runs with different seeds, to know how errors vary; found {len(results)}")
+        raise ValueError(
+            f"a baseline needs at least 2 runs with different seeds, to know how errors vary; found {len(results)}"
+        )
     for i, result in enumerate(results):
         if not result.passed:
             raise ValueError(f"run {i + 1} of {len(results)} failed: a baseline is made of runs that passed")
@@ -77,7 +79,9 @@ def check(result: Result, path: Path) -> list[Regression]:
     regressions = [Regression("disappeared", *loss) for loss in _losses(lost, baseline.figures)]
     for key, entry in baseline.figures.items():
         if key in found and not math.isfinite(found[key]):
-            regressions.append(Regression("no figure", key, "there is no figure any more (NaN, Inf or nothing compared)"))
+            regressions.append(
+                Regression("no figure", key, "there is no figure any more (NaN, Inf or nothing compared)")
+            )
         elif key in found and found[key] > (limit := baseline.limit(entry)):
             detail = f"error {found[key]:.2e}, at most {entry['max']:.2e} in {baseline.runs} runs, limit {limit:.2e}"
             regressions.append(Regression("grew", key, detail))

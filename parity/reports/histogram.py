@@ -64,7 +64,14 @@ def draw(bins: list[Bin], name: str) -> Element:
     x = _LEFT + _STEP * (inside[-1] + 1 if inside else 0)
     add(root, "path", d=f"M{x} {_TOP - 14}V{floor}", class_="tolerance")
     near_end = x > width / 2
-    add(root, "text", "tolerance", x=x - 5 if near_end else x + 5, y=_TOP - 18, text_anchor="end" if near_end else "start")
+    add(
+        root,
+        "text",
+        "tolerance",
+        x=x - 5 if near_end else x + 5,
+        y=_TOP - 18,
+        text_anchor="end" if near_end else "start",
+    )
     add(root, "text", "error over tolerance, from", x=width / 2, y=_HEIGHT - 3, text_anchor="middle")
     return root
 

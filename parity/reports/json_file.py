@@ -26,7 +26,7 @@ _PLAIN = ("heads", "initialised", "not_compared", "environment")
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """Return everything as JSON values; rows name their tolerance by its index."""
+    """Return everything as JSON values; a row's tolerance_entry is the index of its tolerance."""
     result = report.result
     tolerances = list(dict.fromkeys(row.tolerance for row in result.rows))
     index = {tolerance: i for i, tolerance in enumerate(tolerances)}
@@ -42,14 +42,17 @@ def to_json(report: Report) -> dict[str, Any]:
         "located": [_values(finding) for finding in result.located],
         "config": _value(report.config),
         "detection": _value(report.detection),
+        "kept": _value(result.kept),
     } | {name: _value(getattr(result, name)) for name in _PLAIN}
 
 
-def from_json(values: Mapping[str, Any]) -> Report:
+def from_json(values: Any) -> Report:
     """Return the report that ``to_json`` was given; raises ValueError for another version or a broken document."""
     if not isinstance(values, Mapping) or values.get("version") != VERSION:
         found = values.get("version") if isinstance(values, Mapping) else type(values).__name__
-        raise ValueError(f"expected a parity report of version {VERSION}, found {found!r}: run parity again with --json")
+        raise ValueError(
+            f"expected a parity report of version {VERSION}, found {found!r}: run parity again with --json"
+        )
     try:
         tolerances = [_made(Tolerance, entry) for entry in values["tolerances"]]
         result = Result(
@@ -58,6 +61,7 @@ def from_json(values: Mapping[str, Any]) -> Report:
             rows=[_read_row(entry, tolerances) for entry in values["rows"]],
             located=[_made(Finding, entry) for entry in values["located"]],
             witnesses=tuple(values["witnesses"]),
+            kept=values["kept"] and Path(values["kept"]),
             **{name: values[name] for name in _PLAIN},
         )
         return Report(result, values["config"], values["detection"])
@@ -76,7 +80,8 @@ def read_report(path: Path) -> Report:
 def _row(row: Row, tolerance: int) -> dict[str, Any]:
     own = {field.name: _value(getattr(row, field.name)) for field in dataclasses.fields(row)}
     del own["difference"]
-    return own | {"tolerance": tolerance, "passed": row.passed} | _values(row.difference)
+    derived = {"attention_head": row.attention_head, "passed": row.passed}
+    return own | derived | {"tolerance": row.tolerance.bound, "tolerance_entry": tolerance} | _values(row.difference)
 
 
 def _read_row(entry: Mapping[str, Any], tolerances: list[Tolerance]) -> Row:
@@ -87,7 +92,7 @@ def _read_row(entry: Mapping[str, Any], tolerances: list[Tolerance]) -> Row:
     figures["logits"] = logits and LogitsDifference(**{name: _number(x) for name, x in logits.items()})
     own = {field.name: entry[field.name] for field in dataclasses.fields(Row) if field.name != "difference"}
     own |= {"part": part and Part(**part), "shape": tuple(entry["shape"]), "shared_by": tuple(entry["shared_by"])}
-    return Row(**own | {"tolerance": tolerances[entry["tolerance"]], "difference": Difference(**figures)})
+    return Row(**own | {"tolerance": tolerances[entry["tolerance_entry"]], "difference": Difference(**figures)})
 
 
 def _values(instance: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from parity.reports.report import Report, describe, figure, last_line, not_compared, pair, summarise, why
+from parity.reports.report import Line, Report, describe, figure, last_line, not_compared, pair, summarise, why
 
 _FAILURES = 10  # of these, the JUnit and JSON files have the rest
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@])")
@@ -23,10 +23,7 @@ def _blocks(report: Report) -> Iterator[str]:
     yield _list(f"{condition.name}: {describe(condition)}" for condition in result.conditions)
     yield _list(f"check failed: {check.name}: {check.detail}" for check in result.checks if not check.passed)
     names = ("head", "condition", "compared", "error", "taps", "failed", "worst tap", "error / tolerance")
-    yield _table(names, (
-        (x.head, x.condition, pair(x), x.error, len(x.rows), x.failed or 0, x.worst.place, figure(x.worst.difference.excess))
-        for x in summarise(result.rows)
-    ))  # fmt: skip
+    yield _table(names, map(_cells, summarise(result.rows)))
     if result.located:
         yield "### Where it starts"
         yield _list(finding.sentence for finding in result.located)
@@ -44,6 +41,12 @@ def _blocks(report: Report) -> Iterator[str]:
             (x["fault"], x["head"], x.get("tap") or "" if x["caught"] else "missed ❌", _factor(x.get("factor")))
             for x in report.detection
         ))  # fmt: skip
+
+
+def _cells(line: Line) -> Iterable[object]:
+    worst = line.worst
+    about = (line.head, line.condition, pair(line), line.error)
+    return *about, len(line.rows), line.failed, worst.place, figure(worst.difference.excess)
 
 
 def _factor(x: float | None) -> str:

@@ -45,7 +45,7 @@ def to_html(report: Report) -> str:
     result, name = report.result, svg.Names()
     return page.render(
         version=bigbird_port.__version__,
-        style=Markup((files / "page.css").read_text(encoding="utf-8")),  # noqa: S704 (a file of this package)
+        style=Markup((files / "page.css").read_text(encoding="utf-8")),
         result=result,
         verdict=common.verdict(result),
         last_line=common.last_line(result),
@@ -132,10 +132,9 @@ def _pattern(report: Report, name: svg.Names) -> dict[str, Any] | None:
     fixed, head, layers = "", name("pattern"), []
     for i, layer in enumerate(pattern_picture.grids(report.config, lengths)):
         fixed = fixed or svg.markup(pattern_picture.draw_fixed(layer[0], head))
-        layers.append([
-            (pattern_picture.describe(grid), svg.markup(pattern_picture.draw(grid, head, name("p"), f"layer {i}, head {n}")))
-            for n, grid in enumerate(layer)
-        ])  # fmt: skip
+        pictures = [pattern_picture.draw(grid, head, name("p"), f"layer {i}, head {n}") for n, grid in enumerate(layer)]
+        texts = map(pattern_picture.describe, layer)
+        layers.append(list(zip(texts, map(svg.markup, pictures), strict=True)))
     return {"fixed": fixed, "layers": layers}
 
 

@@ -61,7 +61,11 @@ def grid(pattern: Pattern, head: int, n: int) -> Grid:
     rows = np.broadcast_to(np.arange(1, len(keys_QS) + 1)[:, None], keys_QS.shape)
     np.add.at(count, (rows[live_QS], keys_QS[live_QS]), 1)
     # later kinds give way to earlier ones: a random block on a global one is a global block that stands twice
-    for kind, slots in (("random", [_RANDOM]), ("window", [_WINDOW]), ("global", [slice(0, 1), slice(_LAST, _LAST + 1)])):
+    for kind, slots in (
+        ("random", [_RANDOM]),
+        ("window", [_WINDOW]),
+        ("global", [slice(0, 1), slice(_LAST, _LAST + 1)]),
+    ):
         for slot in slots:
             live = live_QS[:, slot]
             at = rows[:, slot][live], keys_QS[:, slot][live]

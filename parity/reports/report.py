@@ -85,8 +85,8 @@ def last_line(result: Result) -> str:
     conditions = f" under {len(result.conditions)} conditions" if len(result.conditions) > 1 else ""
     missing = ", ".join(f"{head} ({condition})" for condition, head in result.missing)
     return (
-        f"{verdict(result)}: {n['comparisons']} comparisons over {n['heads']} of {n['heads asked for']} heads{conditions}, "
-        f"{n['comparisons failed']} failed; {n['checks']} integrity checks, {n['checks failed']} failed"
+        f"{verdict(result)}: {n['comparisons']} comparisons over {n['heads']} of {n['heads asked for']} heads"
+        f"{conditions}, {n['comparisons failed']} failed; {n['checks']} integrity checks, {n['checks failed']} failed"
         + (f"; not compared: {missing}" if missing else "")
     )
 
@@ -135,7 +135,7 @@ def describe(condition: Any) -> str:
 def figure(x: float) -> str:
     """A number in a table; what does not exist is a dash."""
     if math.isnan(x):
-        return "–"
+        return "-"
     return ("∞" if x > 0 else "-∞") if math.isinf(x) else "0" if x == 0 else f"{x:.1e}"
 
 

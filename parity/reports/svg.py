@@ -26,11 +26,11 @@ def limit(root: Element, width: float) -> None:
     root.set("style", f"min-width:{0.9 * width:.0f}px;max-width:{1.25 * width:.0f}px")
 
 
-def add(parent: Element, tag: str, text: str | None = None, **attributes: object) -> Element:
+def add(parent: Element, tag: str, /, text: object = None, **attributes: object) -> Element:
     """Append an element; names of attributes have "_" for "-" and a trailing "_" where Python reserves them."""
     texts = {name.rstrip("_").replace("_", "-"): _text(value) for name, value in attributes.items()}
     element = ElementTree.SubElement(parent, tag, texts)
-    element.text = text
+    element.text = None if text is None else str(text)
     return element
 
 
@@ -40,8 +40,8 @@ def hint(element: Element, text: str) -> None:
 
 
 def markup(root: Element) -> Markup:
-    """Return the element as text that needs no further escaping."""
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 (ElementTree has escaped it)
+    """Return the element as text that needs no further escaping: ElementTree has done it."""
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 class Names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -28,6 +29,13 @@ def print_report(console: Console, report: Report, taps: bool = True) -> None:
     print_summary(console, report)
 
 
+def to_text(report: Report) -> str:
+    """Return the summary as plain text."""
+    file = io.StringIO()
+    print_summary(Console(file=file, highlight=False, width=_PLAIN_WIDTH), report)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
 def print_taps(console: Console, result: Result) -> None:
     """Print one row for each tap of each head."""
     many = len(result.conditions) > 1
@@ -51,7 +59,18 @@ def print_summary(console: Console, report: Report) -> None:
         console.print(f"{_mark(check.passed)} {escape(check.name)}: {escape(check.detail)}", soft_wrap=True)
     for condition in result.conditions:
         console.print(f"inputs, {escape(condition.name)}: {escape(describe(condition))}", soft_wrap=True)
-    names = ("head", "condition", "compared", "error", "taps", "failed", "worst tap", "max abs", "relative", "tolerance")
+    names = (
+        "head",
+        "condition",
+        "compared",
+        "error",
+        "taps",
+        "failed",
+        "worst tap",
+        "max abs",
+        "relative",
+        "tolerance",
+    )
     table = _table((*names, ""))
     for line in summarise(result.rows):
         table.add_row(*map(_safe, _summary_cells(line)), _mark(not line.failed))
@@ -60,6 +79,8 @@ def print_summary(console: Console, report: Report) -> None:
         console.print(f"{escape(head)}: {escape(sentence)}", soft_wrap=True)
     for finding in result.located:
         console.print(f"located: {escape(finding.sentence)}", soft_wrap=True)
+    if result.kept:
+        console.print(f"tensors of the first failing layer: {escape(str(result.kept))}", soft_wrap=True)
     if report.detection:
         console.print(_detection(report))
     first = next(result.failures, None)
