@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from parity.reports.report import EMBEDDINGS, HEAD, Stage, figure, pair, stage_of, summarise
+from parity.reports.report import EMBEDDINGS, HEAD, Stage, figure, pair, stage_of, worst_of
 from parity.reports.svg import Element, add, hint, limit, picture
 from parity.results import Row
 
@@ -63,22 +63,32 @@ class Curves:
 
 def curves(rows: Iterable[Row]) -> list[Curves]:
     """Group rows into curves; heads that have no layers of their own stand with those that share them."""
-    found: dict[tuple[str, str, str], list[Series]] = {}
-    also: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    for line in summarise(rows):
-        key = (line.head, line.condition, line.error)
-        worst: dict[Stage, Row] = {}
-        for row in line.rows:
-            stage = stage_of(row.tap)
-            if stage not in worst or row.difference.excess > worst[stage].difference.excess:
-                worst[stage] = row
-        found.setdefault(key, []).append(Series(line.value, line.reference, worst))
-        also[key] = tuple(dict.fromkeys([*also.get(key, ()), *(head for row in line.rows for head in row.shared_by)]))
+    found: dict[tuple[str, str, str], dict[tuple[str, str], list[Row]]] = {}
+    for row in rows:
+        pairs = found.setdefault((row.head, row.condition, row.error), {})
+        pairs.setdefault((row.value, row.reference), []).append(row)
     return [
-        Curves(head, also[head, condition, error], condition, error, series)
-        for (head, condition, error), series in found.items()
-        if any(isinstance(stage, int) for one in series for stage in one.worst)
+        Curves(
+            head,
+            _sharing(pairs.values()),
+            condition,
+            error,
+            [Series(*pair, _worst(own)) for pair, own in pairs.items()],
+        )
+        for (head, condition, error), pairs in found.items()
+        if any(isinstance(stage_of(row.tap), int) for own in pairs.values() for row in own)
     ]
+
+
+def _sharing(groups: Iterable[list[Row]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(head for rows in groups for row in rows for head in row.shared_by))
+
+
+def _worst(rows: Iterable[Row]) -> dict[Stage, Row]:
+    stages: dict[Stage, list[Row]] = {}
+    for row in rows:
+        stages.setdefault(stage_of(row.tap), []).append(row)
+    return {stage: worst_of(own) for stage, own in stages.items()}
 
 
 def draw(curves: Curves, name: str) -> Element:
@@ -177,5 +187,5 @@ def said(row: Row) -> str:
 
 
 def _describe(curves: Curves) -> str:
-    worst = [max(series.worst.values(), key=lambda row: row.difference.excess) for series in curves.series]
+    worst = [worst_of(series.worst.values()) for series in curves.series]
     return "Worst of each curve: " + "; ".join(f"{pair(row)} at {row.place}, {said(row)}" for row in worst)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
-from parity.reports.report import Report, pair, why
+from parity.reports.report import Report, by_head, pair, why
 from parity.results import Row
 
 # What XML 1.0 cannot hold even escaped.
@@ -20,15 +20,13 @@ def to_junit(report: Report) -> str:
         suite = _suite(root, "integrity")
         for check in result.checks:
             _case(suite, "integrity", check.name, [] if check.passed else [check.detail])
-    for condition in result.conditions:
-        for head in result.heads:
-            suite = _suite(root, f"{head}, {condition.name}")
-            rows = [row for row in result.rows if (row.head, row.condition) == (head, condition.name)]
-            if not rows:
-                _case(suite, f"{head}.{condition.name}", "compared", ["asked for, but nothing was compared"])
-            for name, group in _cases(rows).items():
-                failures = [f"{row.place}: {_numbers(row)}" for row in group if not row.passed]
-                _case(suite, f"{head}.{condition.name}", name, failures)
+    for head, condition, rows in by_head(result):
+        suite = _suite(root, f"{head}, {condition}")
+        if (condition, head) in result.missing:
+            _case(suite, f"{head}.{condition}", "compared", ["asked for, but nothing of its own was compared"])
+        for name, group in _cases(rows).items():
+            failures = [f"{row.place}: {_numbers(row)}" for row in group if not row.passed]
+            _case(suite, f"{head}.{condition}", name, failures)
     if not result.heads or not result.conditions:
         _case(_suite(root, "run"), "run", "compared", ["nothing was compared"])
     for element in (root, *root):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from parity.reports.report import Line, Report, describe, figure, last_line, not_compared, pair, summarise, why
+from parity.reports.report import Report, by_head, describe, figure, last_line, not_compared, pair, why, worst_of
+from parity.results import Row
 
 _FAILURES = 10  # of these, the JUnit and JSON files have the rest
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@])")
@@ -22,8 +23,8 @@ def _blocks(report: Report) -> Iterator[str]:
     yield _escape(last_line(result))
     yield _list(f"{condition.name}: {describe(condition)}" for condition in result.conditions)
     yield _list(f"check failed: {check.name}: {check.detail}" for check in result.checks if not check.passed)
-    names = ("head", "condition", "compared", "error", "taps", "failed", "worst tap", "error / tolerance")
-    yield _table(names, map(_cells, summarise(result.rows)))
+    names = ("head", "condition", "comparisons", "failed", "worst tap", "compared", "error", "error / tolerance")
+    yield _table(names, (_cells(*found) for found in by_head(result)))
     if result.located:
         yield "### Where it starts"
         yield _list(finding.sentence for finding in result.located)
@@ -43,10 +44,12 @@ def _blocks(report: Report) -> Iterator[str]:
         ))  # fmt: skip
 
 
-def _cells(line: Line) -> Iterable[object]:
-    worst = line.worst
-    about = (line.head, line.condition, pair(line), line.error)
-    return *about, len(line.rows), line.failed, worst.place, figure(worst.difference.excess)
+def _cells(head: str, condition: str, rows: Sequence[Row]) -> Iterable[object]:
+    if not rows:
+        return head, condition, 0, "nothing was compared", "", "", "", ""
+    worst, failed = worst_of(rows), sum(not row.passed for row in rows)
+    figures = (pair(worst), worst.error, figure(worst.difference.excess))
+    return head, condition, len(rows), f"{failed} ❌" if failed else 0, worst.place, *figures
 
 
 def _factor(x: float | None) -> str:

@@ -49,7 +49,7 @@ def to_html(report: Report) -> str:
         result=result,
         verdict=common.verdict(result),
         last_line=common.last_line(result),
-        lines=common.summarise(result.rows),
+        lines=common.summary(result),
         not_compared=list(common.not_compared(result)),
         failures=list(result.failures),
         failures_shown=_FAILURES,
@@ -158,10 +158,9 @@ def _tolerances(rows: Iterable[Row]) -> list[tuple[Any, int, list[str]]]:
 
 
 def _taps(result: Result) -> Iterator[tuple[str, str, int, list[Row]]]:
-    """(head, condition, failures, rows) without those of attention heads that passed."""
-    for head in result.heads:
-        for condition in result.conditions:
-            rows = [row for row in result.rows if (row.head, row.condition) == (head, condition.name)]
-            if rows:
-                shown = [row for row in rows if row.attention_head is None or not row.passed]
-                yield head, condition.name, sum(not row.passed for row in rows), shown
+    """(head, condition, failures, rows) of each head's own rows, without those of attention heads that passed."""
+    for head, condition, rows in common.by_head(result):
+        own = [row for row in rows if row.head == head]
+        if own:
+            shown = [row for row in own if row.attention_head is None or not row.passed]
+            yield head, condition, sum(not row.passed for row in own), shown

@@ -46,16 +46,33 @@ class Line:
 
     @property
     def worst(self) -> Row:
-        """The row whose error is largest in relation to its tolerance."""
-        return max(self.rows, key=lambda row: row.difference.excess)
+        """As ``worst_of``."""
+        return worst_of(self.rows)
 
 
-def summarise(rows: Iterable[Row]) -> list[Line]:
-    """Group rows by head, condition, pair and kind of error, in the order in which they first appear."""
-    found: dict[tuple[str, str, str, str, str], list[Row]] = {}
+def by_head(result: Result) -> Iterator[tuple[str, str, list[Row]]]:
+    """Yield (head, condition, rows) of every head and condition, with the rows of other heads that stand for it."""
+    for condition in result.conditions:
+        for head in result.heads:
+            yield head, condition.name, [x for x in result.rows if head in x.heads and x.condition == condition.name]
+
+
+def summarise(head: str, condition: str, rows: Iterable[Row]) -> list[Line]:
+    """Group rows by pair and kind of error, in the order in which they first appear."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.head, row.condition, row.value, row.reference, row.error), []).append(row)
-    return [Line(*key, rows=group) for key, group in found.items()]
+        found.setdefault((row.value, row.reference, row.error), []).append(row)
+    return [Line(head, condition, *key, rows=group) for key, group in found.items()]
+
+
+def summary(result: Result) -> list[Line]:
+    """Return the lines of every head and condition; rows that several heads share count for each."""
+    return [line for found in by_head(result) for line in summarise(*found)]
+
+
+def worst_of(rows: Iterable[Row]) -> Row:
+    """The row whose error is largest in relation to its tolerance."""
+    return max(rows, key=lambda row: row.difference.excess)
 
 
 def stage_of(tap: str) -> Stage:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parity.reports.report import Line, Report, describe, figure, last_line, not_compared, summarise, why
+from parity.reports.report import Line, Report, by_head, describe, figure, last_line, not_compared, summary, why
 from parity.results import Result, Row
 
 _PLAIN_WIDTH = 170
@@ -40,16 +40,19 @@ def print_taps(console: Console, result: Result) -> None:
     """Print one row for each tap of each head."""
     many = len(result.conditions) > 1
     names = ("tap", "against", "error", "shape", "max abs", "mean abs", "relative", "cosine error", "worst at")
-    for head in result.heads:
-        for condition in result.conditions:
-            rows = [row for row in result.rows if row.head == head and row.condition == condition.name]
-            if not rows:
-                continue
-            table = _table((*names, "tolerance", ""), f"{head}: taps{f', {condition.name}' if many else ''}")
-            for row in rows:
-                table.add_row(*map(_safe, _cells(row)), _mark(row.passed))
-            console.print(table)
-            console.print()
+    for head, condition, rows in by_head(result):
+        own = [row for row in rows if row.head == head]
+        if not own:
+            continue
+        table = _table((*names, "tolerance", ""), f"{head}: taps{f', {condition}' if many else ''}")
+        for row in own:
+            table.add_row(*map(_safe, _cells(row)), _mark(row.passed))
+        console.print(table)
+        for other in dict.fromkeys(row.head for row in rows if row.head != head):
+            console.print(
+                f"{sum(row.head == other for row in rows)} more taps, the same as of {escape(other)}: see there"
+            )
+        console.print()
 
 
 def print_summary(console: Console, report: Report) -> None:
@@ -72,7 +75,7 @@ def print_summary(console: Console, report: Report) -> None:
         "tolerance",
     )
     table = _table((*names, ""))
-    for line in summarise(result.rows):
+    for line in summary(result):
         table.add_row(*map(_safe, _summary_cells(line)), _mark(not line.failed))
     console.print(table)
     for head, sentence in not_compared(result):
