@@ -5,10 +5,12 @@ of several runs. An error is the least tolerance that would pass (``Difference.w
 parts of a tap. Rounding errors vary by a factor, not by an amount, so their spread is that of their logarithm.
 
 How far an error may grow follows from that spread. Over n runs, the logarithms of a key have mean m and standard
-deviation s; with so few runs s itself is uncertain, so the spread of all keys of a kind of error, pooled, is its lower
-bound. A further run of the same code is then below ``m + z s sqrt(1 + 1/n)`` but for a chance p (normal quantile z).
-With p = FALSE_ALARM / number of keys, a whole check of unchanged code fails by chance once in 1 / FALSE_ALARM times.
-What was measured once is never a regression: the recorded largest error passes.
+deviation s; with so few runs s itself is uncertain, so the spread of all keys of its kind of error, and that of all
+keys, are its lower bounds. A recorded error is the largest of many, and such extremes follow a Gumbel distribution,
+whose upper tail is longer than a normal one. A further run of the same code is below ``m + g s sqrt(1 + 1/n)`` but for
+a chance p, g being that distribution's quantile for mean 0 and deviation 1. With p = FALSE_ALARM / number of keys, a
+whole check of unchanged code fails by chance about once in 1 / FALSE_ALARM times. What was measured once is never a
+regression: the recorded largest error passes.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from parity.results import Result
 
 VERSION = 1
 FALSE_ALARM = 0.01
-# What float32 cannot resolve: half the distance from 1 to the next number. Errors below it all count as this large.
+# What one rounding to float32 may change: half a unit in the last place. Errors below it all count as this large.
 RESOLUTION = 2.0**-24
 Key = tuple[str, str, str, str, str]  # head, condition, pair, kind of error, tap
 _FIELDS = ("head", "condition", "pair", "error", "tap")
 _DIGITS = 4
+_EULER = 0.5772156649015329
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,11 @@ def save(results: Sequence[Result], path: Path) -> None:
         different = sorted(run.keys() ^ runs[0].keys())
         if different:
             raise ValueError(f"runs 1 and {i + 1} compared different things, such as {', '.join(different[0])}")
-    if len({tuple(run.values()) for run in runs}) == 1:
-        raise ValueError("all runs have the same errors: run each with another seed, or there is no spread to measure")
+    if len({tuple(run.values()) for run in runs}) < len(runs):
+        raise ValueError("two runs have the same errors: run each with another seed, or there is no spread to measure")
     figures = [_entry(key, [run[key] for run in runs]) for key in sorted(runs[0])]
-    pooled = {error: _rounded(_pooled(figures, error, len(runs))) for error in sorted({key[3] for key in runs[0]})}
+    kinds = {entry["error"]: [other for other in figures if other["error"] == entry["error"]] for entry in figures}
+    pooled = {error: _rounded(max(_pooled(own), _pooled(figures))) for error, own in kinds.items()}
     values = {"version": VERSION, "runs": len(runs), "false_alarm": FALSE_ALARM, "spread": pooled}
     lines = ",\n  ".join(json.dumps(entry, sort_keys=True) for entry in figures)
     head = json.dumps(values, indent=1, sort_keys=True)[:-2]
@@ -103,10 +107,15 @@ class _Baseline:
 
     def limit(self, entry: Mapping[str, Any]) -> float:
         """The largest error that is no regression."""
-        z = statistics.NormalDist().inv_cdf(1 - self.false_alarm / len(self.figures))
+        g = _gumbel(self.false_alarm / len(self.figures))
         spread = max(entry["spread"], self.spread[entry["error"]])
-        predicted = entry["typical"] * math.exp(z * spread * math.sqrt(1 + 1 / self.runs))
+        predicted = entry["typical"] * math.exp(g * spread * math.sqrt(1 + 1 / self.runs))
         return max(predicted, entry["max"], RESOLUTION) * (1 + 10.0 ** (1 - _DIGITS))  # figures are rounded
+
+
+def _gumbel(p: float) -> float:
+    """What a Gumbel variable of mean 0 and deviation 1 exceeds with probability p."""
+    return -math.sqrt(6) / math.pi * (_EULER + math.log(-math.log1p(-p)))
 
 
 def _errors(result: Result, shared: bool) -> dict[Key, float]:
@@ -131,9 +140,9 @@ def _entry(key: Key, errors: list[float]) -> dict[str, Any]:
     return dict(zip(_FIELDS, key, strict=True)) | {name: _rounded(x) for name, x in figures.items()}
 
 
-def _pooled(figures: Sequence[Mapping[str, Any]], error: str, runs: int) -> float:
-    """Standard deviation of the logarithms within keys, over all keys of a kind of error that vary at all."""
-    own = [entry["spread"] for entry in figures if entry["error"] == error and entry["spread"] > 0]
+def _pooled(figures: Sequence[Mapping[str, Any]]) -> float:
+    """Standard deviation of the logarithms within keys, over all keys that vary at all."""
+    own = [entry["spread"] for entry in figures if entry["spread"] > 0]
     return math.sqrt(statistics.fmean(s * s for s in own)) if own else 0.0
 
 
