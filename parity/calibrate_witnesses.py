@@ -216,7 +216,7 @@ class FlaxWitness:
         def intercept(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
             if not isinstance(context.module, BigBirdLayer) or context.method_name != "__call__":
                 return call(*arguments, **keywords)
-            i = int(context.module.name)
+            i = int(str(context.module.name))
             output, taps = call(change(i, arguments[0]), *arguments[1:], **keywords)
             return (change(i + 1, output) if i + 1 == self.layers else output), taps
 

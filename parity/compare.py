@@ -12,8 +12,8 @@ import numpy as np
 
 from parity.metrics import Difference, measure
 from parity.results import ORIGINAL, Error, Part, Row
-from parity.tolerances import FLOAT32_CPU, Tolerance
-from parity.witness import Setting, Taps
+from parity.tolerances import FLOAT32_CPU, SHIPPED, Tolerance, tolerance_for
+from parity.witness import TRUTHS, Setting, Taps
 
 _HEADS_FIRST = (".query", ".key", ".value")  # [B, N, L, H]
 _SCORES = ("prediction_logits", "seq_relationship_logits", "logits")  # distributions over their last axis
@@ -24,13 +24,14 @@ _REAL_ONLY = ("golden", "transformers")  # what these compute for padding is the
 class Scene:
     """What a comparison is about, beside its two sides.
 
-    settings: of each witness. real_BL: True on tokens that are no padding.
+    settings: of each witness. real_BL: True on tokens that are no padding. layers: of the encoder.
     """
 
     head: str
     condition: str
     settings: dict[str, Setting]
     real_BL: np.ndarray
+    layers: int
 
     def row(
         self,
@@ -66,8 +67,12 @@ class Scene:
         return self._row(names, error, tap, None, (), self.tolerance(names, error, tap), Difference(problem=problem))
 
     def tolerance(self, names: tuple[str, str], error: Error, tap: str) -> Tolerance:
-        """Return what the value may differ by."""
-        return FLOAT32_CPU
+        """Return what the value may differ by: what is measured of its dtype, or of the original's float32."""
+        if not SHIPPED.is_file():
+            return FLOAT32_CPU
+        own = self.settings[names[0]] if names[0] not in TRUTHS else Setting()
+        after_encoder = error == "gradient" or not tap.startswith(("layer.", "embeddings"))
+        return tolerance_for(tap, own.dtype, own.device, error, self.layers if after_encoder else None)
 
     def where(self, names: tuple[str, str], tap: str, x: np.ndarray) -> np.ndarray | None:
         """Return which positions count, bool [B, L]; None for all."""
@@ -108,9 +113,9 @@ def compare(
     names: of value and reference. incomplete: sides that need not have every tap; only what they have is compared.
     """
     value, reference = sides
-    wanted = list(reference) if incomplete[1] else [*reference, *(tap for tap in value if tap not in reference)]
-    if incomplete[0]:
-        wanted = [tap for tap in wanted if tap in value]
+    wanted = [*value, *(tap for tap in reference if tap not in value)]  # in the order of the computation
+    for side, is_incomplete in zip(sides, incomplete, strict=True):
+        wanted = [tap for tap in wanted if tap in side or not is_incomplete]
     if not wanted:
         yield scene.failed(names, error, stage, "nothing to compare")
     for tap in wanted:

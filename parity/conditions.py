@@ -67,12 +67,29 @@ class Options:
 
     @property
     def settings(self) -> dict[str, Setting]:
-        """How each witness runs; truths have a dtype and device of their own."""
-        frameworks = {"torch": self.torch_device, "transformers": self.torch_device, "flax": self.flax_device}
+        """How each witness runs, "auto" resolved; truths have a dtype and device of their own.
+
+        Raises ValueError for a device that is not there.
+        """
+        devices = {name: _device(name, self.torch_device) for name in ("torch", "transformers") if name in self.names}
+        devices |= {"flax": _device("flax", self.flax_device)} if "flax" in self.names else {}
         return {
-            name: Setting(self.dtype, frameworks[name]) if name in frameworks else Setting("float64", "cpu")
+            name: Setting(self.dtype, devices[name]) if name in devices else Setting("float64", "cpu")
             for name in self.names
         }
+
+
+def _device(witness: str, wanted: str) -> str:
+    """The name of the device that a framework will run on: cpu, cuda, or tpu."""
+    if wanted == "cpu":
+        return wanted
+    if witness == "flax":
+        from parity.witness_flax import flax_device
+
+        return {"gpu": "cuda"}.get(platform := str(flax_device(wanted).platform), platform)
+    from parity.witness_torch import torch_device
+
+    return str(torch_device(wanted).type)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +103,7 @@ class Pass:
 
 def passes(out: Path, options: Options) -> Iterator[Pass]:
     """Yield the passes that the options ask for; raises ValueError for inputs that do not fit the model."""
-    base = read_folder_config(out, "torch")
+    base, settings = read_folder_config(out, "torch"), options.settings
     for name, overrides, inputs in _inputs(base, options):
         config = base.replace(**overrides)
         check_ids(inputs, config)
@@ -97,8 +114,8 @@ def passes(out: Path, options: Options) -> Iterator[Pass]:
             length=L,
             inputs=_describe(inputs, config.pad_token_id, options, name),
             dtype=options.dtype,
-            torch_device=options.torch_device,
-            flax_device=options.flax_device,
+            torch_device=settings["torch"].device if "torch" in settings else "",
+            flax_device=settings["flax"].device if "flax" in settings else "",
             overrides=overrides,
         )
         yield Pass(condition, inputs, config)

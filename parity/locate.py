@@ -113,6 +113,8 @@ def _split(tap: str) -> tuple[str, str]:
 def module_of(tap: str, head: str) -> str:
     """Return the canonical name of the module that computes a tap."""
     prefix, name = _split(tap)
+    if tap.startswith("rand_attn."):
+        return f"encoder.layer.{tap.rpartition('.')[2]}.attention.self"
     if prefix:
         return f"encoder.{prefix}{_MODULES[name]}"
     return _MODULES.get(name, {"masked-lm": "cls.predictions", "causal-lm": "cls.predictions"}.get(head, "classifier"))

@@ -14,7 +14,8 @@ Legend: P positions (all axes but the last), V scores of a position.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,8 +99,12 @@ def measure(
 
     where: bool mask over the leading axes of what to compare; None compares everything. scale: use this in place of
     the reference's own. dtype: name of what ``value`` was computed in, where it is kept in a wider one (ulp).
-    logits: the last axis holds scores; measure them as distributions, too.
+    logits: the last axis holds scores; measure them as distributions, too. Raises
+    ValueError for a tolerance or scale that is negative, NaN, or (scale) infinite.
     """
+    bound, floor = (tolerance.bound, tolerance.floor) if isinstance(tolerance, Tolerance) else (tolerance, 0.0)
+    if not bound >= 0 or not (scale is None or 0 <= scale < np.inf):
+        raise ValueError(f"tolerance is {bound} and scale {scale}, expected numbers >= 0")
     value, reference = np.asarray(value), np.asarray(reference)
     if value.shape != reference.shape:
         return Difference(problem=f"shapes differ: {list(value.shape)} and {list(reference.shape)}")
@@ -109,7 +114,6 @@ def measure(
     bad = pair.first_not_finite()
     if bad is not None:
         return Difference(problem="NaN or Inf", worst_index=bad)
-    bound, floor = (tolerance.bound, tolerance.floor) if isinstance(tolerance, Tolerance) else (tolerance, 0.0)
     own_scale = scale_of(reference, where) if scale is None else scale
     figures = _figures(pair, max(own_scale, floor), dtype or coarser(value.dtype, reference.dtype))
     return Difference(
@@ -136,6 +140,21 @@ def scale_of(reference: np.ndarray, where: np.ndarray | None = None) -> float:
     median = magnitudes.at(0.5)
     total = sum(float(np.square(np.minimum(np.abs(a) / median, _OUTLIER)).sum()) for _, a, _ in pair)
     return median * float(np.sqrt(total / magnitudes.count))
+
+
+def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> float:
+    """What errors of a gradient are relative to: the largest scale among it and the terms that it is the difference of.
+
+    gradients: of weights by canonical name, or of taps. A bias's gradient is a sum over positions of what its kernel's
+    is a weighted sum of (likewise beta and gamma), and may cancel: that of a key's bias is exactly 0. Those of queries
+    and keys are differences of terms of the size of the value's, which cancel where all keys are alike.
+    """
+    names = {name}
+    for one, other in ((".bias", ".kernel"), (".beta", ".gamma")):
+        names |= {x.removesuffix(one) + other for x in names if x.endswith(one)}
+    for part in ("query", "key"):
+        names |= {re.sub(rf"\.{part}(\.|$)", r".value\1", x) for x in names}
+    return max(scale_of(gradients[x]) for x in names if x in gradients)
 
 
 class _Pair:

@@ -55,11 +55,11 @@ class Activation(NamedTuple):
 
 
 def activate(name: str, x: np.ndarray) -> np.ndarray:
-    """Return the activation of a contiguous ``x``, written into it."""
+    """Return the activation of ``x``, which is overwritten."""
     rows = x.reshape(-1, x.shape[-1])
     for start in range(0, len(rows), _ROWS):
         rows[start : start + _ROWS] = ACTIVATIONS[name].value(rows[start : start + _ROWS])
-    return x
+    return rows.reshape(x.shape)
 
 
 def _normal_cdf(x: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from bigbird_port.config import read_json_object
 from bigbird_port.convert import MANIFEST
 from parity.conditions import Options, Pass, passes
+from parity.environment import check_environment
 from parity.inputs import Inputs, for_head
 from parity.integrity import Check, check_integrity
 from parity.loaded import check_loaded
@@ -33,8 +34,18 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     if (out / MANIFEST).is_file():
         result.checks = check_integrity(out)
     for one in passes(out, options):
+        if not result.environment:
+            _note_environment(result, one)
         _Run(out, options, one, result).run(heads)
     return result
+
+
+def _note_environment(result: Result, one: Pass) -> None:
+    """Keep what the frameworks compute with; a precision that is not the one asked for fails the run."""
+    found = check_environment(one.condition.torch_device or "cpu", one.condition.flax_device or "cpu")
+    result.environment = dict(found.items)
+    detail = "; ".join(f"{problem.name}: {problem.detail}" for problem in found.problems) or "as asked for"
+    result.checks.append(Check("environment", found.passed, detail))
 
 
 def _check_comparable(heads: Sequence[str]) -> None:
@@ -93,16 +104,22 @@ class _Run:
         return own
 
     def _load(self, head: str) -> dict[str, Witness]:
-        overrides = self.one.condition.overrides
-        source = Source(self.out, head, overrides, self.options.seed)
+        source = Source(self.out, head, self.one.condition.overrides, self.options.seed)
         settings, found = self.options.settings, dict[str, Witness]()
         for name in self.options.names:
             if name == "golden":
                 assert self.options.golden is not None
                 found[name] = GoldenWitness(self.options.golden, head, self.one.config.for_head(head))
             else:
-                found[name] = load_witness(name, source, settings[name])
+                folder = self._unchanged() if name == "reference" else self.out
+                found[name] = load_witness(name, replace(source, folder=folder), settings[name])
         return found
+
+    def _unchanged(self) -> Path:
+        """What the reference reads: torch's files, unless these changed since convert wrote them and Flax's did not."""
+        failed = {check.name.partition(" ")[0] for check in self.result.checks if not check.passed}
+        changed = failed & {"torch", "flax"}
+        return self.out / "flax" if changed == {"torch"} and (self.out / "flax").is_dir() else self.out
 
     def _note(self, head: str, witnesses: dict[str, Witness], checks: list[Check]) -> None:
         """Keep what was initialised, what golden tensors have no counterpart, and what was loaded."""

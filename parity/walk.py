@@ -34,7 +34,7 @@ class Walk:
     ) -> None:
         self.options, self.one, self.inputs, self.witnesses, self.result = options, one, inputs, witnesses, result
         self.config = one.config.for_head(head)
-        self.scene = Scene(head, one.condition.name, options.settings, self._real())
+        self.scene = Scene(head, one.condition.name, options.settings, self._real(), self.config.num_hidden_layers)
         self.truth = next((name for name in TRUTHS if name in witnesses and witnesses[name].steps), None)
         self.streams: dict[str, Any] = {}
         self.input_good: dict[tuple[str, str], bool] = {}
@@ -74,13 +74,14 @@ class Walk:
         taps: dict[str, Taps] = {}
         for name, witness in self.witnesses.items():
             taps[name], after = witness.layer(i, self.streams[name])
-            if self.options.golden and name != "golden":
-                taps[name] |= derived_of_layer(i, self.options.golden, self.config)
             if fed is not None and self._runs_local(name):
                 local, _ = witness.layer(i, witness.inject(self.streams[name], fed))
                 self._compare_local(name, f"layer.{i}", local, taps[str(self.truth)], fed)
                 del local
             self.streams[name] = after
+        if self.options.golden:
+            for name in taps.keys() - {"golden"}:
+                taps[name] |= derived_of_layer(i, self.options.golden, self.config)
         self._compare(f"layer.{i}", taps, "its input is within tolerance", fed)
 
     def _runs_local(self, name: str) -> bool:

@@ -103,12 +103,10 @@ class FlaxWitness:
         """Return the loss by models_flax.losses."""
         from jax import numpy as jnp
 
-        from models_flax import losses
-
         with self._scope():
             arrays = {name: jnp.asarray(x, self.dtype) for name, x in scores.items()}
             targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
-            return float(total_loss(losses, self.config, self.head, arrays, targets))
+            return float(_compiled_loss(self.config, self.head)(arrays, targets))
 
     def _scope(self) -> ExitStack:
         """The device, full matmul precision and, for float64, wide types; all put back afterwards."""
@@ -177,6 +175,16 @@ def _compiled_layer(config: BigBirdConfig, dtype: str) -> Any:
 
     layer = BigBirdLayer(config, np.dtype(dtype) if dtype != "bfloat16" else jax.numpy.bfloat16)
     return jax.jit(lambda params, x, mask, lists: layer.apply({"params": params}, x, mask, lists))
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_loss(config: BigBirdConfig, head: str) -> Any:
+    """A head's loss as a function of scores and labels."""
+    import jax
+
+    from models_flax import losses
+
+    return jax.jit(functools.partial(total_loss, losses, config, head))
 
 
 def _split_inputs(module: Any, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -146,15 +146,28 @@ def _histogram(result: Result, name: svg.Names) -> dict[str, Any] | None:
     return {"bins": bins, "errors": errors, "picture": svg.markup(histogram.draw(bins, name("histogram")))}
 
 
-def _tolerances(rows: Iterable[Row]) -> list[tuple[Any, int, list[str]]]:
-    """(tolerance, rows that it is for, their kinds of error and pairs)."""
-    found: dict[Any, list[Row]] = {}
+def _tolerances(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """What each entry of the table allows, over the depths at which it was used."""
+    found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.tolerance, []).append(row)
+        found.setdefault(row.tolerance.key, []).append(row)
     return [
-        (tolerance, len(own), sorted({f"{row.error}: {common.pair(row)}" for row in own}))
-        for tolerance, own in found.items()
+        {
+            "key": key,
+            "bounds": _range(row.tolerance.bound for row in own),
+            "worst": _range(row.tolerance.worst for row in own),
+            "factor": f"{own[0].tolerance.factor:.3g}",
+            "floor": _range(row.tolerance.floor for row in own),
+            "count": len(own),
+            "reasons": sorted({row.tolerance.reason for row in own}),
+        }
+        for key, own in sorted(found.items())
     ]
+
+
+def _range(values: Iterable[float]) -> str:
+    texts = list(dict.fromkeys(common.figure(x) for x in sorted(values)))
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
 def _taps(result: Result) -> Iterator[tuple[str, str, int, list[Row]]]:

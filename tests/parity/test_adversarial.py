@@ -1,12 +1,16 @@
-"""Each case is what its name says, and the frameworks agree on all of them."""
+"""Each case is what its name says, and both frameworks agree with the reference on all of them."""
 
 import numpy as np
 import pytest
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.weights import from_framework, initial_arrays, to_framework
+from bigbird_port.weights import from_framework, initial_arrays
 from parity.adversarial import adversarial_inputs, large_norm
+from parity.calibrate_witnesses import WITNESSES
 from parity.metrics import measure
+from parity.reference import Reference
+from parity.reference_backward import forward
+from parity.tolerances import tolerance_for
 
 L, W = 200, 16
 CONFIG = BigBirdConfig(
@@ -79,33 +83,36 @@ def test_large_norm_scales_the_words_alone():
         large_norm({}, 2)
 
 
-def run_both(config, weights, inputs):
-    import jax
-    import torch
-
-    from models_flax import FlaxBigBirdForMaskedLM
-    from models_torch import BigBirdForMaskedLM
-
-    torch_model = BigBirdForMaskedLM.from_config(config)
-    torch_model.load_arrays(to_framework(weights, config, "masked-lm", "torch"))
-    flax_model = FlaxBigBirdForMaskedLM(config, _do_init=False)
-    flax_model.load_arrays(to_framework(weights, config, "masked-lm", "flax"))
-    with torch.no_grad():
-        ours = torch_model(**{name: torch.from_numpy(x) for name, x in inputs.items()}, output_taps=True)
-    with jax.default_matmul_precision("highest"):
-        theirs = flax_model(**inputs, output_taps=True)
-    return [{**out.taps, "logits": out.logits} for out in (ours, theirs)]
+@pytest.fixture(scope="module")
+def witnesses():
+    return {name: witness(CONFIG, "masked-lm", "float32", "cpu") for name, witness in WITNESSES.items()}
 
 
-@pytest.mark.parametrize(("name", "factor"), [*((name, 1) for name in CASES), ("full", 64), ("mixed-lengths", 64)])
-def test_the_frameworks_agree_on_what_is_real(name, factor):
+@pytest.mark.parametrize(("name", "factor"), [*((name, 1) for name in CASES), ("full", 64)])
+def test_both_frameworks_are_the_reference_on_what_is_real(witnesses, name, factor):
     inputs, weights = CASES[name], large_norm(weights_of(CONFIG), factor)
-    torch_taps, flax_taps = run_both(CONFIG, weights, inputs)
+    truth, _ = forward(Reference.of(CONFIG, "masked-lm", weights), inputs)
     real_BL = inputs["attention_mask"].astype(bool)
-    assert set(torch_taps) == set(flax_taps)
-    for tap, value in torch_taps.items():
-        a, b = np.asarray(value), np.asarray(flax_taps[tap])
-        if tap.endswith((".query", ".key", ".value")):
-            a, b = a.swapaxes(1, 2), b.swapaxes(1, 2)
-        found = measure(a, b, 1e-5, real_BL)
-        assert found.passed, (tap, found)
+    for witness in witnesses.values():
+        witness.load(weights)
+        found = witness.forward(inputs, None)
+        assert set(found) == set(truth)
+        for tap, reference in truth.items():
+            value = found[tap]
+            if tap.endswith((".query", ".key", ".value")):
+                value, reference = value.swapaxes(1, 2), reference.swapaxes(1, 2)
+            tolerance = tolerance_for(tap, "float32", "cpu", "accumulated", None if "layer" in tap else 2)
+            d = measure(value, reference, tolerance, real_BL)
+            assert d.passed, (tap, d)
+
+
+def test_a_mask_that_is_forgotten_is_seen(witnesses):
+    """The other way round: what the cases are for."""
+    inputs, weights = CASES["split-blocks"], weights_of(CONFIG)
+    truth, _ = forward(Reference.of(CONFIG, "masked-lm", weights), inputs)
+    witnesses["torch"].load(weights)
+    wrong = inputs | {"attention_mask": np.ones_like(inputs["attention_mask"])}
+    found = witnesses["torch"].forward(wrong, None)
+    real_BL = inputs["attention_mask"].astype(bool)
+    tolerance = tolerance_for("layer.0.context", "float32", "cpu", "accumulated")
+    assert not measure(found["layer.0.context"], truth["layer.0.context"], tolerance, real_BL).passed

@@ -75,7 +75,18 @@ def test_json_reads_back_as_it_was(passing, failing):
 def test_infinite_figures_and_scores_survive():
     logits = LogitsDifference(math.inf, 0.5, 1.0, 0.8, 2, 0.1, 7)
     difference = Difference(max_abs=0.0, excess=0.0, snr_db=math.inf, would_pass=-math.inf, logits=logits)
-    row = Row("qa", "c", "torch", "flax", "local", "x", Part(1, 2, "0:4"), (1, 2), Tolerance(1.0, "r"), difference)
+    row = Row(
+        "qa",
+        "c",
+        "torch",
+        "flax",
+        "local",
+        "x",
+        Part(1, 2, "0:4"),
+        (1, 2),
+        Tolerance(1.0, 0.5, 2.0, "r", "key"),
+        difference,
+    )
     values = to_json(Report(Result(heads=["qa"], rows=[row])))
     assert (values["rows"][0]["snr_db"], values["rows"][0]["would_pass"]) == ("Infinity", "-Infinity")
     assert values["rows"][0]["max_ulp"] is None
