@@ -33,11 +33,8 @@ def compare_gradients(
 ) -> Iterator[Row]:
     """Yield a row for every weight and every tap of each framework; ``grad.<name>``.
 
-    Raises ValueError for a model or inputs that are too large, and without the reference.
+    What is too large is for check_gradients to say.
     """
-    _check_size(config, inputs)
-    if "reference" not in witnesses:
-        raise ValueError("--gradients compares with the reference: leave it in --against")
     labels = make_labels(config, scene.head, inputs, seed)
     reference = _of(witnesses["reference"], inputs, labels)
     for name in ("torch", "flax"):
@@ -71,7 +68,10 @@ def _before_scores(taps: Taps) -> Taps:
     return {name: tap for name, tap in taps.items() if name == "span_logits" or not name.endswith("logits")}
 
 
-def _check_size(config: BigBirdConfig, inputs: Inputs) -> None:
+def check_gradients(config: BigBirdConfig, inputs: Inputs, names: tuple[str, ...]) -> None:
+    """Raise ValueError for a model or inputs that are too large for gradients, or witnesses without the reference."""
+    if "reference" not in names:
+        raise ValueError("--gradients compares with the reference: leave it in --against")
     *batch, L = inputs["input_ids"].shape
     B = batch[0] * (batch[1] if len(batch) > 1 else 1)
     D, I, N = config.hidden_size, config.intermediate_size, config.num_attention_heads  # noqa: E741 (inner)

@@ -16,7 +16,7 @@ from bigbird_port.convert import MANIFEST
 from parity.conditions import Options, Pass, passes
 from parity.decoding import compare_decoding
 from parity.environment import check_environment
-from parity.gradients import compare_gradients
+from parity.gradients import check_gradients, compare_gradients
 from parity.inputs import Inputs, for_head
 from parity.integrity import Check, check_integrity
 from parity.loaded import check_loaded
@@ -70,6 +70,9 @@ class _Run:
 
     def run(self, heads: Sequence[str]) -> None:
         """Walk once for heads with the same inputs and configuration."""
+        if self.options.gradients:
+            for head in heads:
+                check_gradients(self.one.config.for_head(head), self._own_inputs(head), self.options.names)
         for group in self._groups(heads):
             encoder, finals, walked = None, dict[str, np.ndarray](), slice(0)
             for head in group:
