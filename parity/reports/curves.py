@@ -44,10 +44,10 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """All series of one head, condition and kind of error; also: the heads for which its layers stand as well."""
+    """All series of one head, condition and kind of error; sources: the other heads whose layers stand for its own."""
 
     head: str
-    also: tuple[str, ...]
+    sources: tuple[str, ...]
     condition: str
     error: str
     series: Sequence[Series]
@@ -61,27 +61,19 @@ class Curves:
         return first + layers + ([HEAD] if HEAD in found else [])
 
 
-def curves(rows: Iterable[Row]) -> list[Curves]:
-    """Group rows into curves; heads that have no layers of their own stand with those that share them."""
-    found: dict[tuple[str, str, str], dict[tuple[str, str], list[Row]]] = {}
+def curves(head: str, condition: str, rows: Iterable[Row]) -> list[Curves]:
+    """Group the rows that stand for a head by kind of error and pair; kinds that no layer has are left out."""
+    found: dict[str, dict[tuple[str, str], list[Row]]] = {}
     for row in rows:
-        pairs = found.setdefault((row.head, row.condition, row.error), {})
-        pairs.setdefault((row.value, row.reference), []).append(row)
-    return [
-        Curves(
-            head,
-            _sharing(pairs.values()),
-            condition,
-            error,
-            [Series(*pair, _worst(own)) for pair, own in pairs.items()],
-        )
-        for (head, condition, error), pairs in found.items()
-        if any(isinstance(stage_of(row.tap), int) for own in pairs.values() for row in own)
-    ]
-
-
-def _sharing(groups: Iterable[list[Row]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(head for rows in groups for row in rows for head in row.shared_by))
+        found.setdefault(row.error, {}).setdefault((row.value, row.reference), []).append(row)
+    all_curves = []
+    for error, pairs in found.items():
+        own = [row for group in pairs.values() for row in group]
+        sources = tuple(dict.fromkeys(row.head for row in own if row.head != head))
+        if any(isinstance(stage_of(row.tap), int) for row in own):
+            series = [Series(*pair, _worst(group)) for pair, group in pairs.items()]
+            all_curves.append(Curves(head, sources, condition, error, series))
+    return all_curves
 
 
 def _worst(rows: Iterable[Row]) -> dict[Stage, Row]:

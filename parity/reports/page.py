@@ -118,10 +118,15 @@ def detection(report: Report) -> dict[str, Any] | None:
     return {"heads": heads, "faults": faults, "caught": caught, "all": len(report.detection)}
 
 
-def _curves(result: Result, name: svg.Names) -> Iterator[dict[str, Any]]:
-    for found in curves.curves(result.rows):
-        legend = [(series.name, svg.markup(curves.legend(series, name("sign")))) for series in found.series]
-        yield {"of": found, "picture": svg.markup(curves.draw(found, name("curves"))), "legend": legend}
+def _curves(result: Result, name: svg.Names) -> Iterator[tuple[str, str, int, list[dict[str, Any]]]]:
+    """(head, condition, failures, pictures by kind of error)."""
+    for head, condition, rows in common.by_head(result):
+        entries = []
+        for found in curves.curves(head, condition, rows):
+            legend = [(series.name, svg.markup(curves.legend(series, name("sign")))) for series in found.series]
+            entries.append({"of": found, "picture": svg.markup(curves.draw(found, name("curves"))), "legend": legend})
+        if entries:
+            yield head, condition, sum(not row.passed for row in rows), entries
 
 
 def _pattern(report: Report, name: svg.Names) -> dict[str, Any] | None:

@@ -30,13 +30,12 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """All rows of one head, condition, pair and kind of error."""
+    """All rows of one head, condition and pair of witnesses."""
 
     head: str
     condition: str
     value: str
     reference: str
-    error: str
     rows: Sequence[Row]
 
     @property
@@ -58,10 +57,10 @@ def by_head(result: Result) -> Iterator[tuple[str, str, list[Row]]]:
 
 
 def summarise(head: str, condition: str, rows: Iterable[Row]) -> list[Line]:
-    """Group rows by pair and kind of error, in the order in which they first appear."""
-    found: dict[tuple[str, str, str], list[Row]] = {}
+    """Group rows by pair, in the order in which they first appear."""
+    found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.value, row.reference, row.error), []).append(row)
+        found.setdefault((row.value, row.reference), []).append(row)
     return [Line(head, condition, *key, rows=group) for key, group in found.items()]
 
 
@@ -144,7 +143,7 @@ def describe(condition: Any) -> str:
     devices = {condition.torch_device, condition.flax_device}
     device = f"torch on {condition.torch_device}, flax on {condition.flax_device}"
     overrides = ", ".join(f"{name}={value}" for name, value in condition.overrides.items())
-    parts = [f"{condition.batch} x {condition.length} tokens ({condition.inputs})", condition.dtype]
+    parts = [condition.inputs, condition.dtype]
     parts += [next(iter(devices)) if len(devices) == 1 else device, f"{condition.matmul_precision} matmul precision"]
     return "; ".join(filter(None, [*parts, overrides]))
 

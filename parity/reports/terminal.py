@@ -66,10 +66,10 @@ def print_summary(console: Console, report: Report) -> None:
         "head",
         "condition",
         "compared",
-        "error",
         "taps",
         "failed",
         "worst tap",
+        "error",
         "max abs",
         "relative",
         "tolerance",
@@ -117,9 +117,9 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _summary_cells(line: Line) -> tuple[str, ...]:
     worst, d = line.worst, line.worst.difference
     figures = (d.problem, "") if d.problem else (figure(d.max_abs), figure(d.relative))
-    names = (line.head, line.condition, f"{line.value} / {line.reference}", line.error)
+    names = (line.head, line.condition, f"{line.value} / {line.reference}")
     numbers = (str(len(line.rows)), str(line.failed))
-    return (*names, *numbers, worst.place, *figures, f"{worst.tolerance.bound:.1e}")
+    return (*names, *numbers, worst.place, worst.error, *figures, f"{worst.tolerance.bound:.1e}")
 
 
 def _detection(report: Report) -> Table:
