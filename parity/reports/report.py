@@ -140,11 +140,11 @@ def pair(row: Row | Line) -> str:
 
 def describe(condition: Any) -> str:
     """A condition for people."""
-    devices = {condition.torch_device, condition.flax_device}
-    device = f"torch on {condition.torch_device}, flax on {condition.flax_device}"
+    devices = {"torch": condition.torch_device, "flax": condition.flax_device}
+    places = ", ".join(f"{name} on {device}" for name, device in devices.items() if device)
     overrides = ", ".join(f"{name}={value}" for name, value in condition.overrides.items())
     parts = [condition.inputs, condition.dtype]
-    parts += [next(iter(devices)) if len(devices) == 1 else device, f"{condition.matmul_precision} matmul precision"]
+    parts += [places, f"{condition.matmul_precision} matmul precision"]
     return "; ".join(filter(None, [*parts, overrides]))
 
 
