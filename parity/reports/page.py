@@ -130,17 +130,17 @@ def _curves(result: Result, name: svg.Names) -> Iterator[tuple[str, str, int, li
 
 
 def _pattern(report: Report, name: svg.Names) -> dict[str, Any] | None:
-    """Pictures by layer and head; None without a configuration, no layers where attention is full."""
-    if report.config is None:
+    """Pictures by layer and head, of the longest texts; None without a configuration, no layers for full attention."""
+    if report.config is None or not report.result.conditions:
         return None
-    lengths = [condition.length for condition in report.result.conditions]
+    condition = max(report.result.conditions, key=lambda condition: condition.length)
     fixed, head, layers = "", name("pattern"), []
-    for i, layer in enumerate(pattern_picture.grids(report.config, lengths)):
+    for i, layer in enumerate(pattern_picture.grids({**report.config, **condition.overrides}, condition.length)):
         fixed = fixed or svg.markup(pattern_picture.draw_fixed(layer[0], head))
         pictures = [pattern_picture.draw(grid, head, name("p"), f"layer {i}, head {n}") for n, grid in enumerate(layer)]
         texts = map(pattern_picture.describe, layer)
         layers.append(list(zip(texts, map(svg.markup, pictures), strict=True)))
-    return {"fixed": fixed, "layers": layers}
+    return {"fixed": fixed, "layers": layers, "condition": condition}
 
 
 def _histogram(result: Result, name: svg.Names) -> dict[str, Any] | None:

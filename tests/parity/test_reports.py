@@ -480,7 +480,7 @@ def test_the_pattern_picture_shows_the_pattern(length):
     config = BigBirdConfig(hidden_size=16, num_attention_heads=2, num_hidden_layers=2, block_size=16,
                            max_encoder_length=528, max_position_embeddings=1024)  # fmt: skip
     n = -(-length // 16)
-    layers = list(pattern_picture.grids(config.to_dict(), [length]))
+    layers = list(pattern_picture.grids(config.to_dict(), length))
     assert len(layers) == 2
     for layer, found in enumerate(layers):
         pattern = layer_pattern(config, layer, length)
@@ -501,9 +501,17 @@ def test_repeated_blocks_are_marked():
     """transformers' evaluation draws block 0 for every random block, which is a global block as well."""
     config = BigBirdConfig(hidden_size=16, num_attention_heads=2, num_hidden_layers=1, block_size=16,
                            max_encoder_length=528, random_blocks="transformers", num_random_blocks=3)  # fmt: skip
-    ((grid, _),) = pattern_picture.grids(config.to_dict(), [528])
+    ((grid, _),) = pattern_picture.grids(config.to_dict(), 528)
     assert np.argwhere(grid.kinds["repeated"]).tolist() == [[q, 0] for q in range(1, 32)]
     assert grid.count("random") == 0
+
+
+def test_the_picture_is_that_of_the_longest_condition_and_its_overrides(passing):
+    (condition,) = passing.result.conditions
+    longer = replace(condition, name="longer", length=768, overrides={"max_encoder_length": 768})
+    page = Page(to_html(replace(passing, result=replace(passing.result, conditions=[condition, longer]))))
+    assert "under longer" in page.text
+    assert [svg["viewbox"] for svg in page.all("svg") if svg.get("viewbox") == "0 0 48 48"] == ["0 0 48 48"] * 4
 
 
 def test_full_attention_has_no_picture(passing):
