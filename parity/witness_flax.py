@@ -257,5 +257,14 @@ def _narrowed(x: np.ndarray, wide: bool) -> np.ndarray:
     return x if wide or x.dtype.kind == "f" else x.astype(np.int32)
 
 
+# jax sorts the names of what a program returns; this is the order in which it is computed, scores last.
+_ORDER = (
+    *("embeddings_prenorm", "embeddings", "query", "key", "value", "context", "attention_output"),
+    *("intermediate", "output", "pooler_output", "transform", "span_logits"),
+)
+
+
 def _arrays(arrays: dict[str, Any]) -> Taps:
-    return {name: np.asarray(x) for name, x in arrays.items() if x is not None}
+    order = {name: i for i, name in enumerate(_ORDER)}
+    names = sorted(arrays, key=lambda name: order.get(name, len(order)))
+    return {name: np.asarray(arrays[name]) for name in names if arrays[name] is not None}

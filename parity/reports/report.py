@@ -121,7 +121,7 @@ def not_compared(result: Result) -> Iterator[tuple[str, str]]:
             yield head, f"{len(names)} head weights not in the checkpoint, initialised from the seed"
     for head, names in result.not_compared.items():
         if names:
-            yield head, f"golden tensors without a counterpart here: {shorten(names)}"
+            yield head, f"not compared, without a counterpart or tolerance: {shorten(names)}"
 
 
 def why(row: Row) -> str:
