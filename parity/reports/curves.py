@@ -90,10 +90,14 @@ def draw(curves: Curves, name: str) -> Element:
     root = picture(name, axes.width, _HEIGHT, title, _describe(curves))
     limit(root, axes.width)
     axes.draw(root)
-    for bounds in dict.fromkeys(series.bounds for series in curves.series):
+    alike: dict[tuple[tuple[Stage, float], ...], list[Series]] = {}
+    for series in curves.series:
+        alike.setdefault(series.bounds, []).append(series)
+    for bounds, members in alike.items():
         points = [(axes.x(stage), axes.y(bound)) for stage, bound in bounds]
         path = " ".join(f"M{x - axes.step / 2:.1f} {y:.1f}h{axes.step:.1f}" for x, y in points)
-        hint(add(root, "path", d=path, class_="tolerance"), "tolerance")
+        line = add(root, "path", d=path, class_="tolerance", stroke_dasharray=_dash(members[0]))
+        hint(line, f"tolerance of {', '.join(series.name for series in members)}")
     for series in curves.series:
         _draw_series(root, series, axes)
     return root
@@ -139,7 +143,7 @@ def _draw_series(root: Element, series: Series, axes: _Axes) -> None:
     points = [(stage, axes.x(stage), axes.y(series.worst[stage].difference.would_pass)) for stage in axes.stages
               if stage in series.worst]  # fmt: skip
     line = " ".join(f"{x:.1f},{y:.1f}" for _, x, y in points)
-    add(group, "polyline", points=line, class_="line", stroke_dasharray=DASHES.get(series.reference, "1 4"))
+    add(group, "polyline", points=line, class_="line", stroke_dasharray=_dash(series))
     for stage, x, y in points:
         row = series.worst[stage]
         marker = add(group, "path", d=marker_path(series.value, x, y), class_="marker" if row.passed else "marker off")
@@ -162,9 +166,13 @@ def legend(series: Series, name: str) -> Element:
     """Return the sign of a series, for the legend beside the picture."""
     root = picture(name, 44, 14, series.name, "the sign of this curve")
     group = add(root, "g", class_=witness_class(series.value))
-    add(group, "path", d="M2 7H42", class_="line", stroke_dasharray=DASHES.get(series.reference, "1 4"))
+    add(group, "path", d="M2 7H42", class_="line", stroke_dasharray=_dash(series))
     add(group, "path", d=marker_path(series.value, 22, 7), class_="marker")
     return root
+
+
+def _dash(series: Series) -> str:
+    return DASHES.get(series.reference, "1 4")
 
 
 def witness_class(name: str) -> str:
