@@ -94,7 +94,7 @@ def print_summary(console: Console, report: Report) -> None:
 
 def _first(row: Row, many: bool) -> str:
     under = f", {row.condition}" if many else ""
-    return f"{row.head}{under}, {row.place}, {row.value} against {row.reference} ({row.error}): {why(row)}"
+    return f"{row.head}{under}, {row.place}, {row.value} against {row.reference}: {why(row)} ({row.error})"
 
 
 def _table(names: Iterable[str], title: str | None = None) -> Table:

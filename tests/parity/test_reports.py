@@ -140,9 +140,7 @@ def test_what_is_no_report_is_refused(tmp_path, text, message):
 def test_the_terminal_shows_checks_heads_faults_and_counts(passing, failing):
     text = to_text(failing)
     assert f"FAIL {MARKUP}: 1 of 46 differ: {MARKUP}" in text
-    assert (
-        "first failure: masked-lm, layer.1.context, torch against reference (local): max abs 1.0e-02 at [0, 40" in text
-    )
+    assert "first failure: masked-lm, layer.1.context, torch against reference: max abs 1.0e-02 at [0, 40" in text
     assert "located: starts here: layer.1.context" in text
     assert "causal-lm: asked for, but nothing was compared" in text
     assert "qa: 8 head weights not in the checkpoint" in text
