@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bigbird_port.filling import flush_one
@@ -105,13 +105,9 @@ def _aside(out: Path) -> tuple[Path, Path]:
 def _recover(out: Path) -> None:
     """Undo or finish what a run that ended while it replaced ``out`` had begun."""
     old, removed = _aside(out)
-    if removed.exists():
-        shutil.rmtree(removed)
-    if old.exists() and out.exists():
-        old.rename(removed)
-        shutil.rmtree(removed)
-    elif old.exists():
+    if old.exists() and not out.exists():
         old.rename(out)
+    _discard(old, removed)
 
 
 def _replace(staged: Path, out: Path) -> None:
@@ -120,9 +116,15 @@ def _replace(staged: Path, out: Path) -> None:
         out.rename(old)
     staged.rename(out)
     flush_one(out.parent)
-    if old.exists():
+    _discard(old, removed)
+
+
+def _discard(old: Path, removed: Path) -> None:
+    """Remove the old output; the next process, which may begin once the new one has its name, may be at it as well."""
+    shutil.rmtree(removed, ignore_errors=True)
+    with suppress(FileNotFoundError):
         old.rename(removed)
-        shutil.rmtree(removed, ignore_errors=True)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:
