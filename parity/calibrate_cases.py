@@ -20,7 +20,8 @@ class Size:
     """One size of model and input, for one head.
 
     sparse: "original" for its random blocks (longer than 512 tokens), "transformers" for those of transformers, which
-    exist for shorter texts, None for full attention. gradients: whether to run backwards, too.
+    exist for shorter texts, None for full attention. gradients: whether to run backwards, too. most_seeds: how
+    many of the seeds to run, as large sizes take long (each has more elements instead).
     """
 
     head: str
@@ -32,6 +33,7 @@ class Size:
     sparse: str | None = None
     batch: int = 2
     gradients: bool = True
+    most_seeds: int = 4
 
     def config(self) -> BigBirdConfig:
         """The configuration; weights are of such a size that activations are about 1, as in a trained model."""
@@ -61,9 +63,11 @@ SIZES: dict[str, Size] = {
     "full-48-deep": Size("pretraining", 12, 48, 4, 40),
     "sparse-32": Size("sequence-classification", 3, 32, 2, 216, sparse="transformers"),
     "sparse-64-deep": Size("masked-lm", 12, 64, 4, 208, sparse="transformers", gradients=False),
-    "original-128": Size("token-classification", 4, 128, 4, 528, sparse="original"),
-    "sparse-256": Size("multiple-choice", 6, 256, 4, 400, block=32, sparse="transformers", batch=1),
-    "base-768": Size("pretraining", 2, 768, 12, 1024, block=64, sparse="original", batch=1, gradients=False),
+    "original-128": Size("token-classification", 4, 128, 4, 528, sparse="original", most_seeds=2),
+    "sparse-256": Size("multiple-choice", 6, 256, 4, 400, block=32, sparse="transformers", batch=1, most_seeds=2),
+    "base-768": Size(
+        "pretraining", 2, 768, 12, 1024, block=64, sparse="original", batch=1, gradients=False, most_seeds=2
+    ),
     "causal-64": Size("causal-lm", 6, 64, 4, 40),
     "causal-256": Size("causal-lm", 2, 256, 4, 24, gradients=False),
 }

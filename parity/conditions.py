@@ -71,8 +71,8 @@ class Options:
 
         Raises ValueError for a device that is not there.
         """
-        devices = {name: _device(name, self.torch_device) for name in ("torch", "transformers") if name in self.names}
-        devices |= {"flax": _device("flax", self.flax_device)} if "flax" in self.names else {}
+        wanted = {"torch": self.torch_device, "transformers": self.torch_device, "flax": self.flax_device}
+        devices = {name: _device(name, wanted[name]) for name in self.names if name in wanted}
         return {
             name: Setting(self.dtype, devices[name]) if name in devices else Setting("float64", "cpu")
             for name in self.names

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -91,19 +92,19 @@ def measure(
     tolerance: float | Tolerance,
     where: np.ndarray | None = None,
     *,
-    scale: float | None = None,
+    scale: float | np.ndarray | None = None,
     dtype: str | None = None,
     logits: bool = False,
 ) -> Difference:
     """Compare ``value`` with ``reference`` under ``tolerance`` (a bound, or a Tolerance with its floor).
 
     where: bool mask over the leading axes of what to compare; None compares everything. scale: use this in place of
-    the reference's own. dtype: name of what ``value`` was computed in, where it is kept in a wider one (ulp).
-    logits: the last axis holds scores; measure them as distributions, too. Raises
-    ValueError for a tolerance or scale that is negative, NaN, or (scale) infinite.
+    the reference's own (it broadcasts over the elements; Difference.scale is then its largest). dtype: name of what
+    ``value`` was computed in, where it is kept in a wider one (ulp). logits: the last axis holds scores; measure them
+    as distributions, too. Raises ValueError for a tolerance or scale that is negative, NaN, or (scale) infinite.
     """
     bound, floor = (tolerance.bound, tolerance.floor) if isinstance(tolerance, Tolerance) else (tolerance, 0.0)
-    if not bound >= 0 or not (scale is None or 0 <= scale < np.inf):
+    if not bound >= 0 or not (scale is None or ((np.asarray(scale) >= 0) & np.isfinite(scale)).all()):
         raise ValueError(f"tolerance is {bound} and scale {scale}, expected numbers >= 0")
     value, reference = np.asarray(value), np.asarray(reference)
     if value.shape != reference.shape:
@@ -114,8 +115,9 @@ def measure(
     bad = pair.first_not_finite()
     if bad is not None:
         return Difference(problem="NaN or Inf", worst_index=bad)
-    own_scale = scale_of(reference, where) if scale is None else scale
-    figures = _figures(pair, max(own_scale, floor), dtype or coarser(value.dtype, reference.dtype))
+    scales = np.asarray(scale_of(reference, where) if scale is None else scale, np.float64)
+    own_scale = float(scales.max())
+    figures = _figures(pair, np.maximum(scales, floor), dtype or coarser(value.dtype, reference.dtype))
     return Difference(
         **figures,
         relative=_over(figures["max_abs"], own_scale),
@@ -142,19 +144,37 @@ def scale_of(reference: np.ndarray, where: np.ndarray | None = None) -> float:
     return median * float(np.sqrt(total / magnitudes.count))
 
 
-def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> float:
-    """What errors of a gradient are relative to: the largest scale among it and the terms that it is the difference of.
+def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What errors of a gradient are relative to, to broadcast over it: the scale of the terms it is a difference of.
 
     gradients: of weights by canonical name, or of taps. A bias's gradient is a sum over positions of what its kernel's
     is a weighted sum of (likewise beta and gamma), and may cancel: that of a key's bias is exactly 0. Those of queries
-    and keys are differences of terms of the size of the value's, which cancel where all keys are alike.
+    and keys are differences of terms of the size of the value's, which cancel where all keys are alike. Positions that
+    the loss looks at have far larger gradients than others: in taps and embeddings, each row (last axis) counts with
+    its own root mean square where that is larger (a query's with its context's, a key's with its value's).
     """
+    scale = np.array(max(scale_of(gradients[x]) for x in _peers(name) if x in gradients))
+    if gradients[name].ndim < 2 or name.endswith(".kernel"):
+        return scale
+    rows = [_row_scale(gradients[name])]
+    if (context := re.sub(r"\.query$", ".context", name)) != name and context in gradients:
+        rows.append(_row_scale(gradients[context]).swapaxes(1, 2))
+    if (value := re.sub(r"\.key$", ".value", name)) != name and value in gradients:
+        rows.append(_row_scale(gradients[value]))
+    return np.maximum.reduce([np.broadcast_to(scale, rows[0].shape), *rows])
+
+
+def _peers(name: str) -> set[str]:
     names = {name}
     for one, other in ((".bias", ".kernel"), (".beta", ".gamma")):
         names |= {x.removesuffix(one) + other for x in names if x.endswith(one)}
     for part in ("query", "key"):
         names |= {re.sub(rf"\.{part}(\.|$)", r".value\1", x) for x in names}
-    return max(scale_of(gradients[x]) for x in names if x in gradients)
+    return names
+
+
+def _row_scale(x: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.square(x).mean(axis=-1, keepdims=True))
 
 
 class _Pair:
@@ -196,14 +216,16 @@ class _Pair:
         return None
 
 
-def _figures(pair: _Pair, scale: float, dtype: str) -> dict:
-    """The figures that are taken element by element."""
-    size = pair.mask.size
+def _figures(pair: _Pair, scales: np.ndarray, dtype: str) -> dict[str, Any]:
+    """The figures that are taken element by element; ``scales`` broadcasts over the elements."""
+    size, uniform = pair.mask.size, scales.size == 1
+    scales = scales.reshape(1) if uniform else np.broadcast_to(scales, pair.shape)
     errors, ulps = Quantiles(size), Quantiles(size)
     would_pass, worst, total = -1.0, 0, 0.0
     power = _Powers(pair)
     for at, a, b in pair:
         error = np.abs(a - b)
+        scale = scales if uniform else scales[np.unravel_index(at, pair.shape)]
         ratio = _ratio(error, np.maximum(scale, np.abs(b)))
         i = int(ratio.argmax())
         if ratio[i] > would_pass:

@@ -14,10 +14,13 @@ import numpy as np
 from bigbird_port.config import read_json_object
 from bigbird_port.convert import MANIFEST
 from parity.conditions import Options, Pass, passes
+from parity.decoding import compare_decoding
 from parity.environment import check_environment
+from parity.gradients import check_gradients, compare_gradients
 from parity.inputs import Inputs, for_head
 from parity.integrity import Check, check_integrity
 from parity.loaded import check_loaded
+from parity.losses import has_loss
 from parity.results import Result
 from parity.walk import Walk
 from parity.witness import Source, Witness, load_witness
@@ -67,6 +70,9 @@ class _Run:
 
     def run(self, heads: Sequence[str]) -> None:
         """Walk once for heads with the same inputs and configuration."""
+        if self.options.gradients:
+            for head in heads:
+                check_gradients(self.one.config.for_head(head), self._own_inputs(head), self.options.names)
         for group in self._groups(heads):
             encoder, finals, walked = None, dict[str, np.ndarray](), slice(0)
             for head in group:
@@ -81,6 +87,11 @@ class _Run:
                 else:
                     self._share(walked, head)
                 walk.head(finals)
+                if self.options.gradients and has_loss(head):
+                    inputs, seed = walk.inputs, self.options.seed
+                    self.result.rows += compare_gradients(walk.scene, witnesses, walk.config, inputs, seed)
+                if self.options.decoding and head == "causal-lm":
+                    self.result.rows += compare_decoding(walk.scene, witnesses, walk.inputs)
 
     def _share(self, walked: slice, head: str) -> None:
         """Say in the rows of a walk that they stand for another head, too."""

@@ -17,6 +17,8 @@ import numpy as np
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.heads import HEADS
 from bigbird_port.weights import digest, from_framework
+from parity.backward_flax import loss_with_zeros
+from parity.gradients import Gradients
 from parity.inputs import Inputs
 from parity.losses import total_loss
 from parity.witness import Setting, Source, Taps
@@ -107,6 +109,50 @@ class FlaxWitness:
             arrays = {name: jnp.asarray(x, self.dtype) for name, x in scores.items()}
             targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
             return float(_compiled_loss(self.config, self.head)(arrays, targets))
+
+    def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
+        """Return the gradients of the loss by jax.grad; a tap's is that of a zero added to it."""
+        import jax
+        from flax.traverse_util import flatten_dict
+        from jax import numpy as jnp
+
+        taps, stream = self.start(inputs)
+        for i in range(self.config.num_hidden_layers):
+            layer, stream = self.layer(i, stream)
+            taps |= layer
+        taps |= self.finish(stream)
+        with self._scope():
+            zeros = {name: jnp.zeros(tap.shape, tap.dtype) for name, tap in taps.items()}
+            arrays = _split_inputs(self.module, inputs)
+            targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
+
+            from flax.linen import apply as nn_apply
+
+            def loss(params: Any, zeros: Any) -> Any:
+                run = functools.partial(loss_with_zeros, head=self.head, zeros=zeros, arrays=arrays, labels=targets)
+                return nn_apply(run, self.module)({"params": params})
+
+            found, of_taps = jax.jit(jax.grad(loss, argnums=(0, 1)))(self.params, zeros)
+        weights = {name: np.asarray(x) for name, x in flatten_dict(found, sep="/").items()}
+        canonical = from_framework(weights, self.config, self.head, "flax", any_pooler=True)
+        return Gradients(canonical, _arrays(of_taps))
+
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """Return the scores [B, L, V] of one token after the other, each given the cache of those before."""
+        import jax
+        from jax import numpy as jnp
+
+        from models_flax.cache import init_cache
+
+        step = jax.jit(lambda params, token, past: self.module.apply({"params": params}, token, past_key_values=past))
+        found = []
+        with self._scope():
+            past: Any = init_cache(self.config, ids.shape[0], ids.shape[1], jnp.dtype(self.dtype))
+            for i in range(ids.shape[1]):
+                output = step(self.params, jnp.asarray(ids[:, i : i + 1]), past)
+                past = output.past_key_values
+                found.append(np.asarray(output.logits))
+        return np.concatenate(found, axis=1)
 
     def _scope(self) -> ExitStack:
         """The device, full matmul precision and, for float64, wide types; all put back afterwards."""

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.weights import digest
+from parity.gradients import Gradients
 from parity.inputs import Inputs
 from parity.reference import Reference
+from parity.reference_backward import backward
 from parity.witness import Setting, Source, Taps
 
 
@@ -52,6 +54,11 @@ class ReferenceWitness:
     def loss(self, scores: Taps, labels: Inputs) -> float:
         """Return the loss by its definition."""
         return self.model.losses(scores, labels)
+
+    def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
+        """Return the gradients of the loss, written by hand."""
+        found = backward(self.model, inputs, labels)
+        return Gradients(found.weights, found.taps)
 
 
 def load(source: Source, setting: Setting) -> ReferenceWitness:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bigbird_port.heads import HEADS
 from bigbird_port.weights import digest, from_framework
+from parity.gradients import Gradients
 from parity.inputs import Inputs
 from parity.losses import total_loss
 from parity.witness import Setting, Source, Taps
@@ -98,6 +99,47 @@ class TorchWitness:
         targets = {name: to_tensor(x) for name, x in labels.items()}
         return float(total_loss(losses, self.config, self.model.head, tensors, targets))
 
+    def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
+        """Return the gradients of the loss by autograd."""
+        import torch
+
+        from models_torch import losses
+
+        self.model.zero_grad()
+        with pinned(gradients=True):
+            given = {name: torch.from_numpy(x).to(self.device) for name, x in inputs.items()}
+            arrays, beside = self.model.split_inputs(given)
+            x, completed, taps = self.model.base.embed(**arrays)
+            encoded = self.model.base.encoder(x, completed, output_taps=True)
+            last = encoded.hidden_states[-1]
+            scores, head_taps = self.model.score(last, self.model.base.pool(last), **beside)
+            taps = {name: tap for name, tap in (taps | encoded.taps | head_taps | scores).items() if tap.requires_grad}
+            for tap in taps.values():
+                tap.retain_grad()
+            targets = {name: torch.from_numpy(x).to(self.device) for name, x in labels.items()}
+            total_loss(losses, self.config, self.model.head, scores, targets).backward()
+        arrays = {name: _gradient(x) for name, x in self.model.named_parameters()}
+        weights = from_framework(arrays, self.config, self.model.head, "torch", any_pooler=True)
+        return Gradients(weights, {name: _gradient(tap) for name, tap in taps.items()})
+
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """Return the scores [B, L, V] of one token after the other, each given the cache of those before."""
+        import torch
+
+        past, found = None, []
+        tokens = torch.from_numpy(ids).to(self.device)
+        with pinned():
+            for i in range(ids.shape[1]):
+                output = self.model(tokens[:, i : i + 1], past_key_values=past, use_cache=True)
+                past = output.past_key_values
+                found.append(to_array(output.logits))
+        return np.concatenate(found, axis=1)
+
+
+def _gradient(x: Any) -> np.ndarray:
+    """A tensor's gradient; zeros where it has no part in the loss."""
+    return np.zeros(x.shape, np.float32) if x.grad is None else to_array(x.grad)
+
 
 def load(source: Source, setting: Setting) -> TorchWitness:
     """Load the torch model of a head; raises ValueError as from_pretrained."""
@@ -121,13 +163,16 @@ def torch_device(name: str) -> Any:
 
 
 class pinned:  # noqa: N801 (used as a function)
-    """No gradients; full float32 products, as TF32 would keep 10 bits; the settings are put back afterwards."""
+    """Gradients only if asked for, and full float32 products, as TF32 would keep 10 bits; afterwards all as before."""
+
+    def __init__(self, gradients: bool = False) -> None:
+        self._wants_gradients = gradients
 
     def __enter__(self) -> None:
         import torch
 
-        self._no_grad = torch.no_grad()
-        self._no_grad.__enter__()
+        self._gradients = torch.set_grad_enabled(self._wants_gradients)
+        self._gradients.__enter__()
         self._before = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
@@ -137,7 +182,7 @@ class pinned:  # noqa: N801 (used as a function)
 
         torch.set_float32_matmul_precision(self._before[0])
         torch.backends.cudnn.allow_tf32 = self._before[1]
-        self._no_grad.__exit__(*error)
+        self._gradients.__exit__(*error)
 
 
 def _arrays(tensors: dict[str, Any]) -> Taps:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from parity.calibrate import DTYPES, FACTOR, Sample, calibrate, make_table, measure_samples
+from parity.calibrate import DTYPES, FACTOR, Sample, calibrate, growth_exponents, make_table, measure_samples
 from parity.calibrate_cases import SIZES, Size, make_case
 from parity.tolerances import ERRORS, GROWTH, SHIPPED, Tolerance, kind_of, read_table, shipped_table, tolerance_for
 
@@ -136,7 +136,7 @@ def test_nothing_is_shipped_for_devices_that_were_not_measured():
         ({"factor": 0.5}, r"is not measured"),
         ({"reason": ""}, r"no reason"),
         ({"at": ""}, r"no reason"),
-        ({"growth": "linear"}, r"growth 'linear'"),
+        ({"growth": "cubic"}, r"growth 'cubic'"),
         ({"by_hand": True}, r"has not the fields by_hand"),
     ],
 )
@@ -168,7 +168,7 @@ def test_other_files_are_refused(tmp_path, values):
 
 
 def sample(found, error="accumulated", layer=0, device="cuda"):
-    return Sample("output", "float32", device, error, layer, found, f"torch, layer {layer}")
+    return Sample(kind_of("output", error), "float32", device, error, layer, found, f"torch, layer {layer}")
 
 
 def test_a_table_is_the_worst_of_each_key_times_the_factor():
@@ -180,8 +180,10 @@ def test_a_table_is_the_worst_of_each_key_times_the_factor():
 
 def test_a_bound_that_would_excuse_all_is_not_given():
     table = make_table([sample(0.3, "gradient"), sample(0.2)], "made")
-    assert set(table.unjudged) == {"output/float32/cuda/gradient"}
-    with pytest.raises(ValueError, match=r"no tolerance output/float32/cuda/gradient \(off by 0.3 .* would excuse all"):
+    assert set(table.unjudged) == {"grad.output/float32/cuda/gradient"}
+    with pytest.raises(
+        ValueError, match=r"no tolerance grad.output/float32/cuda/gradient \(off by 0.3 .* would excuse all"
+    ):
         tolerance_for("output", "float32", "cuda", "gradient", 0, table)
     assert tolerance_for("layer.0.output", "float32", "cuda", "accumulated", 0, table).bound == 0.8
     with pytest.raises(ValueError, match="may be off by 1.1 of its scale at depth 1"):

@@ -1,0 +1,77 @@
+"""Gradients of the Flax twin: of a parameter by jax.grad, of a tap by that of a zero added to it.
+
+Legend: B batch, L length, N heads, H head size, D hidden.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parity.losses import total_loss
+
+# Module (the end of its path) -> tap that is its output. "layer.<i>." stands before those of layers.
+_OUTPUTS = {
+    ("embeddings", "LayerNorm"): "embeddings",
+    ("attention", "self", "query"): "query",
+    ("attention", "self", "key"): "key",
+    ("attention", "self", "value"): "value",
+    ("attention", "self"): "context",
+    ("attention", "output"): "attention_output",
+    ("intermediate",): "intermediate",
+    ("output",): "output",
+    ("predictions", "transform"): "transform",
+    ("qa_classifier",): "span_logits",
+}
+
+
+def loss_with_zeros(module: Any, head: str, zeros: dict[str, Any], arrays: Any, labels: Any) -> Any:
+    """Return the loss of a module bound to its parameters, every tap with its entry of ``zeros`` added.
+
+    arrays: the base model's, beside: what the head wants, as one pair.
+    """
+    from flax import linen as nn
+
+    def intercept(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
+        if context.method_name != "__call__":
+            return call(*arguments, **keywords)
+        path = context.module.path
+        if path[-2:] == ("embeddings", "LayerNorm"):
+            arguments = (arguments[0] + zeros["embeddings_prenorm"], *arguments[1:])
+        output = call(*arguments, **keywords)
+        tap = _tap_of(path)
+        return output if tap is None or tap not in zeros else _added(output, zeros[tap])
+
+    given, beside = arrays
+    base = getattr(module, "bert", module)
+    with nn.intercept_methods(intercept):
+        x_BLD, inputs, _ = base.embed(**given)
+        last_BLD = base.encoder(x_BLD, inputs).hidden_states[-1]
+        pooled_BD = base.pool(last_BLD)
+        if pooled_BD is not None and "pooler_output" in zeros:
+            pooled_BD = pooled_BD + zeros["pooler_output"]
+        scores, _ = module.score(last_BLD, pooled_BD, **beside)
+    scores = {name: x + zeros[name] for name, x in scores.items()}
+    return _loss(module.config, head, scores, labels)
+
+
+def _loss(config: Any, head: str, scores: Any, labels: Any) -> Any:
+    from models_flax import losses
+
+    return total_loss(losses, config, head, scores, labels)
+
+
+def _tap_of(path: tuple[str, ...]) -> str | None:
+    if "layer" in path:
+        i = path.index("layer") + 1
+        tap = _OUTPUTS.get(path[i + 1 :])
+        return None if tap is None else f"layer.{path[i]}.{tap}"
+    return next((_OUTPUTS[path[-n:]] for n in (2, 1) if path[-n:] in _OUTPUTS and n <= len(path)), None)
+
+
+def _added(output: Any, zero: Any) -> Any:
+    """A module's output with a tap's zero added, whose heads may stand apart."""
+    if isinstance(output, tuple):  # the context, and taps
+        return (_added(output[0], zero), *output[1:])
+    if zero.ndim == 4 and zero.shape[:2] != output.shape[:2]:  # [B, N, L, H]
+        zero = zero.swapaxes(1, 2)
+    return output + zero.reshape(output.shape)

@@ -1,0 +1,83 @@
+"""Gradients of a loss, for every weight and every tap, against those of the reference.
+
+Legend: B batch, L length, N heads, D hidden, I inner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bigbird_port.config import BigBirdConfig
+from parity.compare import Scene
+from parity.inputs import Inputs
+from parity.losses import make_labels
+from parity.metrics import gradient_scale
+from parity.results import Row
+from parity.witness import Taps, Witness
+
+_AT_MOST = 1 << 26  # elements of all taps and attention weights, 512 MiB in float64
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Gradients by canonical name of the weight, in canonical layout, and by tap."""
+
+    weights: Taps
+    taps: Taps
+
+
+def compare_gradients(
+    scene: Scene, witnesses: dict[str, Witness], config: BigBirdConfig, inputs: Inputs, seed: int
+) -> Iterator[Row]:
+    """Yield a row for every weight and every tap of each framework; ``grad.<name>``.
+
+    What is too large is for check_gradients to say.
+    """
+    labels = make_labels(config, scene.head, inputs, seed)
+    reference = _of(witnesses["reference"], inputs, labels)
+    for name in ("torch", "flax"):
+        if name in witnesses:
+            found = _of(witnesses[name], inputs, labels)
+            yield from _rows(scene, name, found.weights, reference.weights)
+            yield from _rows(scene, name, _before_scores(found.taps), _before_scores(reference.taps))
+
+
+def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Gradients:
+    found: Gradients = witness.backward(inputs, labels)
+    return found
+
+
+def _rows(scene: Scene, name: str, found: Taps, reference: Taps) -> Iterator[Row]:
+    """Rows of weights or of taps; one that only a side has is a failure, but for weights that the head does not use."""
+    pair = (name, "reference")
+    for key in [*reference, *(key for key in found if key not in reference)]:
+        if key not in reference and not found[key].any():
+            continue  # carried along by torch's class without a part in the loss
+        if key not in found or key not in reference:
+            lacking = name if key in reference else "reference"
+            yield scene.failed(pair, "gradient", f"grad.{key}", f"{lacking} has no such gradient")
+            continue
+        scale = gradient_scale(key, reference)
+        yield scene.row(pair, "gradient", f"grad.{key}", (found[key], reference[key]), scale=scale)
+
+
+def _before_scores(taps: Taps) -> Taps:
+    """Taps without the scores, whose gradients are the loss's own and say nothing of the model."""
+    return {name: tap for name, tap in taps.items() if name == "span_logits" or not name.endswith("logits")}
+
+
+def check_gradients(config: BigBirdConfig, inputs: Inputs, names: tuple[str, ...]) -> None:
+    """Raise ValueError for a model or inputs that are too large for gradients, or witnesses without the reference."""
+    if "reference" not in names:
+        raise ValueError("--gradients compares with the reference: leave it in --against")
+    *batch, L = inputs["input_ids"].shape
+    B = batch[0] * (batch[1] if len(batch) > 1 else 1)
+    D, I, N = config.hidden_size, config.intermediate_size, config.num_attention_heads  # noqa: E741 (inner)
+    elements = config.num_hidden_layers * B * L * (6 * D + I + N * L)
+    if elements > _AT_MOST:
+        raise ValueError(
+            f"--gradients keeps every tap and attention weight, {elements:.1e} numbers here, more than {_AT_MOST:.1e}: "
+            "choose a shorter --length, a smaller --batch, or a smaller model"
+        )
