@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from bigbird_port.cli_common import FAILED, HeadName, no_traceback
+from bigbird_port.cli_parity_reports import baseline, report, report_of, report_options, write_reports
 from bigbird_port.heads import HEADS
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -89,7 +89,7 @@ def parity() -> None:
 @click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
 @click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the first failing layer's tensors in this folder.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every figure to this file.")
+@report_options()
 @no_traceback
 def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **options: Any) -> None:
     """Run torch and Flax on the same inputs and compare every layer.
@@ -106,6 +106,9 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
         passed = run_and_print(out, heads, json_file, options, taps=True)
     sys.exit(0 if passed else FAILED)
 
+
+parity.add_command(report)
+parity.add_command(baseline)
 
 SOURCES = {
     "golden_file": "--golden",
@@ -155,9 +158,9 @@ def given_inputs(out: Path, options: dict[str, Any]) -> Any:
 def run_and_print(
     out: Path, heads: tuple[str, ...], json_file: Path | None, options: dict[str, Any], taps: bool
 ) -> bool:
-    """Run parity, print its tables, write its JSON; return whether it passed."""
+    """Run parity, print its tables, write its reports; return whether it passed."""
     from parity.golden import read_golden
-    from parity.report import make_console, print_summary, print_taps, to_json
+    from parity.reports.terminal import make_console, print_report
     from parity.run import run_parity
 
     check_sources(options)
@@ -166,12 +169,9 @@ def run_and_print(
     default = (golden.head,) if golden else tuple(HEADS)
     chosen = tuple(HEADS) if "all" in heads else tuple(dict.fromkeys(heads)) or default
     result = run_parity(out, chosen, run_options)
-    console = make_console()
-    if taps:
-        print_taps(console, result)
-    print_summary(console, result)
-    if json_file:
-        json_file.write_text(json.dumps(to_json(result), indent=1) + "\n", encoding="utf-8")
+    found = report_of(result, out)
+    print_report(make_console(), found, taps)
+    write_reports(found, options | {"json_file": json_file})
     return result.passed
 
 

@@ -24,8 +24,11 @@ def test_the_wheel_is_complete(tmp_path):
     assert modules <= names
     assert {f"{name}/py.typed" for name in PACKAGES} <= names
     assert {f"bigbird_port/demo_checkpoint/{path.name}" for path in DEMO.iterdir()} <= names
+    assert {f"parity/reports/{name}" for name in ("page.css", "page.html.j2")} <= names
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
-    assert "bigbird-port = bigbird_port.cli:main" in zipfile.ZipFile(wheel).read(entry_points).decode()
+    entries = zipfile.ZipFile(wheel).read(entry_points).decode()
+    assert "bigbird-port = bigbird_port.cli:main" in entries
+    assert "[pytest11]\nbigbird_parity = parity.pytest_plugin" in entries
 
 
 def test_the_shipped_checkpoint_is_small_and_holds_no_path_of_another_machine():

@@ -1,0 +1,141 @@
+"""The reports of parity: options that write them, ``parity report`` that renders one again, ``parity baseline``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bigbird_port.cli_common import FAILED, no_traceback
+
+if TYPE_CHECKING:
+    from parity.reports.report import Report
+    from parity.results import Result
+
+Files = dict[str, Path | None]
+# Format -> what its option is for.
+_FORMATS = {
+    "json": "Write every figure to this file (docs/parity-report.schema.json).",
+    "html": "Write a page with tables and pictures to this file.",
+    "junit": "Write a test case for each tap to this file, as JUnit XML.",
+    "markdown": "Write a summary to this file, for a job's summary page.",
+}
+_FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+
+
+def report_options(*formats: str) -> Callable[[Any], Any]:
+    """Give a command --json, --html, --junit and --markdown, or some of them: parameters json_file and so on."""
+
+    def decorate(command: Any) -> Any:
+        for name in reversed(formats or tuple(_FORMATS)):
+            command = click.option(f"--{name}", f"{name}_file", type=_FILE, help=_FORMATS[name])(command)
+        return command
+
+    return decorate
+
+
+def write_reports(report: Report, files: Files) -> None:
+    """Write a report in every format that has a file, by the names of report_options; "-" is the standard output."""
+    for name, write in _WRITERS.items():
+        path = files.get(f"{name}_file")
+        if path is not None:
+            with click.open_file(str(path), "w", encoding="utf-8") as file:
+                file.write(write(report))
+
+
+def report_of(result: Result, out: Path) -> Report:
+    """Return a result with the configuration of the model in ``out``."""
+    from bigbird_port.folder import read_folder_config
+    from parity.reports.report import Report
+
+    return Report(result, read_folder_config(out, "torch").to_dict())
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@report_options("html", "junit", "markdown")
+@no_traceback
+def report(file: Path, **files: Path | None) -> None:
+    """Render FILE, which parity --json wrote, again; without an option, print its summary.
+
+    Exit code 0, whatever the verdict; 2: FILE is no such report.
+    """
+    from parity.reports.json_file import read_report
+    from parity.reports.terminal import make_console, print_report
+
+    found = read_report(file)
+    write_reports(found, files)
+    if not any(files.values()):
+        print_report(make_console(), found, taps=False)
+
+
+@click.group()
+def baseline() -> None:
+    """Fail when errors grow, though still within tolerance: save what runs measure, check later runs against it."""
+
+
+@baseline.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
+@no_traceback
+def save(file: Path, runs: tuple[Path, ...]) -> None:
+    """Write the baseline FILE from RUNS: two or more reports that parity --json wrote, each with another --seed."""
+    from parity.baseline import save as save_baseline
+    from parity.reports.json_file import read_report
+
+    save_baseline([read_report(run).result for run in runs], file)
+    click.echo(f"{file}: from {len(runs)} runs")
+
+
+@baseline.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
+@no_traceback
+def check(file: Path, run: Path) -> None:
+    """Check RUN, a report that parity --json wrote, against the baseline FILE.
+
+    Exit code 0: no error grew beyond its recorded spread, and nothing disappeared; 1: a regression; 2: bad input.
+    """
+    from parity.baseline import check as check_baseline
+    from parity.baseline import new_keys
+    from parity.reports.json_file import read_report
+
+    result = read_report(run).result
+    regressions, new = check_baseline(result, file), new_keys(result, file)
+    for regression in regressions:
+        click.echo(f"{regression.what}: {regression}")
+    for key in new:
+        click.echo(f"new, not judged: {', '.join(key)}")
+    click.echo(f"{'FAILED' if regressions else 'PASSED'}: {len(regressions)} regressions, {len(new)} new figures")
+    sys.exit(FAILED if regressions else 0)
+
+
+def _json(report: Report) -> str:
+    from parity.reports.json_file import to_json
+
+    return json.dumps(to_json(report), indent=1, allow_nan=False) + "\n"
+
+
+def _html(report: Report) -> str:
+    from parity.reports.page import to_html
+
+    return to_html(report)
+
+
+def _junit(report: Report) -> str:
+    from parity.reports.junit import to_junit
+
+    return to_junit(report)
+
+
+def _markdown(report: Report) -> str:
+    from parity.reports.markdown import to_markdown
+
+    return to_markdown(report)
+
+
+_WRITERS: dict[str, Callable[[Report], str]] = {"json": _json, "html": _html, "junit": _junit, "markdown": _markdown}

@@ -1,0 +1,1 @@
+"""What a run found, written down: on the terminal, as JSON, HTML, JUnit XML and Markdown."""

@@ -1,0 +1,162 @@
+"""What every renderer is given, and the sums that they share."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from parity.results import Result, Row
+
+Stage = int | str  # index of a layer, or EMBEDDINGS, or HEAD
+EMBEDDINGS, HEAD = "embeddings", "head"
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """A result and what stands beside it.
+
+    config: fields of the model's BigBirdConfig, for the attention pattern. detection: the detection matrix, one mapping
+    for each fault and head: fault, head, caught (bool), tap (where), factor (error over tolerance), and what else
+    there is. None: not known.
+    """
+
+    result: Result
+    config: Mapping[str, Any] | None = None
+    detection: Sequence[Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """All rows of one head, condition, pair and kind of error."""
+
+    head: str
+    condition: str
+    value: str
+    reference: str
+    error: str
+    rows: Sequence[Row]
+
+    @property
+    def failed(self) -> int:
+        """How many rows failed."""
+        return sum(not row.passed for row in self.rows)
+
+    @property
+    def worst(self) -> Row:
+        """As ``worst_of``."""
+        return worst_of(self.rows)
+
+
+def by_head(result: Result) -> Iterator[tuple[str, str, list[Row]]]:
+    """Yield (head, condition, rows) of every head and condition, with the rows of other heads that stand for it."""
+    for condition in result.conditions:
+        for head in result.heads:
+            yield head, condition.name, [x for x in result.rows if head in x.heads and x.condition == condition.name]
+
+
+def summarise(head: str, condition: str, rows: Iterable[Row]) -> list[Line]:
+    """Group rows by pair and kind of error, in the order in which they first appear."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.value, row.reference, row.error), []).append(row)
+    return [Line(head, condition, *key, rows=group) for key, group in found.items()]
+
+
+def summary(result: Result) -> list[Line]:
+    """Return the lines of every head and condition; rows that several heads share count for each."""
+    return [line for found in by_head(result) for line in summarise(*found)]
+
+
+def worst_of(rows: Iterable[Row]) -> Row:
+    """The row whose error is largest in relation to its tolerance."""
+    return max(rows, key=lambda row: row.difference.excess)
+
+
+def stage_of(tap: str) -> Stage:
+    """Return the layer's index in the name of a tap or gradient, or EMBEDDINGS, or HEAD for all that comes after."""
+    layer = re.search(r"(?:^|\.)(?:layer|rand_attn)\.(\d+)(?:\.|$)", tap)
+    if layer:
+        return int(layer[1])
+    return EMBEDDINGS if re.match(r"(grad\.)?embeddings", tap) else HEAD
+
+
+def counts(result: Result) -> dict[str, int]:
+    """Return how much was compared, and how much of it failed."""
+    return {
+        "comparisons": len(result.rows),
+        "comparisons failed": sum(1 for _ in result.failures),
+        "heads": len({head for row in result.rows for head in row.heads} & set(result.heads)),
+        "heads asked for": len(result.heads),
+        "checks": len(result.checks),
+        "checks failed": sum(not check.passed for check in result.checks),
+        "not compared": len(result.missing),
+    }
+
+
+def last_line(result: Result) -> str:
+    """One sentence: the verdict, how much was compared, and what was not."""
+    n = counts(result)
+    conditions = f" under {len(result.conditions)} conditions" if len(result.conditions) > 1 else ""
+    missing = ", ".join(f"{head} ({condition})" for condition, head in result.missing)
+    return (
+        f"{verdict(result)}: {n['comparisons']} comparisons over {n['heads']} of {n['heads asked for']} heads"
+        f"{conditions}, {n['comparisons failed']} failed; {n['checks']} integrity checks, {n['checks failed']} failed"
+        + (f"; not compared: {missing}" if missing else "")
+    )
+
+
+def verdict(result: Result) -> str:
+    """PASSED or FAILED."""
+    return "PASSED" if result.passed else "FAILED"
+
+
+def not_compared(result: Result) -> Iterator[tuple[str, str]]:
+    """Yield (head, sentence) for everything that the verdict says nothing about."""
+    for condition, head in result.missing:
+        yield head, f"asked for, but nothing was compared under {condition}"
+    for head, names in result.initialised.items():
+        if names:
+            yield head, f"{len(names)} head weights not in the checkpoint, initialised from the seed"
+    for head, names in result.not_compared.items():
+        if names:
+            yield head, f"golden tensors without a counterpart here: {shorten(names)}"
+
+
+def why(row: Row) -> str:
+    """Say how a row failed, or how far it is."""
+    d = row.difference
+    at = f" at [{', '.join(map(str, d.worst_index))}]" if d.worst_index else ""
+    if d.problem:
+        return f"{d.problem}{at}"
+    return f"max abs {figure(d.max_abs)}{at}, {d.excess:.3g} times what is allowed"
+
+
+def pair(row: Row | Line) -> str:
+    """Who was measured against whom."""
+    return f"{row.value} against {row.reference}"
+
+
+def describe(condition: Any) -> str:
+    """A condition for people."""
+    devices = {condition.torch_device, condition.flax_device}
+    device = f"torch on {condition.torch_device}, flax on {condition.flax_device}"
+    overrides = ", ".join(f"{name}={value}" for name, value in condition.overrides.items())
+    parts = [f"{condition.batch} x {condition.length} tokens ({condition.inputs})", condition.dtype]
+    parts += [next(iter(devices)) if len(devices) == 1 else device, f"{condition.matmul_precision} matmul precision"]
+    return "; ".join(filter(None, [*parts, overrides]))
+
+
+def figure(x: float) -> str:
+    """A number in a table; what does not exist is a dash."""
+    if math.isnan(x):
+        return "-"
+    return ("∞" if x > 0 else "-∞") if math.isinf(x) else "0" if x == 0 else f"{x:.1e}"
+
+
+def shorten(names: Sequence[str], limit: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - limit
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:limit])} and {more} more"
