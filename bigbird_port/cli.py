@@ -14,6 +14,7 @@ import click
 import bigbird_port
 from bigbird_port.cli_common import FAILED, HeadName, no_traceback
 from bigbird_port.cli_parity import convert_demo, parity, run_and_print
+from bigbird_port.cli_parity_faults import bisect, faults
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -23,6 +24,8 @@ def main() -> None:
 
 
 main.add_command(parity)
+parity.add_command(faults)
+parity.add_command(bisect)
 
 
 @main.command()

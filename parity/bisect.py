@@ -72,7 +72,9 @@ def bisect(right: Setup, wrong: Setup, into: Framework, fault: Fault | None = No
         return list(_Bisection(right, into, fault).explain(wrong))
 
 
-def bisect_folder(out: Path, head: str, into: Framework, seed: int = 0, fault: Fault | None = None) -> list[Explanation]:
+def bisect_folder(
+    out: Path, head: str, into: Framework, seed: int = 0, fault: Fault | None = None
+) -> list[Explanation]:
     """Explain what is off in what convert wrote; raises ValueError for bad files.
 
     The right weights and configuration are those of the framework whose files are as the manifest says.
@@ -132,7 +134,11 @@ class _Bisection:
         Weights of the module first, one by one and all together; then every field of the configuration.
         """
         right = self.right
-        differ = [name for name, x in right.weights.items() if not np.array_equal(x, wrong.weights.get(name))]
+        differ = [
+            name
+            for name, x in right.weights.items()
+            if name not in wrong.weights or not np.array_equal(x, wrong.weights[name])
+        ]
         own = [name for name in differ if name.startswith(f"{finding.module}.")]
         groups = [(name,) for name in own or differ] + ([tuple(own)] if len(own) > 1 else [])
         for names in groups:
@@ -167,17 +173,17 @@ class _Bisection:
         """What the finding's tap may differ by."""
         return next(row.tolerance for row in result.rows if row.tap == finding.tap and not row.passed)
 
-    def of_code(
-        self, wrong: Setup, finding: Finding, before: float, allowed: float, result: Result
-    ) -> Explanation:
+    def of_code(self, wrong: Setup, finding: Finding, before: float, allowed: float, result: Result) -> Explanation:
         """Find the step whose doing it wrong gives what the framework computed."""
         own, _ = self.fed(wrong, finding.tap)
         best: tuple[float, str] = (float("inf"), "")
         for step, computed in steps_of(finding.tap, self.right, self.reference, own):
             error = _distance({finding.tap: computed}, own, finding.tap)
             best = min(best, (error, step))
+            if error <= allowed:
+                break
         others = list(dict.fromkeys(f.tap for f in result.located[1:]))
-        remains = f"fed the right input, these are off as well: {', '.join(others)}" if others else "nothing else is off"
+        remains = f"on the right input, also off: {', '.join(others)}" if others else "nothing else is off"
         if best[0] > allowed:
             return Explanation(finding, "", before, best[0], allowed, f"the nearest, {best[1]}, leaves {best[0]:.1e}")
         return Explanation(finding, f"code {best[1]}", before, best[0], allowed, remains)

@@ -8,9 +8,9 @@ Legend: L length, D hidden, V vocabulary.
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,8 +83,7 @@ def _into(i: int, setup: Setup, reference: Any) -> np.ndarray:
 
 def _contexts(i: int, setup: Setup, given: Taps) -> Iterator[Step]:
     """Attention on the framework's queries, keys and values, with every fault of the catalogue."""
-    from parity import reference
-
+    module: Any = importlib.import_module("parity.reference")  # whose function a fault may have replaced
     for fault in _in_reference():
         with fault.in_reference():
             wrong = _wrong(fault, setup)
@@ -92,7 +91,7 @@ def _contexts(i: int, setup: Setup, given: Taps) -> Iterator[Step]:
             if wrong.config.num_attention_heads != given["query"].shape[1]:
                 continue
             seen = wrong.model.visibility(i, stream)
-            yield _said(fault), reference.attend(given["query"], given["key"], given["value"], seen)
+            yield _said(fault), module.attend(given["query"], given["key"], given["value"], seen)
 
 
 def _denses(weights: Weights, module: str, x: np.ndarray) -> Iterator[Step]:
@@ -117,18 +116,18 @@ def _activated(weights: Weights, module: str, x: np.ndarray, right: str) -> Iter
 def _sublayers(weights: Weights, module: str, inner: np.ndarray, x: np.ndarray, setup: Setup) -> Iterator[Step]:
     """LayerNorm(x + dense(inner)): residual, norm, dense."""
     right = next(_denses(weights, f"{module}.dense", inner))[1]
-    yield from ((f"residual: dropped; {step}", y) for step, y in _norms(weights, f"{module}.LayerNorm", right, setup, 1))
+    yield "residual: dropped", next(_norms(weights, f"{module}.LayerNorm", right, setup))[1]
     yield from _norms(weights, f"{module}.LayerNorm", x + right, setup)
     for step, y in _denses(weights, f"{module}.dense", inner):
         yield step, next(_norms(weights, f"{module}.LayerNorm", x + y, setup))[1]
 
 
-def _norms(weights: Weights, module: str, x: np.ndarray, setup: Setup, count: int | None = None) -> Iterator[Step]:
-    """LayerNorm(x), right and wrong; the first ``count`` of them."""
+def _norms(weights: Weights, module: str, x: np.ndarray, setup: Setup) -> Iterator[Step]:
+    """LayerNorm(x), right and wrong."""
     gamma, beta, eps = weights[f"{module}.gamma"], weights[f"{module}.beta"], setup.config.layer_norm_eps
     (centred, deviation), D = standardise(x, eps), x.shape[-1]
     normed = centred / deviation
-    steps = [
+    yield from (
         ("norm: as it should be", normed * gamma + beta),
         ("norm: skipped", x),
         ("norm: epsilon 1e-5", centred / standardise(x, 1e-5)[1] * gamma + beta),
@@ -137,8 +136,7 @@ def _norms(weights: Weights, module: str, x: np.ndarray, setup: Setup, count: in
         ("norm: no gamma", normed + beta),
         ("norm: no beta", normed * gamma),
         ("norm: mean not subtracted", x / np.sqrt(np.square(x).mean(-1, keepdims=True) + eps) * gamma + beta),
-    ]
-    yield from steps[:count]
+    )
 
 
 def _of_head(tap: str, setup: Setup, reference: Any, taps: Taps) -> Iterator[Step]:
@@ -167,7 +165,7 @@ def _of_head(tap: str, setup: Setup, reference: Any, taps: Taps) -> Iterator[Ste
             for step, y in _denses(weights, module, hidden):
                 yield f"token: {token} stands for the text; {step}", y
     elif tap in ("start_logits", "end_logits"):
-        given = replace(reference.start(setup.inputs)[1]).given
-        span = taps["span_logits"][..., tap == "end_logits"]
+        question_BL = reference.start(setup.inputs)[1].given.question
+        span = taps["span_logits"][..., int(tap == "end_logits")]
         yield "mask: the question is not masked", span
-        yield "mask: it hits [CLS] as well", span - given.question * QUESTION_PENALTY
+        yield "mask: it hits [CLS] as well", span - question_BL * QUESTION_PENALTY

@@ -95,11 +95,12 @@ class Clean:
 
 @dataclass
 class Proof:
-    """What a run of the catalogue found. clean: comparisons without any fault, which must be green."""
+    """What a run of the catalogue found. clean: comparisons without any fault, to be green; result: their rows."""
 
     into: str
     detections: list[Detection] = field(default_factory=list)
     clean: list[Clean] = field(default_factory=list)
+    result: Result = field(default_factory=Result)
 
     @property
     def failures(self) -> list[Detection]:
@@ -137,18 +138,20 @@ def run_faults(
     faults, chosen = find_faults(tuple(names)), tuple(heads) or tuple(HEADS)
     benches = _Benches(out, into, seed)
     proof = Proof(into)
-    wanted = [(fault.case, head) for fault in faults for head in chosen if head in fault.heads]
-    for case, head in dict.fromkeys(("", head) if out else (case, head) for case, head in wanted):
+    cases = dict.fromkeys("" if out else fault.case for fault in faults)
+    for case, head in ((case, head) for case in cases for head in chosen):
         _say(report, f"without a fault: {case or (out and out.name)}, {head}")
-        proof.clean.append(benches.get(case, head).clean())
+        bench = benches.get(case, head)
+        result = bench.right()
+        proof.clean.append(bench.clean(result))
+        _join(proof.result, result)
     if proof.false_alarms:
         return proof
     for fault in faults:
         own = [head for head in chosen if head in fault.heads]
         _say(report, f"{fault.name}: {', '.join(own) or 'no head of these'}")
         with fault.in_twin(into):
-            seen = [benches.get("" if out else fault.case, head).run(fault) for head in own]
-        proof.detections += [bench_row for bench_row in seen]
+            proof.detections += [benches.get("" if out else fault.case, head).run(fault) for head in own]
     return proof
 
 
@@ -159,7 +162,17 @@ def clean_runs(
     for seed in seeds:
         for case in cases:
             for head in heads or HEADS:
-                yield Bench(make_setup(case, head, seed), into).clean()
+                bench = Bench(make_setup(case, head, seed), into)
+                yield bench.clean(bench.right())
+
+
+def _join(whole: Result, one: Result) -> None:
+    """Add what one comparison found to a result of several."""
+    whole.heads += [head for head in one.heads if head not in whole.heads]
+    whole.conditions += [x for x in one.conditions if x.name not in [known.name for known in whole.conditions]]
+    whole.rows += one.rows
+    whole.located += one.located
+    whole.witnesses = one.witnesses
 
 
 def _say(report: Report | None, text: str) -> None:
@@ -189,9 +202,12 @@ class Bench:
         self.setup, self.into = setup, into
         self.reference: Any = Remembered(make_reference(setup))
 
-    def clean(self) -> Clean:
+    def right(self) -> Result:
         """Compare without any fault."""
-        result = walk(self.setup, {"reference": self.reference, self.into: make_witness(self.into, self.setup)})
+        return walk(self.setup, {"reference": self.reference, self.into: make_witness(self.into, self.setup)})
+
+    def clean(self, result: Result) -> Clean:
+        """Judge a comparison without any fault."""
         red = _first_red(result.rows)
         problem = "" if red is None else f"{red.place} is off by {red.difference.excess:.3g} times what is allowed"
         worst = max((row.difference.excess for row in result.rows), default=float("inf"))
@@ -229,7 +245,8 @@ class Bench:
     def changes(self, fault: Fault) -> tuple[bool, str]:
         """Whether a fault changes the function, and how that is known; stops at the first tap that moves."""
         if fault.always:
-            return True, f"by what it is: {fault.always}"
+            holds = fault.holds(self.setup)
+            return holds, f"by what it is: {fault.always}{'' if holds else ', which is not so here'}"
         for tap, moved in self._moves(fault):
             if moved > RESOLUTION:
                 return True, f"reference: {tap} moves by {moved:.1e} of its scale"

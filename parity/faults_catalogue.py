@@ -33,10 +33,11 @@ _NO_TYPES_DERIVED = _ALL - _QA
 class Fault:
     """One fault.
 
-    Of weights, config, inputs, labels, twin and witness one says how it is injected: the first four return what the
-    faulty framework is given, twin replaces code while it lasts, witness changes a witness. reference: the same code
-    fault in the reference. always: where there is none, why the fault changes what it touches. heads: that it can
-    touch. case: the small model that has the feature. expected: the first tap that shows it ({last}: the last layer).
+    Of weights, config, inputs, labels, twin, change and witness one says how it is injected: the first four return what
+    the faulty framework is given, twin replaces code while it lasts, change the pattern, witness changes a witness.
+    reference: the same code fault in the reference. always: where there is none, why the fault changes what it
+    touches, and holds: whether that is so of a setup. heads: that it can touch. case: the small model that has the
+    feature. expected: the first tap that shows it ({last}: the last layer).
     """
 
     name: str
@@ -52,6 +53,7 @@ class Fault:
     witness: Callable[[Any], None] | None = None
     reference: code.InReference | None = None
     always: str = ""
+    holds: Callable[[Setup], bool] = lambda setup: True
 
     @property
     def how(self) -> str:
@@ -241,6 +243,7 @@ _TABLE = (
         name="dropout-left-on",
         twin=(("embeddings.nn.Dropout.call", code.dropout_left_on),),
         always="the configuration's hidden_dropout_prob is above 0",
+        holds=lambda setup: setup.config.hidden_dropout_prob > 0,
         expected="embeddings",
     ),
     Fault(
@@ -268,7 +271,8 @@ _TABLE = (
         name="classifier-wrong-token",
         twin=(("heads.BigBirdClassificationHead.call", code.wrong_token),),
         heads=_SEQUENCE,
-        always="the first two tokens have different hidden states",
+        always="the head takes the first token, and the second has other hidden states",
+        holds=lambda setup: setup.config.classifier_style == "transformers",
         expected="logits",
     ),
     Fault(
@@ -282,7 +286,8 @@ _TABLE = (
         name="question-not-masked",
         twin=(("models.mask_question", code.question_not_masked),),
         heads=_QA,
-        always="every question has more than its first token",
+        always="there is a question of more than its first token",
+        holds=lambda setup: bool((setup.inputs["input_ids"][:, 1:] == setup.config.sep_token_id).any()),
         expected="start_logits",
     ),
     Fault(name="last-layer-skipped", witness=code.last_layer_skipped, expected="layer.{last}.query"),

@@ -1,7 +1,7 @@
 """Faults in code: a function of the twin is replaced for a while, in the same way for both frameworks.
 
-Each wrap takes the twin's function and returns the faulty one; its docstring is what reports say of the fault. Beside
-it, where it can be written in NumPy, is the same fault in the float64 reference, which says whether it changes anything.
+Each wrap takes the twin's function and returns the faulty one; its docstring is what reports say of the fault. Where it
+can be written in NumPy, the same fault in the float64 reference says whether it changes anything.
 
 Legend: B batch, L length, D hidden, N heads, H head size, Q query blocks, S slots of a key list, W block size, r random
 blocks, n blocks, V vocabulary, K keys.
@@ -13,7 +13,7 @@ import functools
 import importlib
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -60,7 +60,9 @@ def _compiled_anew(framework: Framework) -> Iterator[None]:
     module: Any = importlib.import_module("parity.witness_flax")
     names = ("_compiled", "_compiled_layer", "_compiled_loss")
     fresh = {name: functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__) for name in names}
-    with mock.patch.multiple(module, **fresh):
+    with ExitStack() as stack:
+        for name, function in fresh.items():
+            stack.enter_context(mock.patch.object(module, name, function))
         yield
 
 

@@ -146,7 +146,7 @@ def pattern_in_reference(change: Change) -> InReference:
 
 def listed(pattern: Pattern, n: int) -> np.ndarray:
     """Return how often each query block lists each key block, int [N, n, n]."""
-    N, Q, _ = pattern.key_blocks.shape
+    N = len(pattern.key_blocks)
     counts = np.zeros((N, n, n), np.int64)
     counts[:, [0, n - 1]] = 1
     heads, rows, slots = np.nonzero(pattern.live)
