@@ -201,10 +201,11 @@ class Bench:
     def __init__(self, setup: Setup, into: Framework) -> None:
         self.setup, self.into = setup, into
         self.reference: Any = Remembered(make_reference(setup))
+        self.witness = make_witness(into, setup)
 
     def right(self) -> Result:
         """Compare without any fault."""
-        return walk(self.setup, {"reference": self.reference, self.into: make_witness(self.into, self.setup)})
+        return walk(self.setup, {"reference": self.reference, self.into: self.witness})
 
     def clean(self, result: Result) -> Clean:
         """Judge a comparison without any fault."""
@@ -238,8 +239,10 @@ class Bench:
 
     def faulty(self, fault: Fault) -> Result:
         """Compare with a fault, whose code is held by the caller."""
-        witness = make_witness(self.into, fault.applied(self.setup))
-        fault.feed(witness, self.setup)
+        witness = self.witness  # which faults of the twin's code are in by themselves
+        if not (fault.twin or fault.change):
+            witness = make_witness(self.into, fault.applied(self.setup))
+            fault.feed(witness, self.setup)
         return walk(self.setup, {"reference": self.reference, self.into: witness})
 
     def changes(self, fault: Fault) -> tuple[bool, str]:

@@ -78,7 +78,7 @@ def first_global_dropped(pattern: Pattern, config: BigBirdConfig, layer: int, le
 def border_counted_twice(pattern: Pattern, config: BigBirdConfig, layer: int, length: int) -> Pattern:
     """The window of query block 1 lists block 0 again, which it attends to as a global block already."""
     live = pattern.live.copy()
-    live[:, 0, _LEFT] = True
+    live[:, :1, _LEFT] = True
     return Pattern(pattern.key_blocks, live)
 
 
