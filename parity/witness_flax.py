@@ -257,5 +257,14 @@ def _narrowed(x: np.ndarray, wide: bool) -> np.ndarray:
     return x if wide or x.dtype.kind == "f" else x.astype(np.int32)
 
 
+# jit returns dicts sorted by name; these are the names in the order of the computation.
+_ORDER = (
+    *("embeddings_prenorm", "embeddings", "query", "key", "value", "context", "attention_output", "intermediate"),
+    *("output", "transform", "prediction_logits", "pooler_output", "seq_relationship_logits", "span_logits"),
+)
+
+
 def _arrays(arrays: dict[str, Any]) -> Taps:
-    return {name: np.asarray(x) for name, x in arrays.items() if x is not None}
+    known = [name for name in _ORDER if name in arrays]
+    names = [*known, *(name for name in reversed(arrays) if name not in known)]  # start_logits before end_logits
+    return {name: np.asarray(arrays[name]) for name in names if arrays[name] is not None}
