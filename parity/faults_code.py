@@ -45,20 +45,20 @@ def in_twin(path: str, wrap: Wrap) -> Injection:
         for name in names[:-1]:
             owner = getattr(owner, _FLAX_CLASSES.get(name, name) if framework == "flax" else name)
         name = _CALLED[framework] if names[-1] == "call" else names[-1]
-        with mock.patch.object(owner, name, wrap(getattr(owner, name))), _compiled_anew(framework):
+        with mock.patch.object(owner, name, wrap(getattr(owner, name))), _compiled_anew(framework, path):
             yield
 
     return inject
 
 
 @contextmanager
-def _compiled_anew(framework: Framework) -> Iterator[None]:
+def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
     """Flax's compiled functions hold what they were compiled from: others for as long as the fault lasts."""
     if framework == "torch":
         yield
         return
     module: Any = importlib.import_module("parity.witness_flax")
-    names = ("_compiled", "_compiled_layer", "_compiled_loss")
+    names = ("_compiled_layer",) if path.startswith("attention.") else ("_compiled_layer", "_compiled")
     fresh = {name: functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__) for name in names}
     with ExitStack() as stack:
         for name, function in fresh.items():
