@@ -18,6 +18,7 @@ from parity.witness import TRUTHS, Setting, Taps
 _HEADS_FIRST = (".query", ".key", ".value")  # [B, N, L, H]
 _SCORES = ("prediction_logits", "seq_relationship_logits", "logits")  # distributions over their last axis
 _MEASURED_AS = {"float64": "float32"}  # a bound that holds for float32 holds for what is wider
+_NONE = Tolerance(0.0, 0.0, 1.0, "nothing could be measured", "none")
 _REAL_ONLY = ("golden", "transformers")  # what these compute for padding is theirs
 
 
@@ -41,7 +42,7 @@ class Scene:
         tap: str,
         sides: tuple[np.ndarray, np.ndarray],
         part: Part | None = None,
-        scale: float | None = None,
+        scale: float | np.ndarray | None = None,
     ) -> Row:
         """Measure one pair of arrays; scale: that of the whole tap, where ``sides`` are parts of it."""
         where, pair = self.where(names, tap, sides[0]), sides
@@ -57,7 +58,7 @@ class Scene:
         tap: str,
         sides: tuple[np.ndarray, np.ndarray],
         where: np.ndarray | None,
-        scale: float | None = None,
+        scale: float | np.ndarray | None = None,
     ) -> Difference:
         """Return the difference of two arrays, both with batch and length first if there is a mask [B, L]."""
         tolerance, dtype = self.tolerance(names, error, tap), self.settings[names[0]].dtype
@@ -65,7 +66,7 @@ class Scene:
 
     def failed(self, names: tuple[str, str], error: Error, tap: str, problem: str) -> Row:
         """Return a row for what cannot be measured."""
-        return self._row(names, error, tap, None, (), self.tolerance(names, error, tap), Difference(problem=problem))
+        return self._row(names, error, tap, None, (), _NONE, Difference(problem=problem))
 
     def tolerance(self, names: tuple[str, str], error: Error, tap: str) -> Tolerance:
         """Return what the value may differ by: what is measured of its dtype, or of the original's float32."""

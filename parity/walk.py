@@ -73,12 +73,11 @@ class Walk:
         fed = self.witnesses[self.truth].hidden(self.streams[self.truth]) if self.truth else None
         taps: dict[str, Taps] = {}
         for name, witness in self.witnesses.items():
-            taps[name], after = witness.layer(i, self.streams[name])
-            if fed is not None and self._runs_local(name):
+            if fed is not None and self._runs_local(name):  # first, so that its taps are gone before the others come
                 local, _ = witness.layer(i, witness.inject(self.streams[name], fed))
                 self._compare_local(name, f"layer.{i}", local, taps[str(self.truth)], fed)
                 del local
-            self.streams[name] = after
+            taps[name], self.streams[name] = witness.layer(i, self.streams[name])
         if self.options.golden:
             for name in taps.keys() - {"golden"}:
                 taps[name] |= derived_of_layer(i, self.options.golden, self.config)
@@ -167,6 +166,10 @@ class Walk:
         L = self.scene.real_BL.shape[1]
         if not (self.options.losses and has_loss(head)) or (head == "causal-lm" and L == 1):
             return
+        if not self._judges_losses():
+            known = self.result.not_compared.get(head, [])
+            self.result.not_compared[head] = sorted({*known, f"loss (no tolerance for {self.options.dtype})"})
+            return
         labels = make_labels(self.config, head, self.inputs, self.options.seed)
         if positions is not None:
             labels = {"labels": labels["labels"][:, positions]} | (
@@ -180,6 +183,15 @@ class Walk:
         for pair in pairs(tuple(values)):
             sides = values[pair[0]], values[pair[1]]
             self.result.rows += compare(self.scene, pair, "loss", "loss", sides, part=part)
+
+    def _judges_losses(self) -> bool:
+        """Whether there is a tolerance; a loss in half precision may be off by all that it is."""
+        for pair in pairs(tuple(self.witnesses)):
+            try:
+                self.scene.tolerance(pair, "loss", "loss")
+            except ValueError:
+                return False
+        return True
 
     def _real(self) -> np.ndarray:
         """True on tokens that are no padding, [B, L]; a mask of queries and keys hides no token."""

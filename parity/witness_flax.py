@@ -257,14 +257,14 @@ def _narrowed(x: np.ndarray, wide: bool) -> np.ndarray:
     return x if wide or x.dtype.kind == "f" else x.astype(np.int32)
 
 
-# jit returns dicts sorted by name; these are the names in the order of the computation.
+# jax sorts the names of what a program returns; this is the order in which it is computed, scores last.
 _ORDER = (
-    *("embeddings_prenorm", "embeddings", "query", "key", "value", "context", "attention_output", "intermediate"),
-    *("output", "transform", "prediction_logits", "pooler_output", "seq_relationship_logits", "span_logits"),
+    *("embeddings_prenorm", "embeddings", "query", "key", "value", "context", "attention_output"),
+    *("intermediate", "output", "pooler_output", "transform", "span_logits"),
 )
 
 
 def _arrays(arrays: dict[str, Any]) -> Taps:
-    known = [name for name in _ORDER if name in arrays]
-    names = [*known, *(name for name in reversed(arrays) if name not in known)]  # start_logits before end_logits
+    order = {name: i for i, name in enumerate(_ORDER)}
+    names = sorted(arrays, key=lambda name: order.get(name, len(order)))
     return {name: np.asarray(arrays[name]) for name in names if arrays[name] is not None}
