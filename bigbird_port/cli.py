@@ -15,6 +15,7 @@ import bigbird_port
 from bigbird_port.cli_common import FAILED, HeadName, no_traceback
 from bigbird_port.cli_convert import convert, print_report
 from bigbird_port.cli_parity import convert_demo, parity, run_and_print
+from bigbird_port.cli_parity_faults import bisect, faults
 from bigbird_port.cli_sources import diff, inspect, verify
 
 
@@ -28,6 +29,8 @@ main.add_command(convert)
 for command in (inspect, diff, verify):
     main.add_command(command)
 main.add_command(parity)
+parity.add_command(faults)
+parity.add_command(bisect)
 
 
 @main.command()
