@@ -88,6 +88,7 @@ def parity() -> None:
 @click.option("--no-losses", is_flag=True, help="Do not compare losses.")
 @click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
 @click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
+@click.option("--tolerances", type=click.Path(path_type=Path), help="Entries that win over the table that is shipped.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the first failing layer's tensors in this folder.")
 @report_options()
 @no_traceback
@@ -105,6 +106,29 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
     else:
         passed = run_and_print(out, heads, json_file, options, taps=True)
     sys.exit(0 if passed else FAILED)
+
+
+@parity.command()
+@click.option("--out", type=click.Path(path_type=Path), help="Write the table to this file.")
+@click.option(
+    "--seed", "seeds", type=click.IntRange(min=0), multiple=True, help="Several [default: those of the table]."
+)
+@click.option("--size", "sizes", multiple=True, help="Names of sizes, several [default: all].")
+@click.option("--dtype", "dtypes", type=click.Choice(DTYPES[:3]), multiple=True, help="Several [default: all].")
+@click.option("--device", "devices", multiple=True, help="cpu, cuda or tpu, several [default: cpu].")
+@click.option("--witness", "witnesses", type=click.Choice(("torch", "flax")), multiple=True, help="[default: both].")
+@no_traceback
+def calibrate(out: Path | None, **chosen: tuple[Any, ...]) -> None:
+    """Measure how far torch and Flax are from the float64 reference, over seeds and sizes: the table of tolerances.
+
+    Each entry keeps the worst that was measured, on how many samples, the factor, and the reasons. All sizes take
+    hours; devices other than this machine's CPU need a table of their own, for parity --tolerances FILE.
+    """
+    from parity.calibrate import calibrate as measure_table
+
+    table = measure_table(out, **{name: values for name, values in chosen.items() if values}, report=click.echo)
+    for entry in table.entries.values():
+        click.echo(f"{entry.key}: worst {entry.worst:.1e} of {entry.samples}, bound {entry.bound:.1e}")
 
 
 parity.add_command(report)
@@ -178,9 +202,10 @@ def run_and_print(
 def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
     """Build the run's Options from those of the command line."""
     from parity.conditions import DEFAULT_WITNESSES, Options
+    from parity.tolerances import read_table, shipped_table
 
     plain = ("length", "lengths", "batches", "adversarial", "dtype", "gradients", "decoding", "keep", "batch", "seed")
-    device = options.get("device") or "cpu"
+    device, given = options.get("device") or "cpu", options.get("tolerances")
     return Options(
         **{name: options[name] for name in plain if name in options},
         inputs=given_inputs(out, options),
@@ -191,6 +216,7 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
         flax_device=options.get("flax_device") or device,
         local=not options.get("no_local"),
         losses=not options.get("no_losses"),
+        tolerances=shipped_table().joined(read_table(given)) if given else None,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.metrics import Difference, measure
 from parity.results import ORIGINAL, Error, Part, Row
-from parity.tolerances import FLOAT32_CPU, SHIPPED, Tolerance, tolerance_for
+from parity.tolerances import Table, Tolerance, tolerance_for
 from parity.witness import TRUTHS, Setting, Taps
 
 _HEADS_FIRST = (".query", ".key", ".value")  # [B, N, L, H]
@@ -26,7 +26,8 @@ _REAL_ONLY = ("golden", "transformers")  # what these compute for padding is the
 class Scene:
     """What a comparison is about, beside its two sides.
 
-    settings: of each witness. real_BL: True on tokens that are no padding. layers: of the encoder.
+    settings: of each witness. real_BL: True on tokens that are no padding. layers: of the encoder. table: of
+    tolerances, None for the one that is shipped.
     """
 
     head: str
@@ -34,6 +35,7 @@ class Scene:
     settings: dict[str, Setting]
     real_BL: np.ndarray
     layers: int
+    table: Table | None = None
 
     def row(
         self,
@@ -70,12 +72,10 @@ class Scene:
 
     def tolerance(self, names: tuple[str, str], error: Error, tap: str) -> Tolerance:
         """Return what the value may differ by: what is measured of its dtype, or of the original's float32."""
-        if not SHIPPED.is_file():
-            return FLOAT32_CPU
         own = self.settings[names[0]] if names[0] not in TRUTHS else Setting()
         dtype = _MEASURED_AS.get(own.dtype, own.dtype)
         after_encoder = error == "gradient" or not tap.startswith(("layer.", "embeddings"))
-        found = tolerance_for(tap, dtype, own.device, error, self.layers if after_encoder else None)
+        found = tolerance_for(tap, dtype, own.device, error, self.layers if after_encoder else None, self.table)
         if set(names) & set(TRUTHS):
             return found
         return replace(found, bound=2 * found.bound, reason=f"{found.reason}; twice, as both sides are off that much")

@@ -15,6 +15,7 @@ from bigbird_port.folder import read_folder_config
 from parity.golden import GoldenCase
 from parity.inputs import DEFAULT_BATCH, Inputs, check_ids, default_length, make_inputs
 from parity.results import Condition
+from parity.tolerances import Table
 from parity.witness import FRAMEWORKS, MODULES, Dtype, Setting
 
 DEFAULT_WITNESSES = ("torch", "flax", "reference")
@@ -28,7 +29,8 @@ class Options:
     defaults); lengths, batches: several of them, each length with the attention pattern that the original has when it
     is configured for it. inputs: given ones. golden: a case, which brings its own. adversarial: inputs that are hard on
     an implementation. overrides: fields of the configuration. local: feed every layer of every framework the
-    reference's input as well. keep: a folder for the tensors of the first failing layer.
+    reference's input as well. keep: a folder for the tensors of the first failing layer. tolerances: None takes the
+    table that is shipped.
     """
 
     length: int | None = None
@@ -49,6 +51,7 @@ class Options:
     gradients: bool = False
     decoding: bool = False
     keep: Path | None = None
+    tolerances: Table | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -34,7 +34,9 @@ class Walk:
     ) -> None:
         self.options, self.one, self.inputs, self.witnesses, self.result = options, one, inputs, witnesses, result
         self.config = one.config.for_head(head)
-        self.scene = Scene(head, one.condition.name, options.settings, self._real(), self.config.num_hidden_layers)
+        self.scene = Scene(
+            head, one.condition.name, options.settings, self._real(), self.config.num_hidden_layers, options.tolerances
+        )
         self.truth = next((name for name in TRUTHS if name in witnesses and witnesses[name].steps), None)
         self.streams: dict[str, Any] = {}
         self.input_good: dict[tuple[str, str], bool] = {}
