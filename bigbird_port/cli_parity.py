@@ -60,7 +60,9 @@ def parity() -> None:
     """Run torch, Flax and a float64 reference on the same inputs and compare every layer."""
 
 
-@parity.command(epilog="Beside it: parity report, parity baseline save, parity baseline check; each has --help.")
+@parity.command(
+    epilog="Beside it: parity faults, bisect, calibrate, report, baseline save, baseline check; each has --help."
+)
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 @click.option("--head", "heads", type=HeadName(allow_all=True), multiple=True, help="One or several, or all [default].")
 @click.option("--length", type=click.IntRange(min=1), help="Tokens [default: max_encoder_length, or 1024].")
@@ -90,6 +92,7 @@ def parity() -> None:
 @click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
 @click.option("--tolerances", type=click.Path(path_type=Path), help="Entries that win over the table that is shipped.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the first failing layer's tensors in this folder.")
+@click.option("--faults", "matrix", type=click.Path(path_type=Path), help="A detection matrix, for the reports.")
 @report_options()
 @no_traceback
 def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **options: Any) -> None:
@@ -193,7 +196,7 @@ def run_and_print(
     default = (golden.head,) if golden else tuple(HEADS)
     chosen = tuple(HEADS) if "all" in heads else tuple(dict.fromkeys(heads)) or default
     result = run_parity(out, chosen, run_options)
-    found = report_of(result, out)
+    found = report_of(result, out, options.get("matrix"))
     print_report(make_console(), found, taps)
     write_reports(found, options | {"json_file": json_file})
     return result.passed

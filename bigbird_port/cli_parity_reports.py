@@ -48,12 +48,23 @@ def write_reports(report: Report, files: Files) -> None:
                 file.write(text)
 
 
-def report_of(result: Result, out: Path) -> Report:
-    """Return a result with the configuration of the model in ``out``."""
+def report_of(result: Result, out: Path, matrix: Path | None = None) -> Report:
+    """Return a result with the model's configuration, and a detection matrix that ``parity faults`` wrote."""
     from bigbird_port.folder import read_folder_config
     from parity.reports.report import Report
 
-    return Report(result, read_folder_config(out, "torch").to_dict())
+    return Report(result, read_folder_config(out, "torch").to_dict(), read_matrix(matrix) if matrix else None)
+
+
+def read_matrix(path: Path) -> list[dict[str, Any]]:
+    """Read what ``parity faults --json`` wrote; the faults that change the function. Raises ValueError naming it."""
+    from bigbird_port.json_object import read_json_object
+
+    rows = read_json_object(path).get("faults")
+    wanted = {"fault", "head", "caught", "changes", "tap", "factor"}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and wanted <= row.keys() for row in rows):
+        raise ValueError(f"{path}: no detection matrix: expected what 'bigbird-port parity faults --json FILE' writes")
+    return [row for row in rows if row["changes"] or row["caught"]]
 
 
 @click.command()
