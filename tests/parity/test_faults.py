@@ -89,7 +89,8 @@ def test_a_fault_is_located_where_it_was_injected(name):
     head, module, attention_heads, blocks = LOCATED[name]
     fault = FAULTS[name]
     found = inject(fault, fault.case, head)
-    assert (found.verdict, found.tap) == ("caught", fault.expects(bench(fault.case, head).setup))
+    assert found.verdict == "caught"
+    assert found.at_expected, found.tap
     finding = found.findings[0]
     assert (finding.module, finding.attention_heads) == (module, attention_heads)
     assert blocks is None or finding.query_blocks == blocks
@@ -99,7 +100,8 @@ def test_a_fault_is_located_where_it_was_injected(name):
 def test_flax_is_judged_alike(name):
     """On a short text, which compiles in a moment; block-sparse attention is in the whole matrix."""
     found = inject(FAULTS[name], "short", "qa", "flax")
-    assert (found.verdict, found.tap) == ("caught", FAULTS[name].expects(make_setup("short", "qa")))
+    assert found.verdict == "caught"
+    assert found.at_expected, found.tap
 
 
 def test_what_changes_nothing_is_green_and_said_so():
