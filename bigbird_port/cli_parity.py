@@ -60,7 +60,7 @@ def parity() -> None:
     """Run torch, Flax and a float64 reference on the same inputs and compare every layer."""
 
 
-@parity.command()
+@parity.command(epilog="Beside it: parity report, parity baseline save, parity baseline check; each has --help.")
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 @click.option("--head", "heads", type=HeadName(allow_all=True), multiple=True, help="One or several, or all [default].")
 @click.option("--length", type=click.IntRange(min=1), help="Tokens [default: max_encoder_length, or 1024].")

@@ -43,8 +43,9 @@ def write_reports(report: Report, files: Files) -> None:
     for name, write in _WRITERS.items():
         path = files.get(f"{name}_file")
         if path is not None:
+            text = write(report)
             with click.open_file(str(path), "w", encoding="utf-8") as file:
-                file.write(write(report))
+                file.write(text)
 
 
 def report_of(result: Result, out: Path) -> Report:

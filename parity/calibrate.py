@@ -89,7 +89,7 @@ def calibrate(
     """Measure a table of tolerances and, with ``out``, write it there.
 
     sizes: names of SIZES. devices: "cpu", "cuda", "tpu" (the last for Flax alone: witnesses=("flax",)). report: is told
-    what is being measured. Raises ValueError for what is unknown or not there, before anything is measured.
+    what is being measured. Raises ValueError for what is unknown or not there; nothing is written then.
     """
     _check(seeds, sizes, dtypes, witnesses)
     samples = list(measure_samples(seeds, sizes, dtypes, devices, witnesses, report))

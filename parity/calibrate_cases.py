@@ -118,6 +118,7 @@ def _labels(config: BigBirdConfig, size: Size, rng: np.random.Generator) -> Inpu
         "sequence-classification": {"labels": rng.integers(0, config.num_labels, B)},
         "multiple-choice": {"labels": rng.integers(0, 2, B)},
         "token-classification": {"labels": np.where(tokens_BL < 0, -100, tokens_BL % config.num_labels)},
-        "qa": {"start_positions": rng.integers(0, L, B), "end_positions": rng.integers(0, L, B)},
+        # behind the question, whose scores are masked
+        "qa": {"start_positions": rng.integers(L // 4, L, B), "end_positions": rng.integers(L // 4, L, B)},
     }[size.head]
     return {name: values.astype(np.int32) for name, values in labels.items()}

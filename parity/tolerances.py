@@ -126,7 +126,8 @@ def tolerance_for(
     growth = GROWTH[entry.growth](_depth(tap, key, layer)) if entry.growth != "none" else 1.0
     if entry.bound * growth >= MEANINGLESS:
         raise ValueError(
-            f"{key}: {tap} may be off by {entry.bound * growth:.2g} of its scale at this depth: no judgement"
+            f"{key}: {tap} may be off by {entry.bound * growth:.2g} of its scale at depth {layer}, which would excuse "
+            "all: compare fewer layers, or in float32"
         )
     return Tolerance(entry.bound * growth, entry.worst * growth, entry.factor, entry.reason, key, entry.floor)
 

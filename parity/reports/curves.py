@@ -44,10 +44,10 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """All series of one head, condition and kind of error; also: the heads for which its layers stand as well."""
+    """All series of one head, condition and kind of error; sources: the other heads whose layers stand for its own."""
 
     head: str
-    also: tuple[str, ...]
+    sources: tuple[str, ...]
     condition: str
     error: str
     series: Sequence[Series]
@@ -61,27 +61,19 @@ class Curves:
         return first + layers + ([HEAD] if HEAD in found else [])
 
 
-def curves(rows: Iterable[Row]) -> list[Curves]:
-    """Group rows into curves; heads that have no layers of their own stand with those that share them."""
-    found: dict[tuple[str, str, str], dict[tuple[str, str], list[Row]]] = {}
+def curves(head: str, condition: str, rows: Iterable[Row]) -> list[Curves]:
+    """Group the rows that stand for a head by kind of error and pair; kinds that no layer has are left out."""
+    found: dict[str, dict[tuple[str, str], list[Row]]] = {}
     for row in rows:
-        pairs = found.setdefault((row.head, row.condition, row.error), {})
-        pairs.setdefault((row.value, row.reference), []).append(row)
-    return [
-        Curves(
-            head,
-            _sharing(pairs.values()),
-            condition,
-            error,
-            [Series(*pair, _worst(own)) for pair, own in pairs.items()],
-        )
-        for (head, condition, error), pairs in found.items()
-        if any(isinstance(stage_of(row.tap), int) for own in pairs.values() for row in own)
-    ]
-
-
-def _sharing(groups: Iterable[list[Row]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(head for rows in groups for row in rows for head in row.shared_by))
+        found.setdefault(row.error, {}).setdefault((row.value, row.reference), []).append(row)
+    all_curves = []
+    for error, pairs in found.items():
+        own = [row for group in pairs.values() for row in group]
+        sources = tuple(dict.fromkeys(row.head for row in own if row.head != head))
+        if any(isinstance(stage_of(row.tap), int) for row in own):
+            series = [Series(*pair, _worst(group)) for pair, group in pairs.items()]
+            all_curves.append(Curves(head, sources, condition, error, series))
+    return all_curves
 
 
 def _worst(rows: Iterable[Row]) -> dict[Stage, Row]:
@@ -98,10 +90,14 @@ def draw(curves: Curves, name: str) -> Element:
     root = picture(name, axes.width, _HEIGHT, title, _describe(curves))
     limit(root, axes.width)
     axes.draw(root)
-    for bounds in dict.fromkeys(series.bounds for series in curves.series):
+    alike: dict[tuple[tuple[Stage, float], ...], list[Series]] = {}
+    for series in curves.series:
+        alike.setdefault(series.bounds, []).append(series)
+    for bounds, members in alike.items():
         points = [(axes.x(stage), axes.y(bound)) for stage, bound in bounds]
         path = " ".join(f"M{x - axes.step / 2:.1f} {y:.1f}h{axes.step:.1f}" for x, y in points)
-        hint(add(root, "path", d=path, class_="tolerance"), "tolerance")
+        line = add(root, "path", d=path, class_="tolerance", stroke_dasharray=_dash(members[0]))
+        hint(line, f"tolerance of {', '.join(series.name for series in members)}")
     for series in curves.series:
         _draw_series(root, series, axes)
     return root
@@ -147,7 +143,7 @@ def _draw_series(root: Element, series: Series, axes: _Axes) -> None:
     points = [(stage, axes.x(stage), axes.y(series.worst[stage].difference.would_pass)) for stage in axes.stages
               if stage in series.worst]  # fmt: skip
     line = " ".join(f"{x:.1f},{y:.1f}" for _, x, y in points)
-    add(group, "polyline", points=line, class_="line", stroke_dasharray=DASHES.get(series.reference, "1 4"))
+    add(group, "polyline", points=line, class_="line", stroke_dasharray=_dash(series))
     for stage, x, y in points:
         row = series.worst[stage]
         marker = add(group, "path", d=marker_path(series.value, x, y), class_="marker" if row.passed else "marker off")
@@ -170,9 +166,13 @@ def legend(series: Series, name: str) -> Element:
     """Return the sign of a series, for the legend beside the picture."""
     root = picture(name, 44, 14, series.name, "the sign of this curve")
     group = add(root, "g", class_=witness_class(series.value))
-    add(group, "path", d="M2 7H42", class_="line", stroke_dasharray=DASHES.get(series.reference, "1 4"))
+    add(group, "path", d="M2 7H42", class_="line", stroke_dasharray=_dash(series))
     add(group, "path", d=marker_path(series.value, 22, 7), class_="marker")
     return root
+
+
+def _dash(series: Series) -> str:
+    return DASHES.get(series.reference, "1 4")
 
 
 def witness_class(name: str) -> str:

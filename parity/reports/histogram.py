@@ -62,7 +62,7 @@ def draw(bins: list[Bin], name: str) -> Element:
     add(root, "path", d=f"M{_LEFT} {floor}H{width - _LEFT}", class_="axis")
     inside = [i for i, one in enumerate(bins) if one.low < 0]
     x = _LEFT + _STEP * (inside[-1] + 1 if inside else 0)
-    add(root, "path", d=f"M{x} {_TOP - 14}V{floor}", class_="tolerance")
+    add(root, "path", d=f"M{x} {_TOP - 14}V{floor}", class_="tolerance", stroke_dasharray="5 3")
     near_end = x > width / 2
     add(
         root,

@@ -118,24 +118,29 @@ def detection(report: Report) -> dict[str, Any] | None:
     return {"heads": heads, "faults": faults, "caught": caught, "all": len(report.detection)}
 
 
-def _curves(result: Result, name: svg.Names) -> Iterator[dict[str, Any]]:
-    for found in curves.curves(result.rows):
-        legend = [(series.name, svg.markup(curves.legend(series, name("sign")))) for series in found.series]
-        yield {"of": found, "picture": svg.markup(curves.draw(found, name("curves"))), "legend": legend}
+def _curves(result: Result, name: svg.Names) -> Iterator[tuple[str, str, int, list[dict[str, Any]]]]:
+    """(head, condition, failures, pictures by kind of error)."""
+    for head, condition, rows in common.by_head(result):
+        entries = []
+        for found in curves.curves(head, condition, rows):
+            legend = [(series.name, svg.markup(curves.legend(series, name("sign")))) for series in found.series]
+            entries.append({"of": found, "picture": svg.markup(curves.draw(found, name("curves"))), "legend": legend})
+        if entries:
+            yield head, condition, sum(not row.passed for row in rows), entries
 
 
 def _pattern(report: Report, name: svg.Names) -> dict[str, Any] | None:
-    """Pictures by layer and head; None without a configuration, no layers where attention is full."""
-    if report.config is None:
+    """Pictures by layer and head, of the longest texts; None without a configuration, no layers for full attention."""
+    if report.config is None or not report.result.conditions:
         return None
-    lengths = [condition.length for condition in report.result.conditions]
+    condition = max(report.result.conditions, key=lambda condition: condition.length)
     fixed, head, layers = "", name("pattern"), []
-    for i, layer in enumerate(pattern_picture.grids(report.config, lengths)):
+    for i, layer in enumerate(pattern_picture.grids({**report.config, **condition.overrides}, condition.length)):
         fixed = fixed or svg.markup(pattern_picture.draw_fixed(layer[0], head))
         pictures = [pattern_picture.draw(grid, head, name("p"), f"layer {i}, head {n}") for n, grid in enumerate(layer)]
         texts = map(pattern_picture.describe, layer)
         layers.append(list(zip(texts, map(svg.markup, pictures), strict=True)))
-    return {"fixed": fixed, "layers": layers}
+    return {"fixed": fixed, "layers": layers, "condition": condition}
 
 
 def _histogram(result: Result, name: svg.Names) -> dict[str, Any] | None:

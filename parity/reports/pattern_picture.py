@@ -31,18 +31,13 @@ class Grid:
         return int(self.kinds[kind].sum())
 
 
-def length_of(config: BigBirdConfig, lengths: list[int]) -> int:
-    """The longest batch that the report is about, else the length of the pattern (tokens)."""
-    return max(lengths, default=config.max_encoder_length or config.max_position_embeddings)
+def grids(values: Mapping[str, Any], length: int) -> Iterator[list[Grid]]:
+    """Yield the grid of every attention head, layer by layer, for texts of ``length`` tokens.
 
-
-def grids(values: Mapping[str, Any], lengths: list[int]) -> Iterator[list[Grid]]:
-    """Yield the grid of every attention head, layer by layer; nothing where attention is full.
-
-    values: fields of the configuration. lengths: tokens of the batches. Raises ValueError as BigBirdConfig does.
+    values: fields of the configuration; nothing comes where attention is full. Raises ValueError as BigBirdConfig and
+    layer_pattern do.
     """
     config = BigBirdConfig(**values)
-    length = length_of(config, lengths)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is no plan for a length is for the model to say
         for layer in range(config.num_hidden_layers):

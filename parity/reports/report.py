@@ -30,13 +30,12 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """All rows of one head, condition, pair and kind of error."""
+    """All rows of one head, condition and pair of witnesses."""
 
     head: str
     condition: str
     value: str
     reference: str
-    error: str
     rows: Sequence[Row]
 
     @property
@@ -58,10 +57,10 @@ def by_head(result: Result) -> Iterator[tuple[str, str, list[Row]]]:
 
 
 def summarise(head: str, condition: str, rows: Iterable[Row]) -> list[Line]:
-    """Group rows by pair and kind of error, in the order in which they first appear."""
-    found: dict[tuple[str, str, str], list[Row]] = {}
+    """Group rows by pair, in the order in which they first appear."""
+    found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        found.setdefault((row.value, row.reference, row.error), []).append(row)
+        found.setdefault((row.value, row.reference), []).append(row)
     return [Line(head, condition, *key, rows=group) for key, group in found.items()]
 
 
@@ -122,7 +121,7 @@ def not_compared(result: Result) -> Iterator[tuple[str, str]]:
             yield head, f"{len(names)} head weights not in the checkpoint, initialised from the seed"
     for head, names in result.not_compared.items():
         if names:
-            yield head, f"golden tensors without a counterpart here: {shorten(names)}"
+            yield head, f"not compared, without a counterpart or tolerance: {shorten(names)}"
 
 
 def why(row: Row) -> str:
@@ -141,11 +140,11 @@ def pair(row: Row | Line) -> str:
 
 def describe(condition: Any) -> str:
     """A condition for people."""
-    devices = {condition.torch_device, condition.flax_device}
-    device = f"torch on {condition.torch_device}, flax on {condition.flax_device}"
+    devices = {"torch": condition.torch_device, "flax": condition.flax_device}
+    places = ", ".join(f"{name} on {device}" for name, device in devices.items() if device)
     overrides = ", ".join(f"{name}={value}" for name, value in condition.overrides.items())
-    parts = [f"{condition.batch} x {condition.length} tokens ({condition.inputs})", condition.dtype]
-    parts += [next(iter(devices)) if len(devices) == 1 else device, f"{condition.matmul_precision} matmul precision"]
+    parts = [condition.inputs, condition.dtype]
+    parts += [places, f"{condition.matmul_precision} matmul precision"]
     return "; ".join(filter(None, [*parts, overrides]))
 
 

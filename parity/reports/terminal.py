@@ -66,10 +66,10 @@ def print_summary(console: Console, report: Report) -> None:
         "head",
         "condition",
         "compared",
-        "error",
         "taps",
         "failed",
         "worst tap",
+        "error",
         "max abs",
         "relative",
         "tolerance",
@@ -94,7 +94,7 @@ def print_summary(console: Console, report: Report) -> None:
 
 def _first(row: Row, many: bool) -> str:
     under = f", {row.condition}" if many else ""
-    return f"{row.head}{under}, {row.place}, {row.value} against {row.reference} ({row.error}): {why(row)}"
+    return f"{row.head}{under}, {row.place}, {row.value} against {row.reference}: {why(row)} ({row.error})"
 
 
 def _table(names: Iterable[str], title: str | None = None) -> Table:
@@ -117,9 +117,9 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _summary_cells(line: Line) -> tuple[str, ...]:
     worst, d = line.worst, line.worst.difference
     figures = (d.problem, "") if d.problem else (figure(d.max_abs), figure(d.relative))
-    names = (line.head, line.condition, f"{line.value} / {line.reference}", line.error)
+    names = (line.head, line.condition, f"{line.value} / {line.reference}")
     numbers = (str(len(line.rows)), str(line.failed))
-    return (*names, *numbers, worst.place, *figures, f"{worst.tolerance.bound:.1e}")
+    return (*names, *numbers, worst.place, worst.error, *figures, f"{worst.tolerance.bound:.1e}")
 
 
 def _detection(report: Report) -> Table:

@@ -29,7 +29,7 @@ from parity.reports.json_file import from_json, read_report, to_json
 from parity.reports.junit import to_junit
 from parity.reports.markdown import to_markdown
 from parity.reports.page import heat_maps, to_html
-from parity.reports.report import Report, figure, last_line, stage_of
+from parity.reports.report import Report, by_head, figure, last_line, stage_of
 from parity.reports.terminal import to_text
 from parity.results import Condition, Finding, Part, Result, Row
 from parity.tolerances import Tolerance
@@ -140,9 +140,7 @@ def test_what_is_no_report_is_refused(tmp_path, text, message):
 def test_the_terminal_shows_checks_heads_faults_and_counts(passing, failing):
     text = to_text(failing)
     assert f"FAIL {MARKUP}: 1 of 46 differ: {MARKUP}" in text
-    assert (
-        "first failure: masked-lm, layer.1.context, torch against reference (local): max abs 1.0e-02 at [0, 40" in text
-    )
+    assert "first failure: masked-lm, layer.1.context, torch against reference: max abs 1.0e-02 at [0, 40" in text
     assert "located: starts here: layer.1.context" in text
     assert "causal-lm: asked for, but nothing was compared" in text
     assert "qa: 8 head weights not in the checkpoint" in text
@@ -159,7 +157,7 @@ def test_the_terminal_shows_checks_heads_faults_and_counts(passing, failing):
 def test_a_head_fails_with_the_layers_that_it_shares(failing):
     """The base model's layers are compared once, as those of masked-lm."""
     lines = [line.split() for line in to_text(failing).splitlines() if line.startswith("base ")]
-    assert lines[0][:9] == ["base", "1x528", "torch", "/", "reference", "accumulated", "21", "2", "layer.1.context"]
+    assert lines[0][:8] == ["base", "1x528", "torch", "/", "reference", "36", "3", "layer.1.context"]
     assert "| base | 1x528 | 36 | 3 ❌ | layer.1.context |" in to_markdown(failing)
 
 
@@ -419,9 +417,10 @@ def _command(port, folder):
 
 
 def test_curves_have_the_worst_row_of_each_stage(passing):
-    found = {(one.head, one.error): one for one in curves(passing.result.rows)}
-    assert set(found) == {(head, error) for head in ("masked-lm", "qa") for error in ("accumulated", "local")}
-    assert found["masked-lm", "local"].also == ("base",)
+    found = {(one.head, one.error): one for each in by_head(passing.result) for one in curves(*each)}
+    assert set(found) == {(head, error) for head in HEADS for error in ("accumulated", "local")}
+    assert (found["masked-lm", "local"].sources, found["base", "local"].sources) == ((), ("masked-lm",))
+    assert found["base", "local"].series[0].worst["head"].tap == "pooler_output"
     accumulated = found["masked-lm", "accumulated"]
     assert accumulated.stages == ["embeddings", 0, 1, "head"]
     (series,) = accumulated.series
@@ -479,7 +478,7 @@ def test_the_pattern_picture_shows_the_pattern(length):
     config = BigBirdConfig(hidden_size=16, num_attention_heads=2, num_hidden_layers=2, block_size=16,
                            max_encoder_length=528, max_position_embeddings=1024)  # fmt: skip
     n = -(-length // 16)
-    layers = list(pattern_picture.grids(config.to_dict(), [length]))
+    layers = list(pattern_picture.grids(config.to_dict(), length))
     assert len(layers) == 2
     for layer, found in enumerate(layers):
         pattern = layer_pattern(config, layer, length)
@@ -500,9 +499,17 @@ def test_repeated_blocks_are_marked():
     """transformers' evaluation draws block 0 for every random block, which is a global block as well."""
     config = BigBirdConfig(hidden_size=16, num_attention_heads=2, num_hidden_layers=1, block_size=16,
                            max_encoder_length=528, random_blocks="transformers", num_random_blocks=3)  # fmt: skip
-    ((grid, _),) = pattern_picture.grids(config.to_dict(), [528])
+    ((grid, _),) = pattern_picture.grids(config.to_dict(), 528)
     assert np.argwhere(grid.kinds["repeated"]).tolist() == [[q, 0] for q in range(1, 32)]
     assert grid.count("random") == 0
+
+
+def test_the_picture_is_that_of_the_longest_condition_and_its_overrides(passing):
+    (condition,) = passing.result.conditions
+    longer = replace(condition, name="longer", length=768, overrides={"max_encoder_length": 768})
+    page = Page(to_html(replace(passing, result=replace(passing.result, conditions=[condition, longer]))))
+    assert "under longer" in page.text
+    assert [svg["viewbox"] for svg in page.all("svg") if svg.get("viewbox") == "0 0 48 48"] == ["0 0 48 48"] * 4
 
 
 def test_full_attention_has_no_picture(passing):
