@@ -177,7 +177,7 @@ class _Bisection:
         """Find the step whose doing it wrong gives what the framework computed."""
         own, _ = self.fed(wrong, finding.tap)
         best: tuple[float, str] = (float("inf"), "")
-        for step, computed in steps_of(finding.tap, self.right, self.reference, own):
+        for step, computed in steps_of(finding, self.right, self.reference, own):
             error = _distance({finding.tap: computed}, own, finding.tap)
             best = min(best, (error, step))
             if error <= allowed:

@@ -15,25 +15,31 @@ from typing import Any
 
 import numpy as np
 
+from parity.bisect_pattern import other_block
 from parity.faults_catalogue import FAULTS, Fault
 from parity.faults_setup import Setup, make_reference
 from parity.reference_heads import QUESTION_PENALTY, TRANSFORM, WORDS
 from parity.reference_math import ACTIVATIONS, Weights, standardise
+from parity.results import Finding
 
 Taps = dict[str, np.ndarray]
 Step = tuple[str, np.ndarray]  # what was done wrong, and what came out
 
 
-def steps_of(tap: str, setup: Setup, reference: Any, own: Taps) -> Iterator[Step]:
-    """Yield what a tap would be with one step done wrong; ``own``: the framework's taps of its stage."""
-    taps = {name: x.astype(np.float64) for name, x in own.items()}
+def steps_of(finding: Finding, setup: Setup, reference: Any, own: Taps) -> Iterator[Step]:
+    """Yield what a finding's tap would be with one step done wrong; ``own``: the framework's taps of its stage."""
+    tap, taps = finding.tap, {name: x.astype(np.float64) for name, x in own.items()}
     match = re.fullmatch(r"layer\.(\d+)\.(\w+)", tap)
+    if match and match[2] == "context" and len(finding.attention_heads) == len(finding.query_blocks) == 1:
+        place = int(match[1]), finding.attention_heads[0], finding.query_blocks[0]
+        yield from other_block(*place, setup, reference, {name.rpartition(".")[2]: x for name, x in taps.items()})
     if match:
         yield from _of_layer(int(match[1]), match[2], setup, reference, taps)
     elif tap == "embeddings_prenorm":
         for fault in _in_reference():
             with fault.in_reference():
-                yield _said(fault), _wrong(fault, setup).start(setup.inputs)[0][tap]
+                wrong = _wrong(fault, setup).start(setup.inputs)[0][tap]
+            yield _said(fault), wrong
     elif tap == "embeddings":
         yield from _norms(reference.model.weights, "embeddings.LayerNorm", taps["embeddings_prenorm"], setup)
     else:
@@ -91,7 +97,8 @@ def _contexts(i: int, setup: Setup, given: Taps) -> Iterator[Step]:
             if wrong.config.num_attention_heads != given["query"].shape[1]:
                 continue
             seen = wrong.model.visibility(i, stream)
-            yield _said(fault), module.attend(given["query"], given["key"], given["value"], seen)
+            context = module.attend(given["query"], given["key"], given["value"], seen)
+        yield _said(fault), context
 
 
 def _denses(weights: Weights, module: str, x: np.ndarray) -> Iterator[Step]:

@@ -280,7 +280,7 @@ _TABLE = (
         twin=(("models.mask_question", code.cls_masked),),
         heads=_QA,
         always="every text has a first token",
-        expected="start_logits",
+        expected="*_logits",
     ),
     Fault(
         name="question-not-masked",
@@ -288,7 +288,7 @@ _TABLE = (
         heads=_QA,
         always="there is a question of more than its first token",
         holds=lambda setup: bool((setup.inputs["input_ids"][:, 1:] == setup.config.sep_token_id).any()),
-        expected="start_logits",
+        expected="*_logits",
     ),
     Fault(name="last-layer-skipped", witness=code.last_layer_skipped, expected="layer.{last}.query"),
     Fault(

@@ -38,7 +38,7 @@ SPARSE = {  # these take the pattern, and longer
     "mask-penalty-missing": ("base", "code mask-penalty-missing: "),
     "padded-queries-kept": ("base", "code padded-queries-kept: "),
     "duplicates-removed": ("base", "code duplicates-removed: "),
-    "one-random-block": ("base", "code one-random-block: "),
+    "one-random-block": ("base", "code pattern: query block 12 of head 1 lists block "),
     "wrong-layer-seed": ("base", "code wrong-layer-seed: "),
 }
 # The others show on the fully attending model just as well, which is short.
