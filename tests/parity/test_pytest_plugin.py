@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import entry_points
 
 import pytest
 
@@ -49,8 +50,10 @@ def project(converted, tmp_path_factory):
     baseline.write_text(json.dumps(values))
     texts = {"out": str(out), "wrong": str(wrong), "baseline": str(baseline)}
     (folder / "test_checkpoint.py").write_text(TESTS.format(**texts))
-    command = [sys.executable, "-m", "pytest", "-p", "parity.pytest_plugin", "-p", "no:cacheprovider", "-p", "no:xdist",
-               "--rootdir", str(folder), "--bigbird-parity-html", str(folder / "html"), "-rA", str(folder)]  # fmt: skip
+    installed = entry_points(group="pytest11", name="bigbird_parity")  # pytest loads it by itself then
+    plugin = () if installed else ("-p", "parity.pytest_plugin")
+    command = [sys.executable, "-m", "pytest", *plugin, "-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir"]
+    command += [str(folder), "--bigbird-parity-html", str(folder / "html"), "-rA", str(folder)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=120)
     return done, folder / "html"

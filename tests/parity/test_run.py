@@ -265,4 +265,4 @@ def test_convert_command_says_what_it_did(tmp_path):
     again = CliRunner().invoke(main, ["convert", str(DEMO), str(tmp_path / "out")])
     assert again.exit_code == 2
     assert "exists already" in again.output
-    assert convert(DEMO, tmp_path / "out", overwrite=True).head == "pretraining"
+    assert convert(DEMO, tmp_path / "out", overwrite=True).plan.head == "pretraining"
