@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
+from bigbird_port.manifest import self_digest
 from parity.baseline import save
 from tests.conftest import ROOT
 from tests.parity.small_results import run
@@ -40,7 +41,7 @@ def project(converted, tmp_path_factory):
     wrong = shutil.copytree(out, folder / "wrong")
     manifest = json.loads((wrong / "manifest.json").read_text())
     manifest["tensors"]["pooler.bias"]["sha256"] = "0" * 64
-    (wrong / "manifest.json").write_text(json.dumps(manifest))
+    (wrong / "manifest.json").write_text(json.dumps(manifest | {"digest": self_digest(manifest)}))
     baseline = folder / "baseline.json"
     save([run(out, heads=("base",), seed=seed) for seed in (0, 1)], baseline)
     values = json.loads(baseline.read_text())
