@@ -15,6 +15,8 @@ import click
 
 from bigbird_port.cli_common import HeadName, no_traceback
 
+_POSITION_METHODS = ("tile", "interpolate")  # positions.METHODS, without what that module imports
+
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -64,6 +66,10 @@ class Targets(click.ParamType):
 @click.option("--max-shard-size", type=Size(), help="Split torch and tf files, as 500MB or 2GiB [default: one file].")
 @click.option("--flax-format", type=click.Choice(["msgpack", "orbax"]), default="msgpack", show_default=True)
 @click.option("--tf-names", type=click.Choice(["current", "bert"]), default="current", show_default=True)
+@click.option("--max-position-embeddings", type=click.IntRange(min=1), help="More positions than the source's.")
+@click.option(
+    "--positions", type=click.Choice(_POSITION_METHODS), default="tile", show_default=True, help="How to make them."
+)
 @click.option("--allow-nonfinite", is_flag=True, help="Convert weights that hold NaN or Inf as they are.")
 @click.option("--no-checksums", "checksums", flag_value=False, default=True, help="Faster; proves nothing.")
 @click.option("--dry-run", "dry", is_flag=True, help="Read and check everything, write nothing.")

@@ -20,7 +20,7 @@ from bigbird_port.canonical import pieces_as, reading_order
 from bigbird_port.casting import float_type, is_float
 from bigbird_port.checkpoint.locate import find_vocabulary
 from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.checkpoint.store import read
+from bigbird_port.checkpoint.store import Store, read
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.content import Finding, check_contents
 from bigbird_port.filling import file_digest, flush_one, open_files, read_back
@@ -31,6 +31,7 @@ from bigbird_port.manifest import MANIFEST, file_record, versions, write_manifes
 from bigbird_port.matching import Match
 from bigbird_port.naming import STYLES
 from bigbird_port.output import whole_folder
+from bigbird_port.positions import POSITIONS, check_extension, extend_positions, how_extended
 from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_source
 from bigbird_port.streaming import Weight, Written, stream
@@ -47,7 +48,8 @@ class Settings:
     """How to convert; every field is an option of the command.
 
     head: head to write; None takes what the source holds. seed: for head weights that it lacks. vocab: a
-    SentencePiece file; None takes the one that the flags name or that lies beside the source, if any. checksums:
+    SentencePiece file; None takes the one that the flags name or that lies beside the source, if any.
+    max_position_embeddings: how many to make of the source's, positions: how (positions.METHODS). checksums:
     without them nothing is hashed or read back, and the output cannot be verified.
     """
 
@@ -61,6 +63,8 @@ class Settings:
     choices: Choices = field(default_factory=Choices)
     allow_nonfinite: bool = False
     checksums: bool = True
+    max_position_embeddings: int | None = None
+    positions: str = "tile"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,14 @@ class Plan:
     settings: Settings
     vocabulary: Path | None
     notes: tuple[str, ...]
+
+    @property
+    def extended(self) -> dict[str, str]:
+        """What the manifest says of weights that are made longer than the source's."""
+        present = self.source.config.max_position_embeddings
+        if self.config.max_position_embeddings == present:
+            return {}
+        return {POSITIONS: how_extended(self.settings.positions, present)}
 
     @property
     def size(self) -> int:
@@ -152,6 +164,8 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
         config = config.for_head(head)
         notes.append(f"{head}: is_decoder is set, and attention is full")
     match = opened.match(head, config)
+    if settings.max_position_embeddings is not None:
+        config = _extended(config, settings, notes)
     dtype = float_type(settings.dtype)
     for name in match.sources.values():
         stored = opened.opened.store.tensors[name]
@@ -162,6 +176,18 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     if "tf" in settings.to:
         notes += flags_json(config)[1]
     return Plan(opened, config, head, match, targets, settings, vocabulary, tuple(notes))
+
+
+def _extended(config: BigBirdConfig, settings: Settings, notes: list[str]) -> BigBirdConfig:
+    """The configuration with more positions; raises ValueError where they cannot be made."""
+    present, length = config.max_position_embeddings, settings.max_position_embeddings or 0
+    try:
+        check_extension(present, length, settings.positions)
+    except ValueError as error:
+        raise ValueError(f"--max-position-embeddings: {error}") from None
+    if length > present:
+        notes.append(f"{length} position embeddings from {present} ({settings.positions}): fine-tune before use")
+    return config.replace(max_position_embeddings=length)
 
 
 def _check_room(plan: Plan, folder: Path) -> None:
@@ -204,10 +230,17 @@ def _weights(plan: Plan) -> Iterator[Weight]:
     counts = {name: math.prod(row.shape(plan.config)) for name, row in rows.items()}
     for name, own in reading_order(store, plan.match.sources):
         axes = rows[name].axes
-        yield Weight(name, axes, counts[name], partial(pieces_as, store, own, style.axes(rows[name]), axes, sizes))
+        pieces = partial(pieces_as, store, own, style.axes(rows[name]), axes, sizes)
+        if name in plan.extended:
+            pieces = partial(_extended, store, own, plan)
+        yield Weight(name, axes, counts[name], pieces)
     for name, fill in plan.match.fills.items():
         row = replace(rows[name], init="zeros") if fill == "zeros" else rows[name]
         yield Weight(name, row.axes, counts[name], partial(_filled, row, plan))
+
+
+def _extended(store: Store, name: str, plan: Plan) -> Iterator[np.ndarray]:
+    yield extend_positions(read(store, name), plan.config.max_position_embeddings, plan.settings.positions).reshape(-1)
 
 
 def _filled(row: schema.Weight, plan: Plan) -> Iterator[np.ndarray]:
@@ -308,6 +341,7 @@ def _manifest(
     files: Mapping[TargetName, list[Future[dict[str, Any]]]],
 ) -> dict[str, Any]:
     shapes = {row.name: row.shape(plan.config) for row in weights_of(plan.config, plan.head, "torch")}
+    hows = dict.fromkeys(plan.match.sources, "converted") | plan.match.fills | plan.extended
     vocabulary = plan.vocabulary and _record(plan.vocabulary, plan.vocabulary.name)
     return {
         "versions": versions(),
@@ -321,7 +355,7 @@ def _manifest(
         "tensors": {
             name: {
                 "source": plan.match.sources.get(name),
-                "how": "converted" if name in plan.match.sources else plan.match.fills[name],
+                "how": hows[name],
                 "names": {target.name: target.places[name].name for target in plan.targets if name in target.places},
                 "shape": list(shapes[name]),
                 "dtype": plan.settings.dtype,

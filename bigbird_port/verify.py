@@ -25,6 +25,7 @@ from bigbird_port.json_object import as_json_object, read_json_object
 from bigbird_port.listed_files import compare_files
 from bigbird_port.manifest import MANIFEST, MANIFEST_VERSION, Manifest, manifest_text, read_manifest
 from bigbird_port.naming import STYLES
+from bigbird_port.positions import POSITIONS, extend_positions, how_extended, read_how
 from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_source
 from bigbird_port.targets import ORBAX_FOLDER, TARGETS
@@ -243,7 +244,15 @@ def _open_as(path: Path, manifest: Manifest) -> Source:
     if STYLES[opened.style].per_head:  # names depend on whose model it is, which its own configuration says
         with suppress(ValueError):
             head = open_source(path, head=head).head
-    return Source(opened, manifest.config, head, ())
+    config = manifest.config
+    if found := _extension(manifest):  # the source's own number of positions
+        config = config.replace(max_position_embeddings=found[1], max_encoder_length=None)
+    return Source(opened, config, head, ())
+
+
+def _extension(manifest: Manifest) -> tuple[str, int] | None:
+    """How the position embeddings were made longer, and from how many; None where they were not."""
+    return read_how(manifest.values["tensors"].get(POSITIONS, {"how": ""})["how"])
 
 
 def _check_source_files(source: Source, manifest: Manifest) -> Check:
@@ -268,8 +277,13 @@ def _check_source_weights(source: Source, manifest: Manifest) -> Check:
             for name, stored_name in match.sources.items()
             if name in tensors and stored_name != tensors[name]["source"]
         ]
-    expected = {name: entry["sha256"] for name, entry in tensors.items() if entry["how"] == "converted"}
-    problems += _differing(_hashes(source, match.sources, _dtype(manifest)), expected)
+    expected = {name: entry["sha256"] for name, entry in tensors.items() if entry["source"] is not None}
+    found = _hashes(source, match.sources, _dtype(manifest))
+    if extension := _extension(manifest):
+        table = source.weight(POSITIONS, match.sources[POSITIONS])
+        longer = extend_positions(table, manifest.config.max_position_embeddings, extension[0])
+        found[POSITIONS] = hash_pieces([longer.reshape(-1)], _dtype(manifest), POSITIONS)
+    problems += _differing(found, expected)
     detail = f"{len(match.sources)} read again from the source, sha256 of each as listed"
     return _check("source weights", problems, detail)
 
@@ -279,10 +293,11 @@ def _check_fills(source: Source, manifest: Manifest) -> Check:
     tensors, config = manifest.values["tensors"], manifest.config
     rows = {row.name: row for row in weights_of(config, manifest.head, "torch")}
     fills = source.match(manifest.head).fills
+    made = fills | ({POSITIONS: how_extended(*extension)} if (extension := _extension(manifest)) else {})
     problems = [
-        f"{name} is listed as {tensors[name]['how']}, expected {fills.get(name, 'converted')}"
+        f"{name} is listed as {tensors[name]['how']}, expected {made.get(name, 'converted')}"
         for name in tensors
-        if tensors[name]["how"] != fills.get(name, "converted")
+        if tensors[name]["how"] != made.get(name, "converted")
     ]
     for name, how in fills.items():
         zeros = how == "zeros"

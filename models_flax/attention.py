@@ -10,6 +10,7 @@ Sources: Zaheer et al. 2020, section 2; bigbird/core/attention.py of google-rese
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -97,7 +98,8 @@ def block_sparse_attention(
     """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, L, N, H].
 
     The context of padded queries is 0. Values may be wider than keys. One head at a time and a few query blocks of it
-    keep memory linear in L, small, and in the cache. The batch is padded to whole blocks inside.
+    keep memory linear in L, small, and in the cache; the gradient computes the probabilities again. The batch is
+    padded to whole blocks inside.
     """
     B, N, length, _ = q_BNLH.shape
     if missing := -length % block_size:
@@ -108,7 +110,7 @@ def block_sparse_attention(
         jnp.repeat(mask_BL, N, axis=0),
         *(jnp.tile(x, (B, 1, 1)) for x in lists),
     )
-    heads = lax.map(lambda head: _one_head(head, block_size), every_head)
+    heads = lax.map(_recomputed(lambda head: _one_head(head, block_size)), every_head)
     context_BLNH = heads.reshape(B, N, *heads.shape[1:]).swapaxes(1, 2)
     return context_BLNH[:, :length]
 
@@ -136,11 +138,13 @@ def _one_head(head: tuple[Array, ...], W: int) -> Array:
         return None, attend(q_CWH, k_CKH, v_CKH, bias_C1K)
 
     q_QWH = q_LH[W : (Q + 1) * W].reshape(Q, W, H)
-    _, middle = lax.scan(some_blocks, None, tuple(_in_chunks(x) for x in (q_QWH, blocks_QS, live_QS)))
+    _, middle = lax.scan(_recomputed(some_blocks), None, tuple(_in_chunks(x) for x in (q_QWH, blocks_QS, live_QS)))
     contexts = (global_GH[:W], middle.reshape(-1, v_LH.shape[-1])[: Q * W], global_GH[W:])
     return jnp.concatenate(contexts) * mask_L[:, None]
 
 
+# In a loop's body, which the gradient then runs again rather than keep what the first run computed.
+_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 _INSIDE = "promise_in_bounds"  # a pattern names no block outside; the check costs time
 
 

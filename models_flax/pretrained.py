@@ -24,11 +24,13 @@ from jax.typing import ArrayLike, DTypeLike
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.folder import WEIGHT_FILES, load_weights, write_model_folder
 from bigbird_port.heads import HEADS, find_head
+from bigbird_port.positions import extend_positions
 from bigbird_port.weights import from_framework, initial_arrays
 from models_flax.cache import LayerCache, init_cache
 
 Params = dict[str, Any]
 Past = tuple[LayerCache, ...]
+_POSITIONS = "embeddings/position_embeddings/embedding"
 _SAFETENSORS = "model.safetensors"  # the name that torch's file has too
 
 
@@ -141,6 +143,25 @@ class FlaxBigBirdPreTrainedModel:
         """Return the parameter tree as shapes and dtypes, without computing anything."""
         ids = jnp.zeros(self.input_shape, jnp.int32)
         return jax.eval_shape(self.module.init, jax.random.key(0), ids)["params"]
+
+    def extend_positions(
+        self, length: int, method: str = "tile", params: Params | None = None, **config_overrides: Any
+    ) -> Self:
+        """Return a model with ``length`` position embeddings made from this one's, all else as it is.
+
+        method: "tile" or "interpolate", see bigbird_port.positions. params: the parameters to begin with, None for
+        the model's own. config_overrides: fields of BigBirdConfig to change with max_position_embeddings, such as
+        max_encoder_length. Raises ValueError for a shorter length.
+        """
+        flat = flatten_dict(self._params_for(params), sep="/")
+        (name,) = (name for name in flat if name.endswith(_POSITIONS))
+        longer = extend_positions(np.asarray(flat[name]), length, method)
+        config = self.config.replace(max_position_embeddings=length, **config_overrides)
+        checkpointing: bool = self.module.gradient_checkpointing
+        model = type(self)(config, self.input_shape, 0, self.dtype, False, checkpointing)
+        model.params = unflatten_dict(flat | {name: jnp.asarray(longer)}, sep="/")
+        model.initialised = list(self.initialised)
+        return model
 
     def partition_specs(self, tensor_axis: str = "tensor") -> Params:
         """Return a PartitionSpec for every parameter: heads and intermediate units split over a mesh's tensor_axis.

@@ -11,7 +11,8 @@ Sources: Zaheer et al. 2020, section 2; bigbird/core/attention.py of google-rese
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,14 +45,19 @@ def key_lists(pattern: Pattern | None, device: torch.device) -> KeyLists | None:
 
 def attend(q_LH: Tensor, k_KH: Tensor, v_KH: Tensor, bias_LK: Tensor, dropout: nn.Module | None = None) -> Tensor:
     """Return softmax(q k^T / sqrt(H) + bias) v, [..., L, H]; leading axes broadcast, ``bias`` is mask_bias's."""
+    weights_LK = _weights(q_LH, k_KH, bias_LK)
+    return (dropout(weights_LK) if dropout else weights_LK) @ v_KH
+
+
+def _weights(q_LH: Tensor, k_KH: Tensor, bias_LK: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(H) + bias), [..., L, K]."""
     scale = 1 / math.sqrt(q_LH.shape[-1])
     if q_LH.ndim == 3:  # scale, product and bias in one pass: a fifth of block-sparse attention's time
         scores_LK = torch.baddbmm(bias_LK, q_LH, k_KH.transpose(-1, -2), alpha=scale)
     else:
         scores_LK = (q_LH * scale) @ k_KH.transpose(-1, -2)
         scores_LK += bias_LK
-    weights_LK = scores_LK.softmax(dim=-1)
-    return (dropout(weights_LK) if dropout else weights_LK) @ v_KH
+    return scores_LK.softmax(dim=-1)
 
 
 def mask_bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
@@ -83,19 +89,25 @@ def block_sparse_attention(
     """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, L, N, H].
 
     The context of padded queries is 0. One head at a time and a few query blocks of it keep memory linear in L,
-    small, and in the cache. The batch is padded to whole blocks inside. Values may be wider than keys.
+    small, and in the cache; the gradient computes the probabilities again. The batch is padded to whole blocks inside.
+    Values may be wider than keys.
     """
-    B, N, length, _ = q_BNLH.shape
+    length = q_BNLH.shape[2]
     if missing := -length % block_size:
         q_BNLH, k_BNLH, v_BNLH = (functional.pad(x, (0, 0, 0, missing)) for x in (q_BNLH, k_BNLH, v_BNLH))
         mask_BL = functional.pad(mask_BL, (0, missing))
+    # a compiler has its own way to choose what to keep
+    run: Callable[..., Tensor] = _every_head if torch.compiler.is_compiling() else BlockSparse.apply
+    return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, *lists, block_size)[:, :length]
+
+
+def _every_head(q: Tensor, k: Tensor, v: Tensor, mask_BL: Tensor, blocks: Tensor, live: Tensor, W: int) -> Tensor:
+    """Block-sparse attention of whole blocks, [B, L, N, H]; blocks, live: KeyLists's."""
+    B, N = q.shape[:2]
     heads = [
-        _one_head(q_BNLH[b, h], k_BNLH[b, h], v_BNLH[b, h], mask_BL[b], lists.key_blocks[h], lists.live[h], block_size)
-        for b in range(B)
-        for h in range(N)
+        _one_head(q[b, h], k[b, h], v[b, h], mask_BL[b], blocks[h], live[h], W) for b in range(B) for h in range(N)
     ]
-    context_BLNH = torch.stack(heads).unflatten(0, (B, N)).transpose(1, 2)
-    return context_BLNH[:, :length]
+    return torch.stack(heads).unflatten(0, (B, N)).transpose(1, 2)
 
 
 def _one_head(
@@ -105,24 +117,122 @@ def _one_head(
 
     One softmax runs over a query block's whole list, so that a block that stands in it twice counts twice.
     """
-    L, H = q_LH.shape
-    Q, S = blocks_QS.shape
-    k_blocks, v_blocks = (x.reshape(L // W, -1) for x in (k_LH, v_LH))
-    bias_nW = mask_bias(mask_L, q_LH.dtype).view(L // W, W)
-    dead_QS = mask_bias(live_QS, q_LH.dtype)
-    # block 0 and, if the batch reaches it, the pattern's last block: G rows
-    q_GH = torch.cat((q_LH[:W], q_LH[(Q + 1) * W :]))
-    global_GH = attend(q_GH, k_LH, v_LH, mask_bias(mask_L, q_LH.dtype))
+    bias_L, last = mask_bias(mask_L, q_LH.dtype), (len(blocks_QS) + 1) * W
+    global_GH = attend(_global_rows(q_LH, last, W), k_LH[None], v_LH[None], bias_L)[0]
     contexts = [global_GH[:W]]
-    for i in range(0, Q, BLOCKS_AT_ONCE):
-        blocks_CS = blocks_QS[i : i + BLOCKS_AT_ONCE]
-        C = blocks_CS.shape[0]
-        k_CKH, v_CKH = (x.index_select(0, blocks_CS.flatten()).view(C, S * W, -1) for x in (k_blocks, v_blocks))
-        bias_CSW = bias_nW.index_select(0, blocks_CS.flatten()).view(C, S, W) + dead_QS[i : i + C, :, None]
-        q_CWH = q_LH[(i + 1) * W : (i + 1 + C) * W].reshape(C, W, H)
-        contexts.append(attend(q_CWH, k_CKH, v_CKH, bias_CSW.view(C, 1, S * W)).flatten(0, 1))
+    for rows, blocks_CS, bias_C1K in _chunks(bias_L, blocks_QS, live_QS, W):
+        k_CKH, v_CKH = _take_blocks(k_LH, blocks_CS, W), _take_blocks(v_LH, blocks_CS, W)
+        contexts.append(attend(q_LH[rows].unflatten(0, (-1, W)), k_CKH, v_CKH, bias_C1K).flatten(0, 1))
     contexts.append(global_GH[W:])
     return torch.cat(contexts).mul_(mask_L[:, None])
+
+
+def _global_rows(x_LH: Tensor, last: int, W: int) -> Tensor:
+    """Rows of block 0 and, if the batch reaches it, of the pattern's last block, [1, G, H]."""
+    return torch.cat((x_LH[:W], x_LH[last:]))[None]
+
+
+def _chunks(bias_L: Tensor, blocks_QS: Tensor, live_QS: Tensor, W: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield a few query blocks at a time: their rows in L, their key blocks [C, S] and the bias of these [C, 1, K]."""
+    bias_nW, dead_QS1 = bias_L.view(-1, W), mask_bias(live_QS, bias_L.dtype)[:, :, None]
+    for i in range(0, len(blocks_QS), BLOCKS_AT_ONCE):
+        blocks_CS = blocks_QS[i : i + BLOCKS_AT_ONCE]
+        C, S = blocks_CS.shape
+        bias_CSW = bias_nW.index_select(0, blocks_CS.flatten()).view(C, S, W) + dead_QS1[i : i + C]
+        yield slice((i + 1) * W, (i + 1 + C) * W), blocks_CS, bias_CSW.view(C, 1, S * W)
+
+
+def _take_blocks(x_LH: Tensor, blocks_CS: Tensor, W: int) -> Tensor:
+    """The rows of each chunk's key blocks, [C, K, H]."""
+    x_blocks = x_LH.reshape(len(x_LH) // W, -1)
+    return x_blocks.index_select(0, blocks_CS.flatten()).view(len(blocks_CS), -1, x_LH.shape[-1])
+
+
+class BlockSparse(torch.autograd.Function):
+    """_every_head with a gradient that computes the probabilities again, so that nothing [queries, keys] is kept.
+
+    Made of ordinary operations in both directions: second derivatives and torch.func go through it.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*arguments: Any) -> Tensor:
+        """See _every_head."""
+        return _every_head(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep what went in and what came out."""
+        *tensors, ctx.block_size = inputs
+        ctx.save_for_backward(*tensors, output)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BLNH: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of q, k and v."""
+        q, k, v, mask_BL, blocks, live, context_BLNH = ctx.saved_tensors
+        B, N = q.shape[:2]
+        grad_BLNH = (grad_BLNH * mask_BL[:, :, None, None]).to(q.dtype)
+        heads = []
+        for b in range(B):
+            for h in range(N):
+                head = q[b, h], k[b, h], v[b, h], mask_BL[b], blocks[h], live[h], ctx.block_size
+                heads.append(_one_head_gradient(*head, context_BLNH[b, :, h], grad_BLNH[b, :, h]))
+        gradients = (torch.stack(x).unflatten(0, (B, N)) for x in zip(*heads, strict=True))
+        return *gradients, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        """Return the directional derivative, as the gradient of the gradient: forward mode does not nest."""
+        *qkv, mask_BL, blocks, live = ctx.saved_tensors
+        moved = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(qkv, tangents[:3], strict=True))
+        vjp: Any = torch.func.vjp
+        context, gradient = vjp(lambda q, k, v: _every_head(q, k, v, mask_BL, blocks, live, ctx.block_size), *qkv)
+        derivative: Tensor = vjp(gradient, torch.zeros_like(context))[1](moved)[0]
+        return derivative
+
+
+def _one_head_gradient(
+    q_LH: Tensor,
+    k_LH: Tensor,
+    v_LH: Tensor,
+    mask_L: Tensor,
+    blocks_QS: Tensor,
+    live_QS: Tensor,
+    W: int,
+    context_LH: Tensor,
+    grad_LH: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of one head's queries, keys and values, [L, H] each, from that of its context."""
+    bias_L, last = mask_bias(mask_L, q_LH.dtype), (len(blocks_QS) + 1) * W
+    delta_L1 = (grad_LH * context_LH).sum(-1, keepdim=True)
+    q_1GH, grad_1GH, delta_1G1 = (_global_rows(x, last, W) for x in (q_LH, grad_LH, delta_L1))
+    dq_1GH, dk_1LH, dv_1LH = _attend_gradient(q_1GH, k_LH[None], v_LH[None], bias_L, grad_1GH, delta_1G1)
+    dq, dk_blocks, dv_blocks = [dq_1GH[0, :W]], *(x.view(len(k_LH) // W, -1) for x in (dk_1LH, dv_1LH))
+    for rows, blocks_CS, bias_C1K in _chunks(bias_L, blocks_QS, live_QS, W):
+        k_CKH, v_CKH = _take_blocks(k_LH, blocks_CS, W), _take_blocks(v_LH, blocks_CS, W)
+        q_CWH, grad_CWH, delta_CW1 = (x[rows].unflatten(0, (-1, W)) for x in (q_LH, grad_LH, delta_L1))
+        dq_CWH, dk_CKH, dv_CKH = _attend_gradient(q_CWH, k_CKH, v_CKH, bias_C1K, grad_CWH, delta_CW1)
+        dq.append(dq_CWH.flatten(0, 1))
+        for blocks, x_CKH in ((dk_blocks, dk_CKH), (dv_blocks, dv_CKH)):
+            blocks.index_add_(0, blocks_CS.flatten(), x_CKH.view(blocks_CS.numel(), -1))
+    dq.append(dq_1GH[0, W:])
+    scale = 1 / math.sqrt(q_LH.shape[-1])
+    return torch.cat(dq).mul_(scale), dk_1LH[0].mul_(scale), dv_1LH[0]
+
+
+def _attend_gradient(
+    q_CLH: Tensor, k_CKH: Tensor, v_CKH: Tensor, bias: Tensor, grad_CLH: Tensor, delta_CL1: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of attend's queries and keys, both yet to be scaled as the scores are, and of its values.
+
+    delta: what all scores of a query have in common in the softmax's gradient, the sum of context x gradient.
+    """
+    weights_CLK = _weights(q_CLH, k_CKH, bias)
+    dv_CKH = weights_CLK.transpose(-1, -2) @ grad_CLH
+    scores_CLK = torch.baddbmm(-delta_CL1, grad_CLH, v_CKH.transpose(-1, -2)).mul_(weights_CLK)
+    return scores_CLK @ k_CKH, scores_CLK.transpose(-1, -2) @ q_CLH, dv_CKH
 
 
 class BigBirdSelfAttention(nn.Module):

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.folder import load_weights
 from bigbird_port.heads import find_head
+from bigbird_port.positions import extend_positions
 from bigbird_port.weights import initial_arrays
 
+_POSITIONS = "embeddings.position_embeddings.weight"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -139,6 +141,25 @@ class BigBirdPreTrainedModel(nn.Module):
             if isinstance(getattr(module, "config", None), BigBirdConfig):
                 module.config = config  # type: ignore[assignment]
         return old
+
+    def extend_positions(self, length: int, method: str = "tile", **config_overrides: Any) -> Self:
+        """Return a model with ``length`` position embeddings made from this one's, all else copied.
+
+        method: "tile" or "interpolate", see bigbird_port.positions. config_overrides: fields of BigBirdConfig to
+        change with max_position_embeddings, such as max_encoder_length. Raises ValueError for a shorter length.
+        """
+        pooling = self.base.pooler is not None if self.head in ("base", "qa") else None
+        old = self.base.embeddings.position_embeddings.weight.detach().cpu()
+        table = old.float().numpy() if old.dtype in (torch.bfloat16, torch.float16) else old.numpy()
+        longer = torch.from_numpy(extend_positions(table, length, method))
+        config = self.config.replace(max_position_embeddings=length, **config_overrides)
+        model = self._empty(config, pooling)
+        state = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
+        (name,) = (name for name in state if name.endswith(_POSITIONS))
+        state[name] = longer.to(state[name])
+        model.load_state_dict(state, strict=True, assign=True)
+        model.initialised = list(self.initialised)
+        return model.train(self.training)
 
     def gradient_checkpointing_enable(self) -> None:
         """In training, compute layers again in the backward pass rather than keep them: less memory, more time."""

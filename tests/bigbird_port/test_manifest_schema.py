@@ -41,6 +41,7 @@ def manifests(tmp_path_factory):
         "all targets": (source, Settings(to=TARGETS, choices=Choices(max_shard_size=8000))),
         "orbax": (source, Settings(to=("flax",), choices=Choices(flax_format="orbax"))),
         "bfloat16": (source, Settings(dtype="bfloat16", head="qa", seed=3)),
+        "extended": (source, Settings(max_position_embeddings=700)),
         "findings": (broken, Settings(allow_nonfinite=True)),
         "no checksums": (DEMO, Settings(checksums=False)),
     }
@@ -51,7 +52,7 @@ def manifests(tmp_path_factory):
     return made
 
 
-KINDS = ("all targets", "orbax", "bfloat16", "findings", "no checksums")
+KINDS = ("all targets", "orbax", "bfloat16", "extended", "findings", "no checksums")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -136,12 +136,14 @@ def kept_bytes(model, ids):
     return kept
 
 
-def test_checkpointing_saves_memory():
-    model = models_torch.BigBirdModel.from_config(TINY.replace(num_hidden_layers=4)).train()
+@pytest.mark.parametrize(("config", "share"), [(FULL, 10), (TINY, 5)], ids=["full", "sparse"])
+def test_checkpointing_saves_memory(config, share):
+    """Measured: a twentieth, and a seventh of block-sparse attention, which keeps no probabilities anyhow."""
+    model = models_torch.BigBirdModel.from_config(config.replace(num_hidden_layers=4)).train()
     ids = random_ids(2, 192)
     kept = kept_bytes(model, ids)
     model.gradient_checkpointing_enable()
-    assert kept_bytes(model, ids) < kept / 10  # measured: a twentieth
+    assert kept_bytes(model, ids) < kept / share
 
 
 @COMPILED

@@ -1,0 +1,48 @@
+"""Faster linear layers for inference on a CPU. Flax has no counterpart: XLA chooses its own layouts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@contextmanager
+def fast_linears(model: nn.Module) -> Iterator[int]:
+    """While it lasts, run the linear layers of ``model`` in oneDNN from weights that it laid out once; no gradients.
+
+    Gives the number of layers. Float32 stays float32; sums are in another order, to 1e-6 of the largest value.
+    Parameters and state_dict are as they were, and a second copy of the weights is held: do not change weights inside.
+    Only torch.nn.Linear in float32 on the CPU is taken, and where gradients are switched on again the layer itself
+    runs. Raises ValueError where torch was built without oneDNN, or nothing is to be taken.
+    """
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        raise ValueError("fast_linears needs a torch with oneDNN (mkldnn), which this one lacks: leave it out")
+    linears = [module for module in model.modules() if type(module) is nn.Linear and _is_taken(module.weight)]
+    if not linears:
+        raise ValueError("fast_linears found no linear layer in float32 on the CPU: leave it out")
+    with torch.no_grad():
+        try:
+            for linear in linears:
+                packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+                linear.forward = functools.partial(_run, linear, packed)  # type: ignore[method-assign]
+            yield len(linears)
+        finally:
+            for linear in linears:
+                linear.__dict__.pop("forward", None)
+
+
+def _is_taken(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+
+def _run(linear: nn.Linear, packed: Tensor, x: Tensor) -> Tensor:
+    """The layer from its packed weight, where that computes the same."""
+    if torch.is_grad_enabled() or not _is_taken(x) or torch.is_autocast_enabled("cpu"):
+        return functional.linear(x, linear.weight, linear.bias)
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, linear.bias, "none", [], "")
+    return result
