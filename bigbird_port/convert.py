@@ -232,14 +232,14 @@ def _weights(plan: Plan) -> Iterator[Weight]:
         axes = rows[name].axes
         pieces = partial(pieces_as, store, own, style.axes(rows[name]), axes, sizes)
         if name in plan.extended:
-            pieces = partial(_extended, store, own, plan)
+            pieces = partial(_more_positions, store, own, plan)
         yield Weight(name, axes, counts[name], pieces)
     for name, fill in plan.match.fills.items():
         row = replace(rows[name], init="zeros") if fill == "zeros" else rows[name]
         yield Weight(name, row.axes, counts[name], partial(_filled, row, plan))
 
 
-def _extended(store: Store, name: str, plan: Plan) -> Iterator[np.ndarray]:
+def _more_positions(store: Store, name: str, plan: Plan) -> Iterator[np.ndarray]:
     yield extend_positions(read(store, name), plan.config.max_position_embeddings, plan.settings.positions).reshape(-1)
 
 
