@@ -12,7 +12,7 @@ import numpy as np
 
 from parity.metrics import Difference, measure
 from parity.results import ORIGINAL, Error, Part, Row
-from parity.tolerances import FLOAT32_CPU, SHIPPED, Tolerance, tolerance_for
+from parity.tolerances import Tolerance, tolerance_for
 from parity.witness import TRUTHS, Setting, Taps
 
 _HEADS_FIRST = (".query", ".key", ".value")  # [B, N, L, H]
@@ -70,8 +70,6 @@ class Scene:
 
     def tolerance(self, names: tuple[str, str], error: Error, tap: str) -> Tolerance:
         """Return what the value may differ by: what is measured of its dtype, or of the original's float32."""
-        if not SHIPPED.is_file():
-            return FLOAT32_CPU
         own = self.settings[names[0]] if names[0] not in TRUTHS else Setting()
         dtype = _MEASURED_AS.get(own.dtype, own.dtype)
         after_encoder = error == "gradient" or not tap.startswith(("layer.", "embeddings"))

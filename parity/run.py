@@ -92,6 +92,7 @@ class _Run:
                     self.result.rows += compare_gradients(walk.scene, witnesses, walk.config, inputs, seed)
                 if self.options.decoding and head == "causal-lm":
                     self.result.rows += compare_decoding(walk.scene, witnesses, walk.inputs)
+                del witnesses, walk, loaded  # the models are gone before the next head's are loaded
 
     def _share(self, walked: slice, head: str) -> None:
         """Say in the rows of a walk that they stand for another head, too."""
