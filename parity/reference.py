@@ -90,7 +90,9 @@ class Reference:
         attention = taps["attention_output"]
         yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
         taps = self._feed_forward(i, attention)
-        yield {f"layer.{i}.{name}": tap for name, tap in taps.items()}, replace(stream, x=taps["output"])
+        stream = replace(stream, x=taps["output"])
+        del attention  # nothing but the yielded arrays keeps taps alive
+        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
 
     def _attention(self, i: int, stream: Stream) -> Taps:
         x, weights, module = stream.x, self.weights, f"encoder.layer.{i}"

@@ -43,8 +43,7 @@ class Walk:
 
     def layers(self) -> Hidden:
         """Run and compare embeddings and layers; return each stepping witness's last hidden states."""
-        taps = self._start()
-        self._compare("embeddings", taps, "it is computed from the ids")
+        self._compare("embeddings", self._start(), "it is computed from the ids")
         for i in range(self.config.num_hidden_layers):
             self._layer(i)
         return self.hidden()
@@ -92,6 +91,7 @@ class Walk:
                 for name in taps.keys() - {"golden"}:
                     taps[name] |= derived_of_layer(i, self.options.golden, self.config)
             self._compare(f"layer.{i}", taps, "its input is within tolerance", fed)
+            del taps
 
     def _run_layer(self, name: str, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
         """A witness's layer, whole or in parts; nothing runs before it is asked for."""

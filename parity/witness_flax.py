@@ -95,7 +95,9 @@ class FlaxWitness:
         yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
         with self._scope():
             output, found = _compiled_layer(self.config, self.dtype, _feed_forward)(params, attention)
-        yield {f"layer.{i}.{name}": tap for name, tap in _arrays(found).items()}, replace(stream, x=output)
+            stream, taps = replace(stream, x=output), _arrays(found)
+            del attention, output, found  # nothing but the yielded arrays keeps taps alive
+        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
         """Run the pooler and the head."""

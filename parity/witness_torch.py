@@ -82,7 +82,9 @@ class TorchWitness:
             inner = layer.intermediate(attention)
             output = layer.output(inner, attention)
         taps = {"intermediate": inner, "output": output}
-        yield {f"layer.{i}.{name}": tap for name, tap in _arrays(taps).items()}, replace(stream, x=output)
+        stream = replace(stream, x=output)
+        del attention, inner, output  # nothing but the yielded arrays keeps taps alive
+        yield {f"layer.{i}.{name}": to_array(taps.pop(name)) for name in list(taps)}, stream
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
         """Run the pooler and the head."""
