@@ -21,6 +21,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python -m benchmarks.convert
+	$(BIN)/python -m benchmarks.parity
 
 bench-convert: $(STAMP)
 	$(BIN)/python -m benchmarks.convert

@@ -67,7 +67,8 @@ _MODULES = {
 class Stage:
     """The two sides of a stage: who, how it was fed, all its rows, and the taps themselves.
 
-    input_good: whether what went in was within tolerance, and evidence: how that is known.
+    input_good: whether what went in was within tolerance, and evidence: how that is known. before: rows of the stage's
+    parts before this one, where it is run in parts.
     """
 
     scene: Scene
@@ -77,12 +78,14 @@ class Stage:
     sides: tuple[Taps, Taps]
     input_good: bool
     evidence: str
+    before: tuple[Row, ...] = ()
 
 
 def locate(stage: Stage, config: BigBirdConfig) -> Iterator[Finding]:
     """Yield a Finding for every tap of the stage that is off while everything that it is computed from is good."""
-    passed = {row.tap: row.passed for row in stage.rows if row.attention_head is None}
-    for tap, good in passed.items():
+    own = {row.tap: row.passed for row in stage.rows if row.attention_head is None}
+    passed = {row.tap: row.passed for row in stage.before if row.attention_head is None} | own
+    for tap, good in own.items():
         if not good and all(_is_good(source, passed, stage) for source in _sources(tap, stage.scene.head, passed)):
             yield _finding(stage, tap, config)
 

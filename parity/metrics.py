@@ -112,12 +112,12 @@ def measure(
     if not value.size or (where is not None and not where.any()):
         return Difference(problem="nothing to compare")
     pair = _Pair(value, reference, where)
-    bad = pair.first_not_finite()
+    peak, bad = pair.peak()
     if bad is not None:
         return Difference(problem="NaN or Inf", worst_index=bad)
     scales = np.asarray(scale_of(reference, where) if scale is None else scale, np.float64)
     own_scale = float(scales.max())
-    figures = _figures(pair, np.maximum(scales, floor), dtype or coarser(value.dtype, reference.dtype))
+    figures = _figures(pair, np.maximum(scales, floor), dtype or coarser(value.dtype, reference.dtype), peak)
     return Difference(
         **figures,
         relative=_over(figures["max_abs"], own_scale),
@@ -198,8 +198,10 @@ class _Pair:
         )
         start = 0
         for a, b, mask in pieces:
-            at = np.flatnonzero(mask)
-            if len(at):
+            if mask.all():
+                yield np.arange(start, start + len(mask)), a, b  # buffers, good until the next piece
+            elif mask.any():
+                at = np.flatnonzero(mask)
                 yield start + at, a[at], b[at]
             start += len(mask)
 
@@ -207,22 +209,24 @@ class _Pair:
         """The index of a flat position."""
         return tuple(int(i) for i in np.unravel_index(flat, self.shape))
 
-    def first_not_finite(self) -> tuple[int, ...] | None:
-        """Where the first NaN or Inf of either is."""
+    def peak(self) -> tuple[float, tuple[int, ...] | None]:
+        """The largest magnitude of either, and where the first NaN or Inf is."""
+        peak = 0.0
         for at, a, b in self:
-            bad = ~(np.isfinite(a) & np.isfinite(b))
-            if bad.any():
-                return self.index(int(at[bad.argmax()]))
-        return None
+            largest = np.maximum(np.abs(a), np.abs(b))  # NaN if either is
+            peak = max(peak, top := float(largest.max()))
+            if not np.isfinite(top):
+                return top, self.index(int(at[(~np.isfinite(largest)).argmax()]))
+        return peak, None
 
 
-def _figures(pair: _Pair, scales: np.ndarray, dtype: str) -> dict[str, Any]:
+def _figures(pair: _Pair, scales: np.ndarray, dtype: str, peak: float) -> dict[str, Any]:
     """The figures that are taken element by element; ``scales`` broadcasts over the elements."""
     size, uniform = pair.mask.size, scales.size == 1
     scales = scales.reshape(1) if uniform else np.broadcast_to(scales, pair.shape)
     errors, ulps = Quantiles(size), Quantiles(size)
     would_pass, worst, total = -1.0, 0, 0.0
-    power = _Powers(pair)
+    power = _Powers(peak)
     for at, a, b in pair:
         error = np.abs(a - b)
         scale = scales if uniform else scales[np.unravel_index(at, pair.shape)]
@@ -233,6 +237,7 @@ def _figures(pair: _Pair, scales: np.ndarray, dtype: str) -> dict[str, Any]:
         errors.add(error)
         ulps.add(ulp_distance(a, b, dtype))
         total += float(error.sum())
+        power.add(a, b)
     return {
         "max_abs": errors.max,
         "mean_abs": total / errors.count,
@@ -251,21 +256,31 @@ def _figures(pair: _Pair, scales: np.ndarray, dtype: str) -> dict[str, Any]:
 class _Powers:
     """Figures from sums of squares; everything is divided by the largest magnitude first, so that nothing overflows."""
 
-    def __init__(self, pair: _Pair) -> None:
-        peak = max(float(np.maximum(np.abs(a), np.abs(b)).max()) for _, a, b in pair) or 1.0
-        sums = np.zeros(3)
-        for _, a, b in pair:
-            a, b = a / peak, b / peak
-            sums += np.square(a).sum(), np.square(b).sum(), np.square(a - b).sum()
-        norm_a, norm_b = np.sqrt(sums[:2])
+    def __init__(self, peak: float) -> None:
+        self._peak = peak or 1.0
+        self._sums = np.zeros(4)  # of the squares of a, b and a - b, and of the difference of the first two
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Add elements."""
+        a, b = a / self._peak, b / self._peak
+        error = a - b
+        self._sums += a @ a, b @ b, error @ error, error @ (a + b)
+
+    @property
+    def snr_db(self) -> float:
+        """Power of b over that of the error."""
+        _, power, error, _ = self._sums
         with np.errstate(divide="ignore"):
-            self.snr_db = float(10 * (np.log10(sums[1]) - np.log10(sums[2]))) if sums[1] or sums[2] else float("inf")
+            return float(10 * (np.log10(power) - np.log10(error))) if power or error else float("inf")
+
+    @property
+    def cosine_error(self) -> float:
+        """1 - cosine similarity, by |a - b|^2 = (|a| - |b|)^2 + 2 |a| |b| (1 - cos), whose terms are differences."""
+        norm_a, norm_b = np.sqrt(self._sums[:2])
         if norm_a == 0 or norm_b == 0:
-            self.cosine_error = 0.0 if norm_a == norm_b else 1.0
-            return
-        # from the difference of unit vectors, which does not cancel
-        parts = (float(np.square(a / peak / norm_a - b / peak / norm_b).sum()) for _, a, b in pair)
-        self.cosine_error = sum(parts) / 2
+            return 0.0 if norm_a == norm_b else 1.0
+        longer = self._sums[3] / (norm_a + norm_b)
+        return float(max(0.0, self._sums[2] - longer * longer) / (2 * norm_a * norm_b))
 
 
 def _ratio(error: np.ndarray, allowed: np.ndarray) -> np.ndarray:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-EXACT = 1 << 20  # numbers up to which all are kept (8 MiB)
-STEPS = 64  # bins of equal width between two powers of 2
-_LOWEST = -1075  # below the exponent of the least float64
-_OCTAVES = 1024 - _LOWEST + 1
+EXACT = 1 << 17  # numbers up to which all are kept (1 MiB)
+# A float64 >= 0 grows with its bits: 11 of exponent, 52 of mantissa. The first 6 of these tell 64 bins of equal width
+# between two powers of 2; the others are rounded up.
+_DROPPED = np.uint64(52 - 6)
+_ROUND_UP = np.uint64((1 << 46) - 1)
+_BINS = 1 << (11 + 6)
 
 
 class Quantiles:
     """Quantiles of numbers >= 0: the least number that a share of all does not exceed.
 
     Up to EXACT numbers are kept and the quantile is one of them. Of more, a histogram is kept (1 MiB), and the quantile
-    is the upper edge of its bin: never less than the exact one, and at most 1/64 more. The maximum is always exact.
+    is the upper edge of its bin: never less than the exact one, and at most 1/64 more (subnormal numbers aside). The
+    maximum is always exact.
     """
 
     def __init__(self, size: int) -> None:
         """Make room; size: the most numbers that will be added."""
         self.count, self.max = 0, 0.0
         self._kept = np.empty(size) if size <= EXACT else None
-        self._bins = np.zeros(0 if size <= EXACT else _OCTAVES * STEPS, np.int64)
+        self._bins = np.zeros(0 if size <= EXACT else _BINS, np.int64)
         self._sorted = False
 
     def add(self, numbers: np.ndarray) -> None:
@@ -32,10 +35,11 @@ class Quantiles:
             self._kept[self.count : self.count + numbers.size] = numbers
             self._sorted = False
         else:
-            mantissa, exponent = np.frexp(numbers)  # numbers = mantissa * 2**exponent, mantissa 0 or in [1/2, 1)
-            bins = (exponent - _LOWEST) * STEPS + np.ceil((mantissa * 2 - 1) * STEPS).astype(np.int64)
-            bins = np.where(mantissa == 0, 0, bins)
-            self._bins += np.bincount(bins, minlength=len(self._bins))
+            positive = np.abs(numbers, dtype=np.float64)  # -0 has other bits
+            bins = ((positive.view(np.uint64) + _ROUND_UP) >> _DROPPED).astype(np.int64)  # rounded up
+            first = int(bins.min())
+            counts = np.bincount(bins - first)
+            self._bins[first : first + len(counts)] += counts
         self.count += numbers.size
         self.max = max(self.max, float(numbers.max()))
 
@@ -50,5 +54,4 @@ class Quantiles:
                 self._sorted = True
             return float(self._kept[rank])
         chosen = int(np.searchsorted(self._bins.cumsum(), rank + 1))
-        octave, step = divmod(chosen, STEPS)
-        return min(self.max, float(np.ldexp((1 + step / STEPS) / 2, octave + _LOWEST))) if chosen else 0.0
+        return min(self.max, float((np.uint64(chosen) << _DROPPED).view(np.float64)))

@@ -12,7 +12,7 @@ google-research/bigbird; the heads that it does not have are transformers'.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ from parity.reference_losses import Labels, loss_terms
 from parity.reference_math import Weights, activate, dense, layer_norm
 from parity.runners import Run
 
+_KEPT = (np.float32, np.float64)  # a float32 is widened where it is used; NumPy does not compute with bfloat16
+
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A model: configuration, head, and canonical float64 weights. initialised: weights that the folder lacked."""
+    """A model: configuration, head, and canonical weights. initialised: weights that the folder lacked."""
 
     config: BigBirdConfig
     head: str
@@ -59,12 +61,13 @@ class Reference:
         config = config.for_head(head)
         if config.is_decoder:
             config = config.replace(attention_type="original_full")
-        return cls(config, head, {name: x.astype(np.float64) for name, x in weights.items()}, initialised or [])
+        wide = {name: x if x.dtype in _KEPT else x.astype(np.float64) for name, x in weights.items()}
+        return cls(config, head, wide, initialised or [])
 
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Return the taps embeddings_prenorm and embeddings [B, L, D], and what layer 0 needs."""
         given = complete_inputs(self.config, self.head, inputs)
-        x = self.weights[WORDS][given.input_ids]
+        x = self.weights[WORDS][given.input_ids].astype(np.float64)
         if self.config.rescale_embeddings:
             x *= math.sqrt(self.config.hidden_size)
         x += self.weights["embeddings.token_type_embeddings.embedding"][given.token_type_ids]
@@ -78,23 +81,37 @@ class Reference:
         Return the taps layer.<i>.query, key, value [B, N, L, H], context [B, L, N, H], attention_output, intermediate
         and output [B, L, ..], and what the next layer needs.
         """
+        (attention, _), (feed_forward, after) = self.sublayers(i, stream)
+        return attention | feed_forward, after
+
+    def sublayers(self, i: int, stream: Stream) -> Iterator[tuple[Taps, Stream]]:
+        """Yield the same in two parts: attention, up to attention_output, and feed-forward."""
+        taps = self._attention(i, stream)
+        attention = taps["attention_output"]
+        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
+        taps = self._feed_forward(i, attention)
+        stream = replace(stream, x=taps["output"])
+        del attention  # nothing but the yielded arrays keeps taps alive
+        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
+
+    def _attention(self, i: int, stream: Stream) -> Taps:
         x, weights, module = stream.x, self.weights, f"encoder.layer.{i}"
-        act, eps = self.config.hidden_act, self.config.layer_norm_eps
         q, k, v = (
             self.split_heads(dense(weights, f"{module}.attention.self.{part}", x)) for part in ("query", "key", "value")
         )
         context = attend(q, k, v, self.visibility(i, stream))
         projected = dense(weights, f"{module}.attention.output.dense", context.reshape(x.shape))
         projected += x
-        attention = layer_norm(weights, f"{module}.attention.output.LayerNorm", projected, eps)
-        del projected  # as large as x: not to be there while the widest arrays are
-        inner = activate(act, dense(weights, f"{module}.intermediate.dense", attention))
+        attention = layer_norm(weights, f"{module}.attention.output.LayerNorm", projected, self.config.layer_norm_eps)
+        return {"query": q, "key": k, "value": v, "context": context, "attention_output": attention}
+
+    def _feed_forward(self, i: int, attention: np.ndarray) -> Taps:
+        weights, module = self.weights, f"encoder.layer.{i}"
+        inner = activate(self.config.hidden_act, dense(weights, f"{module}.intermediate.dense", attention))
         narrowed = dense(weights, f"{module}.output.dense", inner)
         narrowed += attention
-        output = layer_norm(weights, f"{module}.output.LayerNorm", narrowed, eps)
-        taps = {"query": q, "key": k, "value": v, "context": context, "attention_output": attention}
-        taps |= {"intermediate": inner, "output": output}
-        return {f"layer.{i}.{name}": tap for name, tap in taps.items()}, replace(stream, x=output)
+        output = layer_norm(weights, f"{module}.output.LayerNorm", narrowed, self.config.layer_norm_eps)
+        return {"intermediate": inner, "output": output}
 
     def finish(self, stream: Stream) -> Taps:
         """Return the head's scores under the models' field names, and the taps before them."""

@@ -1,9 +1,11 @@
 """Attention in float64 NumPy, always dense: how often a block is listed enters the scores as log(multiplicity).
 
-Legend: B batch, L length (of queries and keys), N heads, H head size, R rows of a chunk, n blocks of the pattern.
+Legend: B batch, L length (of queries and keys), N heads, H head size, R rows of a chunk, K keys that these may see,
+n blocks of the pattern.
 
 Source: the rules of bigbird/core/attention.py of google-research/bigbird, written as one softmax over all keys: a key
-whose block is listed m times has the weight m exp(score), which is exp(score + log m), and 0 for m = 0.
+whose block is listed m times has the weight m exp(score), which is exp(score + log m), and 0 for m = 0. Keys whose
+blocks none of a chunk's queries lists are left out, as their weight is 0.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from parity.reference_math import softmax
 
 # Added to the score of a key that is masked. It absorbs any score, so a row that may see nothing sees all alike.
 _MASKED = -1e30
-_ROWS = 256  # query rows whose scores exist at a time
+_ROWS = 256  # query rows whose scores exist at a time, in full attention
 
 
 def multiplicity(random_blocks: np.ndarray) -> np.ndarray:
@@ -62,16 +64,22 @@ class Visibility:
     block_size: int
     causal: bool
 
-    def bias(self, b: int, head: int, rows: np.ndarray) -> np.ndarray:
-        """Return what is added to the scores of some query rows of one head, [R, L]."""
-        length = self.mask.shape[-1]
-        allowed = self.mask[b, rows] if self.mask.ndim == 3 else np.tile(self.mask[b], (len(rows), 1))
+    def keys(self, head: int, rows: np.ndarray) -> np.ndarray:
+        """Return the keys [K] whose blocks any of some query rows lists; all of them in full attention."""
+        keys = np.arange(self.mask.shape[-1])
+        if self.counts is None:
+            return keys
+        listed = self.counts[head][np.unique(rows // self.block_size)].any(axis=0)
+        return keys[listed[keys // self.block_size]]
+
+    def bias(self, b: int, head: int, rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Return what is added to the scores of some query rows and keys of one head, [R, K]."""
+        allowed = self.mask[b, rows][:, keys] if self.mask.ndim == 3 else np.tile(self.mask[b, keys], (len(rows), 1))
         if self.causal and self.mask.ndim == 2:
-            allowed &= np.arange(length) <= rows[:, None]
+            allowed &= keys <= rows[:, None]
         bias = np.where(allowed, 0.0, _MASKED)
         if self.counts is not None:
-            blocks = np.arange(length) // self.block_size
-            times = self.counts[head][rows // self.block_size][:, blocks]
+            times = self.counts[head][np.ix_(rows // self.block_size, keys // self.block_size)]
             bias += np.log(times, out=np.full(times.shape, -np.inf), where=times > 0)
         return bias
 
@@ -84,9 +92,11 @@ def attend(q_BNLH: np.ndarray, k_BNLH: np.ndarray, v_BNLH: np.ndarray, visibilit
     """Return the context [B, L, N, H]; scores exist for one head and a chunk of query rows at a time."""
     B, N, L, H = q_BNLH.shape
     context_BLNH = np.empty((B, L, N, H))
-    for b, head, rows in _chunks(B, N, L):
-        probabilities_RL = _probabilities(q_BNLH[b, head, rows], k_BNLH[b, head], visibility.bias(b, head, rows))
-        context_BLNH[b, rows, head] = probabilities_RL @ v_BNLH[b, head]
+    for b, head, rows, keys in _chunks(B, N, L, visibility):
+        bias_RK = visibility.bias(b, head, rows, keys)
+        context_BLNH[b, rows, head] = (
+            _probabilities(q_BNLH[b, head, rows], k_BNLH[b, head, keys], bias_RK) @ v_BNLH[b, head, keys]
+        )
     context_BLNH *= visibility.live_queries()[:, :, None, None]
     return context_BLNH
 
@@ -98,26 +108,31 @@ def attend_backward(
     B, N, L, H = q_BNLH.shape
     d_q, d_k, d_v = (np.zeros((B, N, L, H)) for _ in range(3))
     d_context_BLNH = d_context_BLNH * visibility.live_queries()[:, :, None, None]
-    for b, head, rows in _chunks(B, N, L):
-        q_RH, k_LH, v_LH = q_BNLH[b, head, rows], k_BNLH[b, head], v_BNLH[b, head]
-        p_RL = _probabilities(q_RH, k_LH, visibility.bias(b, head, rows))
+    for b, head, rows, keys in _chunks(B, N, L, visibility):
+        q_RH, k_KH, v_KH = q_BNLH[b, head, rows], k_BNLH[b, head, keys], v_BNLH[b, head, keys]
+        p_RK = _probabilities(q_RH, k_KH, visibility.bias(b, head, rows, keys))
         d_context_RH = d_context_BLNH[b, rows, head]
-        d_v[b, head] += p_RL.T @ d_context_RH
-        d_p_RL = d_context_RH @ v_LH.T
-        d_scores_RL = p_RL * (d_p_RL - (p_RL * d_p_RL).sum(axis=-1, keepdims=True)) / math.sqrt(H)
-        d_q[b, head, rows] = d_scores_RL @ k_LH
-        d_k[b, head] += d_scores_RL.T @ q_RH
+        d_v[b, head, keys] += p_RK.T @ d_context_RH
+        d_p_RK = d_context_RH @ v_KH.T
+        d_scores_RK = p_RK * (d_p_RK - (p_RK * d_p_RK).sum(axis=-1, keepdims=True)) / math.sqrt(H)
+        d_q[b, head, rows] = d_scores_RK @ k_KH
+        d_k[b, head, keys] += d_scores_RK.T @ q_RH
     return d_q, d_k, d_v
 
 
-def _probabilities(q_RH: np.ndarray, k_LH: np.ndarray, bias_RL: np.ndarray) -> np.ndarray:
-    scores_RL = q_RH @ k_LH.T
-    scores_RL /= math.sqrt(q_RH.shape[-1])
-    scores_RL += bias_RL
-    return softmax(scores_RL)
+def _probabilities(q_RH: np.ndarray, k_KH: np.ndarray, bias_RK: np.ndarray) -> np.ndarray:
+    scores_RK = q_RH @ k_KH.T
+    scores_RK /= math.sqrt(q_RH.shape[-1])
+    scores_RK += bias_RK
+    return softmax(scores_RK)
 
 
-def _chunks(B: int, N: int, L: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    for b, head in np.ndindex(B, N):
-        for start in range(0, L, _ROWS):
-            yield b, head, np.arange(start, min(start + _ROWS, L))
+def _chunks(B: int, N: int, L: int, visibility: Visibility) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """Text, head, query rows and the keys that these may see; a block of queries at a time where it has a list."""
+    step = _ROWS if visibility.counts is None else visibility.block_size
+    for start in range(0, L, step):
+        rows = np.arange(start, min(start + step, L))
+        for head in range(N):
+            keys = visibility.keys(head, rows)
+            for b in range(B):
+                yield b, head, rows, keys

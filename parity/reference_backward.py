@@ -75,7 +75,7 @@ class _PassBack:
     def __init__(self, reference: Reference, taps: Taps, scores: Taps) -> None:
         self.config, self.values, self.forward_taps = reference.config, reference.weights, taps
         self.reference = reference
-        self.weights: Taps = {name: np.zeros_like(x) for name, x in reference.weights.items()}
+        self.weights: Taps = {name: np.zeros(x.shape) for name, x in reference.weights.items()}
         self.taps: Taps = dict(scores)
 
     def dense(self, module: str, x: np.ndarray, d_y: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from parity.reference_math import Weights, activate, dense, layer_norm
 Taps = dict[str, np.ndarray]
 WORDS = "embeddings.word_embeddings.embedding"
 TRANSFORM = "cls.predictions.transform"
+_WORDS_AT_ONCE = 4096  # embeddings that are widened to float64 at a time
 QUESTION_PENALTY = 1e6  # taken from the scores of the question's tokens, [CLS] spared
 
 
@@ -32,8 +33,11 @@ def _language_model(config: BigBirdConfig, weights: Weights, stream: Stream, nam
     """LayerNorm(act(dense(x))), then the transposed word embeddings."""
     hidden = activate(config.hidden_act, dense(weights, f"{TRANSFORM}.dense", stream.x))
     transform = layer_norm(weights, f"{TRANSFORM}.LayerNorm", hidden, config.layer_norm_eps)
-    logits = transform @ weights[WORDS].T
-    logits += weights["cls.predictions.bias"]
+    words, bias = weights[WORDS], weights["cls.predictions.bias"]
+    logits = np.empty((*transform.shape[:-1], len(words)))
+    for start in range(0, len(words), _WORDS_AT_ONCE):
+        some = slice(start, start + _WORDS_AT_ONCE)
+        logits[..., some] = transform @ words[some].T.astype(np.float64) + bias[some]
     return {"transform": transform, name: logits}
 
 

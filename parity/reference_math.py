@@ -1,5 +1,7 @@
 """Dense layers, LayerNorm and activations in float64 NumPy, each taken by its module's canonical name.
 
+Weights keep the precision that they come in; they are widened where they are used.
+
 Legend: R rows (all leading axes), D features.
 """
 
@@ -17,7 +19,7 @@ _ROWS = 256  # rows a chunk: what an activation keeps aside stays small
 
 def dense(weights: Weights, module: str, x: np.ndarray) -> np.ndarray:
     """Return x @ kernel + bias in a new array; a module without a bias (use_bias False) has none to add."""
-    y = np.matmul(x, weights[f"{module}.kernel"])
+    y: np.ndarray = np.matmul(x, weights[f"{module}.kernel"].astype(np.float64, copy=False))
     if f"{module}.bias" in weights:
         y += weights[f"{module}.bias"]
     return y

@@ -21,6 +21,7 @@ from parity.inputs import Inputs, for_head
 from parity.integrity import Check, check_integrity
 from parity.loaded import check_loaded
 from parity.losses import has_loss
+from parity.memory import return_freed_arrays
 from parity.results import Result
 from parity.walk import Walk
 from parity.witness import Source, Witness, load_witness
@@ -32,6 +33,7 @@ __all__ = ["Options", "run_parity"]
 def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     """Compare the witnesses for every head of ``heads`` on the model in ``out``; raises ValueError for bad input."""
     result = Result(heads=list(heads), witnesses=options.names)
+    return_freed_arrays()
     if options.golden:
         _check_comparable(heads)
     if (out / MANIFEST).is_file():
@@ -92,6 +94,7 @@ class _Run:
                     self.result.rows += compare_gradients(walk.scene, witnesses, walk.config, inputs, seed)
                 if self.options.decoding and head == "causal-lm":
                     self.result.rows += compare_decoding(walk.scene, witnesses, walk.inputs)
+                del witnesses, walk, loaded  # the models are gone before the next head's are loaded
 
     def _share(self, walked: slice, head: str) -> None:
         """Say in the rows of a walk that they stand for another head, too."""

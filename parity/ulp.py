@@ -25,17 +25,15 @@ def ulp_distance(a: np.ndarray, b: np.ndarray, dtype: str) -> np.ndarray:
     if dtype not in _BITS:
         raise ValueError(f"there are no ulps of {dtype}: expected one of {', '.join(_BITS)}")
     x, y = (_ordinal(numbers, dtype) for numbers in (a, b))
-    return np.where(x > y, x - y, y - x).astype(np.float64)
+    return (np.maximum(x, y) - np.minimum(x, y)).view(np.uint64).astype(np.float64)  # modulo 2**64, so none overflows
 
 
 def _ordinal(numbers: np.ndarray, dtype: str) -> np.ndarray:
-    """Each number's place among those of the dtype, uint64 (0 is at 2**63, so that no difference overflows)."""
+    """Each number's place among those of the dtype, int64; that of 0 is 0."""
     bits = _BITS[dtype]
     with np.errstate(over="ignore"):
-        raw = numbers.astype(_numpy_dtype(dtype)).view(f"u{bits // 8}").astype(np.uint64)
-    sign = np.uint64(1 << (bits - 1))
-    magnitude, zero = raw & (sign - np.uint64(1)), np.uint64(1 << 63)
-    return np.where(raw & sign, zero - magnitude, zero + magnitude)
+        raw = numbers.astype(_numpy_dtype(dtype)).view(f"i{bits // 8}").astype(np.int64)
+    return np.where(raw >= 0, raw, -(raw & ((1 << (bits - 1)) - 1)))
 
 
 def _numpy_dtype(name: str) -> np.dtype:

@@ -17,9 +17,10 @@ from parity.inputs import Inputs
 from parity.keep import keep_tensors
 from parity.locate import Stage, locate
 from parity.losses import has_loss, make_labels
-from parity.results import Part, Result
+from parity.results import Error, Part, Result, Row
 from parity.witness import FRAMEWORKS, TRUTHS, Taps, Witness, pairs
 
+_TAPS_AT_ONCE = 1 << 23  # elements of a layer's taps, 64 MiB in float64; one with more is run in parts
 _SCORES_AT_ONCE = 1 << 23  # elements of a language model's scores, 64 MiB in float64
 _SCORE_EVERY_TOKEN = ("pretraining", "masked-lm", "causal-lm")
 _OF_WHOLE_TEXT = ("pooler_output", "seq_relationship_logits")  # not in a piece of the positions but the first
@@ -40,12 +41,11 @@ class Walk:
         self.truth = next((name for name in TRUTHS if name in witnesses and witnesses[name].steps), None)
         self.streams: dict[str, Any] = {}
         self.input_good: dict[tuple[str, str], bool] = {}
-        self.kept = False
+        self.rows_of_stage: dict[tuple[tuple[str, str], Error], list[Row]] = {}
 
     def layers(self) -> Hidden:
         """Run and compare embeddings and layers; return each stepping witness's last hidden states."""
-        taps = self._start()
-        self._compare("embeddings", taps, "it is computed from the ids")
+        self._compare("embeddings", self._start(), "it is computed from the ids")
         for i in range(self.config.num_hidden_layers):
             self._layer(i)
         return self.hidden()
@@ -56,6 +56,7 @@ class Walk:
             self._start()
             for name, x in finals.items():
                 self.streams[name] = self.witnesses[name].inject(self.streams[name], x)
+        self._begin_stage(f"layer.{self.config.num_hidden_layers - 1}.output")
         for positions in self._pieces():
             self._finish(positions)
 
@@ -67,23 +68,58 @@ class Walk:
         taps = {}
         for name, witness in self.witnesses.items():
             taps[name], self.streams[name] = witness.start(self.inputs)
-        self.input_good = dict.fromkeys(pairs(tuple(self.witnesses)), True)
+        self.input_good, self.rows_of_stage = dict.fromkeys(pairs(tuple(self.witnesses)), True), {}
         return taps
 
     def _layer(self, i: int) -> None:
         """One layer: everyone on its own input, the frameworks on the truth's as well."""
-        fed = self.witnesses[self.truth].hidden(self.streams[self.truth]) if self.truth else None
-        taps: dict[str, Taps] = {}
-        for name, witness in self.witnesses.items():
-            if fed is not None and self._runs_local(name):  # first, so that its taps are gone before the others come
-                local, _ = witness.layer(i, witness.inject(self.streams[name], fed))
-                self._compare_local(name, f"layer.{i}", local, taps[str(self.truth)], fed)
-                del local
-            taps[name], self.streams[name] = witness.layer(i, self.streams[name])
-        if self.options.golden:
-            for name in taps.keys() - {"golden"}:
-                taps[name] |= derived_of_layer(i, self.options.golden, self.config)
-        self._compare(f"layer.{i}", taps, "its input is within tolerance", fed)
+        self._begin_stage(f"layer.{i - 1}.output" if i else "embeddings")
+        fed = self._fed()
+        own = {name: self._run_layer(name, i, self.streams[name]) for name in self.witnesses}
+        local = {
+            name: self._run_layer(name, i, witness.inject(self.streams[name], fed))
+            for name, witness in self.witnesses.items()
+            if fed is not None and self._runs_local(name)
+        }
+        for _ in range(2 if self._in_parts() else 1):
+            taps: dict[str, Taps] = {}
+            for name in self.witnesses:
+                if name in local:  # first, so that its taps are gone before the others come
+                    found, _ = next(local[name])
+                    self._compare_local(name, f"layer.{i}", found, taps[str(self.truth)], fed)
+                    del found
+                taps[name], self.streams[name] = next(own[name])
+            if self.options.golden:
+                for name in taps.keys() - {"golden"}:
+                    taps[name] |= derived_of_layer(i, self.options.golden, self.config)
+            self._compare(f"layer.{i}", taps, "its input is within tolerance", fed)
+            del taps
+
+    def _run_layer(self, name: str, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
+        """A witness's layer, whole or in parts; nothing runs before it is asked for."""
+        if self._in_parts():
+            yield from self.witnesses[name].sublayers(i, stream)
+        else:
+            yield self.witnesses[name].layer(i, stream)
+
+    def _in_parts(self) -> bool:
+        """Whether a layer's taps are too large to be there at once; those to be kept, and a file's, come at once."""
+        B, L = self.scene.real_BL.shape
+        elements = B * L * (6 * self.config.hidden_size + self.config.intermediate_size)
+        steps = all(witness.steps for witness in self.witnesses.values())
+        return elements > _TAPS_AT_ONCE and steps and not self.options.keep
+
+    def _fed(self) -> np.ndarray | None:
+        """The truth's hidden states, to feed to the frameworks."""
+        return self.witnesses[self.truth].hidden(self.streams[self.truth]) if self.truth else None
+
+    def _begin_stage(self, output: str) -> None:
+        """Note of every pair whether the stage's input, which is ``output`` of the one before, was good."""
+        for pair in self.input_good:
+            rows = self.rows_of_stage.get((pair, "accumulated"), [])
+            of_output = [row for row in rows if row.tap == output and row.part is None]
+            self.input_good[pair] = all(row.passed for row in of_output or rows)
+        self.rows_of_stage = {}
 
     def _runs_local(self, name: str) -> bool:
         return self.options.local and self.truth is not None and name in FRAMEWORKS
@@ -91,7 +127,7 @@ class Walk:
     def _finish(self, positions: slice | None) -> None:
         """The head, on all positions or on some; and its loss."""
         part = Part(positions=f"{positions.start}:{positions.stop}") if positions else None
-        fed = self.witnesses[self.truth].hidden(self.streams[self.truth]) if self.truth else None
+        fed = self._fed()
         taps: dict[str, Taps] = {}
         for name, witness in self.witnesses.items():
             taps[name] = self._of_piece(witness.finish(self.streams[name], positions), positions)
@@ -136,10 +172,11 @@ class Walk:
             incomplete = not self.witnesses[pair[0]].complete, not self.witnesses[pair[1]].complete
             if not (stage == "head" and all(incomplete[1:]) and not sides[1]):
                 rows = list(compare(self.scene, pair, "accumulated", stage, sides, incomplete, part))
-                found = Stage(self.scene, pair, "accumulated", rows, sides, self.input_good[pair], evidence)
+                before = self.rows_of_stage.setdefault((pair, "accumulated"), [])
+                good = self.input_good[pair]
+                found = Stage(self.scene, pair, "accumulated", rows, sides, good, evidence, tuple(before))
+                before += rows
                 self._record(found, fed, locates=self._locates(pair, stage))
-                output = [row for row in rows if row.tap in ("embeddings", f"{stage}.output") and row.part is None]
-                self.input_good[pair] = all(row.passed for row in output or rows)
 
     def _locates(self, pair: tuple[str, str], stage: str) -> bool:
         """Whether this comparison is to say where a fault starts: a local one says it better, a truth's too."""
@@ -153,7 +190,10 @@ class Walk:
         pair = (name, str(self.truth))
         rows = list(compare(self.scene, pair, "local", stage, (local, truth), part=part))
         evidence = f"its input was the {self.truth}'s own"
-        self._record(Stage(self.scene, pair, "local", rows, (local, truth), True, evidence), fed, locates=True)
+        before = self.rows_of_stage.setdefault((pair, "local"), [])
+        found = Stage(self.scene, pair, "local", rows, (local, truth), True, evidence, tuple(before))
+        before += rows
+        self._record(found, fed, locates=True)
 
     def _record(self, stage: Stage, fed: np.ndarray | None, locates: bool) -> None:
         self.result.rows += stage.rows

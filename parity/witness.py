@@ -6,7 +6,7 @@ Legend: B batch, L length, D hidden.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -62,6 +62,13 @@ class Witness(Protocol):
 
     def layer(self, i: int, stream: Any) -> tuple[Taps, Any]:
         """Return the taps of layer i, named layer.<i>.<tap>, and what the next layer needs."""
+        ...
+
+    def sublayers(self, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
+        """Yield the same in two parts, attention and feed-forward; what was yielded is not kept.
+
+        The second part's stream is what the next layer needs. Only for witnesses with ``steps``.
+        """
         ...
 
     def finish(self, stream: Any, positions: slice | None = None) -> Taps:

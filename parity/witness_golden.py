@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,10 @@ class GoldenWitness:
     def finish(self, stream: None, positions: slice | None = None) -> Taps:
         """Return everything after the layers."""
         return {name: x for name, x in self._taps.items() if not name.startswith(("embeddings", "layer.", "rand_"))}
+
+    def sublayers(self, i: int, stream: None) -> Iterator[tuple[Taps, None]]:
+        """Raise, as a file computes nothing."""
+        raise NotImplementedError("a golden case runs no layer")
 
     def inject(self, stream: None, x: np.ndarray) -> Any:
         """Raise, as a file computes nothing."""

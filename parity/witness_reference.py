@@ -5,6 +5,7 @@ Legend: B batch, L length, D hidden.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,10 @@ class ReferenceWitness:
     def layer(self, i: int, stream: Any) -> tuple[Taps, Any]:
         """Run layer i."""
         return self.model.layer(i, stream)
+
+    def sublayers(self, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
+        """Run layer i in two parts."""
+        return self.model.sublayers(i, stream)
 
     def finish(self, stream: Any, positions: slice | None = None) -> Taps:
         """Run the head."""

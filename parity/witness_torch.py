@@ -5,6 +5,7 @@ Legend: B batch, L length, D hidden.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,22 @@ class TorchWitness:
         with pinned():
             x, taps = self.model.base.encoder.layer[i](stream.x, stream.inputs.mask, lists)
         return {f"layer.{i}.{name}": tap for name, tap in _arrays(taps).items()}, replace(stream, x=x)
+
+    def sublayers(self, i: int, stream: Stream) -> Iterator[tuple[Taps, Stream]]:
+        """Run layer i in two parts."""
+        from models_torch.encoder import encoder_lists
+
+        layer, lists = self.model.base.encoder.layer[i], encoder_lists(self.config, i, stream.x.shape[1], self.device)
+        with pinned():
+            attention, taps = layer.attention(stream.x, stream.inputs.mask, lists)
+        yield {f"layer.{i}.{name}": to_array(taps.pop(name)) for name in list(taps)}, stream
+        with pinned():
+            inner = layer.intermediate(attention)
+            output = layer.output(inner, attention)
+        taps = {"intermediate": inner, "output": output}
+        stream = replace(stream, x=output)
+        del attention, inner, output  # nothing but the yielded arrays keeps taps alive
+        yield {f"layer.{i}.{name}": to_array(taps.pop(name)) for name in list(taps)}, stream
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
         """Run the pooler and the head."""

@@ -85,6 +85,10 @@ class TransformersWitness:
         """Return the scores."""
         return {name: tap for name, tap in stream.items() if not name.startswith(("embeddings", "layer."))}
 
+    def sublayers(self, i: int, stream: Taps) -> Iterator[tuple[Taps, Taps]]:
+        """Raise, as the hooks only listen."""
+        raise NotImplementedError("transformers is run as a whole")
+
     def inject(self, stream: Taps, x: np.ndarray) -> Taps:
         """Raise, as the hooks only listen."""
         raise NotImplementedError("transformers is run as a whole")

@@ -257,6 +257,25 @@ def test_memory_does_not_grow_with_the_layers(tmp_path):
     assert peaks[1] < 1.25 * peaks[0]
 
 
+def test_a_layer_in_parts_is_the_same_layer(out, monkeypatch, tamper):
+    """What long inputs are run as: the same taps, figures and findings as of the layer run whole."""
+    tamper(scale_output_kernel, before_digest=False)
+    options = Options(length=48, losses=False)
+    whole = run_parity(out, ["base"], options)
+    monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 0)
+    parts = run_parity(out, ["base"], options)
+    key = ("value", "reference", "error", "place")
+    figures = [{tuple(getattr(row, name) for name in key): row for row in run.rows} for run in (whole, parts)]
+    assert figures[0].keys() == figures[1].keys()
+    assert len(whole.rows) == len(parts.rows)
+    for place, row in figures[0].items():
+        other = figures[1][place]
+        assert other.passed == row.passed
+        assert other.difference.max_abs == pytest.approx(row.difference.max_abs, rel=0.5, abs=1e-6)
+    assert [(f.tap, f.value) for f in parts.located] == [("layer.1.output", "torch")]
+    assert [(f.tap, f.value) for f in whole.located] == [("layer.1.output", "torch")]
+
+
 def test_long_scores_are_compared_in_pieces(out, monkeypatch):
     options = Options(length=48, witnesses=("torch", "reference"))
     whole = run_parity(out, ["pretraining"], options)
