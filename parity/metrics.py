@@ -28,6 +28,7 @@ from parity.ulp import coarser, ulp_distance
 _NAN = float("nan")
 _PIECE = 1 << 16  # elements
 _OUTLIER = 8.0  # medians
+_FEW = 64
 _TOP = 5
 
 
@@ -130,7 +131,8 @@ def measure(
 def scale_of(reference: np.ndarray, where: np.ndarray | None = None) -> float:
     """Typical magnitude of an array: root mean square of its nonzero elements, each cut at 8 medians; 0 without any.
 
-    where: as for measure.
+    Of fewer than 64 elements, such as a few texts' class scores, half may be near 0 by chance: there the third quartile
+    stands for the median. where: as for measure.
     """
     reference = np.asarray(reference)
     pair = _Pair(reference, reference, where)
@@ -139,7 +141,7 @@ def scale_of(reference: np.ndarray, where: np.ndarray | None = None) -> float:
         magnitudes.add(np.abs(a[a != 0]))
     if not magnitudes.count:
         return 0.0
-    median = magnitudes.at(0.5)
+    median = magnitudes.at(0.5 if magnitudes.count >= _FEW else 0.75)
     total = sum(float(np.square(np.minimum(np.abs(a) / median, _OUTLIER)).sum()) for _, a, _ in pair)
     return median * float(np.sqrt(total / magnitudes.count))
 
