@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-convert clean
+.PHONY: demo test test-slow lint bench bench-convert clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -13,6 +13,10 @@ demo: $(STAMP)
 test: lint
 	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
 
+# What takes minutes: all faults, fifty seeds, kills at random moments.
+test-slow: $(STAMP)
+	$(BIN)/pytest -n 2 -m slow $(PYTEST_ARGS)
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -20,6 +24,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/encoder_layer.py
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.parity
 
