@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from bigbird_port.manifest import Manifest, read_manifest
@@ -51,7 +52,9 @@ def main() -> None:
 
 def start(source: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     command = [*COMMAND, str(source), str(out), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # What a shell runs in the background does not hear SIGINT, and hands that on.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:

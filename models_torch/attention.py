@@ -97,7 +97,7 @@ def block_sparse_attention(
         q_BNLH, k_BNLH, v_BNLH = (functional.pad(x, (0, 0, 0, missing)) for x in (q_BNLH, k_BNLH, v_BNLH))
         mask_BL = functional.pad(mask_BL, (0, missing))
     # a compiler has its own way to choose what to keep
-    run: Callable[..., Tensor] = _every_head if torch.compiler.is_compiling() else BlockSparse.apply
+    run: Callable[..., Tensor] = _every_head if torch.compiler.is_compiling() else _BlockSparse.apply
     return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, *lists, block_size)[:, :length]
 
 
@@ -148,7 +148,7 @@ def _take_blocks(x_LH: Tensor, blocks_CS: Tensor, W: int) -> Tensor:
     return x_blocks.index_select(0, blocks_CS.flatten()).view(len(blocks_CS), -1, x_LH.shape[-1])
 
 
-class BlockSparse(torch.autograd.Function):
+class _BlockSparse(torch.autograd.Function):
     """_every_head with a gradient that computes the probabilities again, so that nothing [queries, keys] is kept.
 
     Made of ordinary operations in both directions: second derivatives and torch.func go through it.

@@ -19,6 +19,16 @@ def test_every_source_reaches_every_target_bit_for_bit(tmp_path):
     assert table(rows) in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOLDERS[1:])
+def test_every_golden_folder_through_every_pair(tmp_path, name):
+    original = weights(require(GOLDEN[name]).checkpoint)
+    for kind, source in make_sources(GOLDEN[name].checkpoint, tmp_path).items():
+        assert compare(weights(source), original) == "equal", kind
+        for target in TARGETS:
+            assert cell(source, target, tmp_path, original) == "equal", (kind, target)
+
+
 @pytest.mark.parametrize("name", FOLDERS[1:])
 def test_every_golden_folder_makes_the_round_trip(tmp_path, name):
     """From the checkpoint to everything, and from each of these to everything once more."""

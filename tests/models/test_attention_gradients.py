@@ -46,7 +46,7 @@ def torch_function(case):
 
 def plain(monkeypatch):
     """Leave the gradient to autograd, as it is for a compiler."""
-    monkeypatch.setattr(torch_attention.BlockSparse, "apply", torch_attention._every_head)
+    monkeypatch.setattr(torch_attention._BlockSparse, "apply", torch_attention._every_head)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")  # torch's own, in forward mode

@@ -252,7 +252,13 @@ FLAX_ONLY = {
 }
 
 
-@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "models_torch").glob("*.py")))
+# Layouts of oneDNN, which XLA chooses by itself.
+TORCH_ONLY_FILES = {"inference.py"}
+
+
+@pytest.mark.parametrize(
+    "file", sorted({path.name for path in (ROOT / "models_torch").glob("*.py")} - TORCH_ONLY_FILES)
+)
 def test_twins_have_the_same_names_in_the_same_order(file):
     ours, theirs = definitions(ROOT / "models_torch" / file), definitions(ROOT / "models_flax" / file)
     assert theirs == ours + FLAX_ONLY.get(file, [])
@@ -260,4 +266,4 @@ def test_twins_have_the_same_names_in_the_same_order(file):
 
 def test_twins_have_the_same_files():
     ours, theirs = (sorted(p.name for p in (ROOT / f"models_{f}").iterdir() if p.is_file()) for f in FRAMEWORKS)
-    assert ours == theirs
+    assert [name for name in ours if name not in TORCH_ONLY_FILES] == theirs
