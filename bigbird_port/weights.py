@@ -108,4 +108,4 @@ def initial_arrays(
 def digest(array: np.ndarray) -> str:
     """sha256 of an array's bytes in C order, little-endian."""
     little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
-    return hashlib.sha256(little.data if little.size else b"").hexdigest()
+    return hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()

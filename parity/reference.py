@@ -36,12 +36,16 @@ _KEPT = (np.float32, np.float64)  # a float32 is widened where it is used; NumPy
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A model: configuration, head, and canonical weights. initialised: weights that the folder lacked."""
+    """A model: configuration, head, and canonical weights. initialised: weights that the folder lacked.
+
+    dtypes: of the weights as they were given, by name.
+    """
 
     config: BigBirdConfig
     head: str
     weights: Weights
     initialised: list[str] = field(default_factory=list)
+    dtypes: Mapping[str, np.dtype] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, head: str, overrides: Mapping[str, Any], init_seed: int) -> Reference:
@@ -62,7 +66,7 @@ class Reference:
         if config.is_decoder:
             config = config.replace(attention_type="original_full")
         wide = {name: x if x.dtype in _KEPT else x.astype(np.float64) for name, x in weights.items()}
-        return cls(config, head, wide, initialised or [])
+        return cls(config, head, wide, initialised or [], {name: x.dtype for name, x in weights.items()})
 
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Return the taps embeddings_prenorm and embeddings [B, L, D], and what layer 0 needs."""

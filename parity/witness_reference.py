@@ -28,8 +28,8 @@ class ReferenceWitness:
         self.model, self.config, self.initialised = model, model.config, model.initialised
 
     def digests(self) -> dict[str, str]:
-        """Return sha256 of every weight in the float32 that it came from."""
-        return {name: digest(x.astype(np.float32)) for name, x in self.model.weights.items()}
+        """Return sha256 of every weight in the type that it came in."""
+        return {name: digest(x.astype(self.model.dtypes[name])) for name, x in self.model.weights.items()}
 
     def start(self, inputs: Inputs) -> tuple[Taps, Any]:
         """Run the embeddings."""

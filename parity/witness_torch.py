@@ -41,7 +41,7 @@ class TorchWitness:
         import torch
 
         self.config, self.initialised = model.config, model.initialised
-        arrays = {name: x.numpy() for name, x in model.state_dict().items()}
+        arrays = {name: _as_stored(x) for name, x in model.state_dict().items()}
         canonical = from_framework(arrays, self.config, model.head, "torch", any_pooler=True)
         self._digests = {name: digest(x) for name, x in canonical.items()}
         self.device, self.dtype = torch_device(setting.device), getattr(torch, setting.dtype)
@@ -156,6 +156,17 @@ class TorchWitness:
 def _gradient(x: Any) -> np.ndarray:
     """A tensor's gradient; zeros where it has no part in the loss."""
     return np.zeros(x.shape, np.float32) if x.grad is None else to_array(x.grad)
+
+
+def _as_stored(tensor: Any) -> np.ndarray:
+    """A tensor's values; bfloat16, which torch does not hand to NumPy, by its bits."""
+    if str(tensor.dtype) != "torch.bfloat16":
+        array: np.ndarray = tensor.numpy()
+        return array
+    import ml_dtypes
+    import torch
+
+    return np.asarray(tensor.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
 
 
 def load(source: Source, setting: Setting) -> TorchWitness:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack, write_flax_msgpack
 from bigbird_port.cli import main
-from bigbird_port.convert import convert
+from bigbird_port.convert import Settings, convert
 from bigbird_port.heads import HEADS
 from parity.conditions import Options
 from parity.golden import read_golden
@@ -266,3 +266,11 @@ def test_convert_command_says_what_it_did(tmp_path):
     assert again.exit_code == 2
     assert "exists already" in again.output
     assert convert(DEMO, tmp_path / "out", overwrite=True).plan.head == "pretraining"
+
+
+def test_weights_stored_in_half_precision_pass_in_float32(tmp_path):
+    """What is loaded is held against the manifest in the type that is stored."""
+    convert(DEMO, tmp_path / "out", Settings(dtype="bfloat16"))
+    result = CliRunner().invoke(main, ["parity", str(tmp_path / "out"), "--head", "base", "--length", "40"])
+    assert result.exit_code == 0, result.output
+    assert "0 failed; 8 integrity checks, 0 failed" in result.output
