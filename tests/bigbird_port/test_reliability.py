@@ -61,9 +61,9 @@ def run_limited(program, source, out, *options):
 @pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_a_kill_leaves_is_whole_or_absent(small, overwrite):
-    left = kills(small, 8, overwrite, random.Random(1))
+    left = kills(small, 24, overwrite, random.Random(1))
     assert left["temporaries to remove"] > 0  # some were killed while they wrote
-    assert sum(count for state, count in left.items() if state != "temporaries to remove") == 8
+    assert sum(count for state, count in left.items() if state != "temporaries to remove") == 24
     assert overwrite or left["old"] == 0
 
 
