@@ -18,12 +18,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 from bigbird_port.manifest import Manifest, read_manifest
 
-COMMAND = [sys.executable, "-c", "from bigbird_port.cli import main; main()", "convert", "--quiet"]
+# What a shell runs in the background does not hear SIGINT, and hands that on.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from bigbird_port.cli import main
+main()
+"""
+COMMAND = [sys.executable, "-c", PROGRAM, "convert", "--quiet"]
 TOLD = re.compile(r"Error: .*(another process is writing it now: wait|exists already: choose another name)")
 OLD, NEW = ("--dtype", "bfloat16"), ("--dtype", "float32")
 
@@ -52,9 +58,7 @@ def main() -> None:
 
 def start(source: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     command = [*COMMAND, str(source), str(out), *options]
-    # What a shell runs in the background does not hear SIGINT, and hands that on.
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
