@@ -186,11 +186,13 @@ def run_and_print(
     out: Path, heads: tuple[str, ...], json_file: Path | None, options: dict[str, Any], taps: bool
 ) -> bool:
     """Run parity, print its tables, write its reports; return whether it passed."""
+    from bigbird_port.memory import return_freed_arrays
     from parity.golden import read_golden
     from parity.reports.terminal import make_console, print_report
     from parity.run import run_parity
 
     check_sources(options)
+    return_freed_arrays()
     golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
     run_options = make_options(out, options, golden)
     default = (golden.head,) if golden else tuple(HEADS)

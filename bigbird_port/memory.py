@@ -1,4 +1,4 @@
-"""How the process holds memory while it converts."""
+"""How the process holds memory: a program decides it, not a library."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import ctypes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_... of glibc's malloc.h
 _KEPT_BYTES = 64 << 20
 _LARGEST_KEPT_BYTES = 32 << 20  # glibc takes no larger one
+_RETURNED_BYTES = 4 << 20
 
 
 def keep_freed_memory() -> None:
@@ -15,10 +16,23 @@ def keep_freed_memory() -> None:
     By default it gives large arrays back at once, and a conversion pays for every new page again: a third of its
     time in the system. It concerns the whole process, so a program decides it, not a library.
     """
+    _set(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+    _set(_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def return_freed_arrays() -> None:
+    """Have malloc map large arrays one by one, where it is glibc's, so that freed ones go back to the system at once.
+
+    By default it raises the size from which it does so up to 32 MiB as such arrays are freed, and keeps what is
+    freed below: for a parity run of a base model at length 4096, 0.6 GiB.
+    """
+    _set(_MMAP_THRESHOLD, _RETURNED_BYTES)
+
+
+def _set(option: int, value: int) -> None:
     mallopt = getattr(_own_libc(), "mallopt", None)
     if mallopt:
-        mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
-        mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(option, value)
 
 
 def _own_libc() -> ctypes.CDLL | None:

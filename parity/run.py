@@ -21,7 +21,6 @@ from parity.inputs import Inputs, for_head
 from parity.integrity import Check, check_integrity
 from parity.loaded import check_loaded
 from parity.losses import has_loss
-from parity.memory import return_freed_arrays
 from parity.results import Result
 from parity.walk import Walk
 from parity.witness import Source, Witness, load_witness
@@ -33,7 +32,6 @@ __all__ = ["Options", "run_parity"]
 def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     """Compare the witnesses for every head of ``heads`` on the model in ``out``; raises ValueError for bad input."""
     result = Result(heads=list(heads), witnesses=options.names)
-    return_freed_arrays()
     if options.golden:
         _check_comparable(heads)
     if (out / MANIFEST).is_file():

@@ -208,13 +208,3 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     if entry.growth not in GROWTH or entry.error not in ERRORS or not (entry.at and entry.reason):
         raise ValueError(f"{name} has growth {entry.growth!r}, error {entry.error!r}, or no reason")
     return entry
-
-
-FLOAT32_CPU = Tolerance(
-    1e-5,
-    2e-6,
-    5,
-    "float32 keeps 6e-8 of a value; over a layer's sums both frameworks stay within 2e-6 of the original's outputs "
-    "on every golden case, and 1e-5 leaves a factor of five for another order of summation",
-    "float32/cpu",
-)

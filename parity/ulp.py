@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bigbird_port.casting import float_type
+
 _BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}  # from fine to coarse
 _ORDER = list(_BITS)
 
@@ -32,13 +34,5 @@ def _ordinal(numbers: np.ndarray, dtype: str) -> np.ndarray:
     """Each number's place among those of the dtype, int64; that of 0 is 0."""
     bits = _BITS[dtype]
     with np.errstate(over="ignore"):
-        raw = numbers.astype(_numpy_dtype(dtype)).view(f"i{bits // 8}").astype(np.int64)
+        raw = numbers.astype(float_type(dtype)).view(f"i{bits // 8}").astype(np.int64)
     return np.where(raw >= 0, raw, -(raw & ((1 << (bits - 1)) - 1)))
-
-
-def _numpy_dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
