@@ -3,6 +3,10 @@
 All sides run in turn, in processes of their own, and start with the source in the page cache. Before anything is
 timed, what TensorFlow's road writes is compared with what the conversion writes, tensor by tensor.
 
+The copy is of exactly the bytes that the conversion beside it wrote, to the same disk, in the same run. Flushed, it
+does what a conversion does before its output appears: fsync of every file and folder. cp alone leaves that to later,
+and so does TensorFlow's road.
+
     python -m benchmarks.convert [--size base|large] [--repeats 5] [--folder FOLDER] [--json FILE]
 """
 

@@ -227,6 +227,6 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
 
 def convert_demo(out: Path) -> Any:
     """Convert the checkpoint that is shipped with the package."""
-    from bigbird_port.convert import convert as run_convert
+    from bigbird_port.conversion.convert import convert as run_convert
 
     return run_convert(Path(os.path.dirname(__file__)) / "demo_checkpoint", out)

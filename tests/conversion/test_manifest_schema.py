@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from bigbird_port.convert import Settings, convert
+from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.conversion.targets import TARGETS, Choices
 from bigbird_port.formats.neutral import SCHEMA_VERSION as NEUTRAL_VERSION
 from bigbird_port.heads import HEADS
 from bigbird_port.manifest import MANIFEST_VERSION
 from bigbird_port.schema import SCHEMA_VERSION
-from bigbird_port.targets import TARGETS, Choices
-from tests.bigbird_port.sources import numbered, rewrite, write_torch
 from tests.conftest import DEMO, ROOT
+from tests.conversion.sources import numbered, rewrite, write_torch
 from tests.vocabulary import train_vocabulary
 
 jsonschema = pytest.importorskip("jsonschema", reason="the witness of the manifest's schema")

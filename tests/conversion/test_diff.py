@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bigbird_port.cli import main
-from bigbird_port.comparison import Comparison, together
-from bigbird_port.convert import Settings, convert
-from bigbird_port.diff import BY_DESIGN, DIFFERENT, EQUAL, OTHER_DTYPE, diff
-from bigbird_port.targets import Choices
-from tests.bigbird_port.sources import numbered, rewrite, write_torch
+from bigbird_port.conversion.comparison import Comparison, together
+from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.conversion.diff import BY_DESIGN, DIFFERENT, EQUAL, OTHER_DTYPE, diff
+from bigbird_port.conversion.targets import Choices
 from tests.conftest import DEMO, GOLDEN, require
+from tests.conversion.sources import numbered, rewrite, write_torch
 
 KINDS = ("torch", "flax", "tf", "neutral", "orbax")
 
@@ -203,7 +203,7 @@ def test_zeros_that_stand_in_for_biases(tmp_path):
 
 
 def test_shapes_and_configurations_that_differ(tmp_path):
-    from tests.bigbird_port.sources import CONFIG
+    from tests.conversion.sources import CONFIG
 
     wide = CONFIG.replace(intermediate_size=20, layer_norm_eps=1e-5)
     a = write_torch(tmp_path / "a", numbered())

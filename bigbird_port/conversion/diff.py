@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.canonical import for_each, pieces_as, reading_order
 from bigbird_port.casting import is_float
-from bigbird_port.comparison import Comparison, together
+from bigbird_port.conversion.canonical import for_each, pieces_as, reading_order
+from bigbird_port.conversion.comparison import Comparison, together
 from bigbird_port.layout import same_order
 from bigbird_port.matching import Match
 from bigbird_port.naming import STYLES

@@ -12,23 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.canonical import for_each, hash_pieces, pieces_as, reading_order
 from bigbird_port.casting import DTYPES, float_type
 from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.convert import FLAGS_FILE
-from bigbird_port.filling import file_digest
+from bigbird_port.conversion.canonical import for_each, hash_pieces, pieces_as, reading_order
+from bigbird_port.conversion.convert import FLAGS_FILE
+from bigbird_port.conversion.listed_files import compare_files
+from bigbird_port.conversion.targets import ORBAX_FOLDER, TARGETS
+from bigbird_port.digests import file_digest
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.formats.neutral import NeutralFormat
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
 from bigbird_port.json_object import as_json_object, read_json_object
-from bigbird_port.listed_files import compare_files
 from bigbird_port.manifest import MANIFEST, MANIFEST_VERSION, Manifest, manifest_text, read_manifest
 from bigbird_port.naming import STYLES
 from bigbird_port.positions import POSITIONS, extend_positions, how_extended, read_how
 from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_source
-from bigbird_port.targets import ORBAX_FOLDER, TARGETS
 
 _STYLES_OF = {"torch": "torch", "flax": "flax", "tf": "original", "neutral": "neutral"}
 _SHOWN = 3  # differences that a line names

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bigbird_port.cli import main
-from bigbird_port.convert import Settings, convert
-from bigbird_port.inspect_source import inspect
-from bigbird_port.statistics import Statistics
-from bigbird_port.targets import Choices
-from tests.bigbird_port.sources import numbered, read_all, rewrite, write_torch
+from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.conversion.inspect_source import inspect
+from bigbird_port.conversion.statistics import Statistics
+from bigbird_port.conversion.targets import Choices
 from tests.conftest import DEMO
+from tests.conversion.sources import numbered, read_all, rewrite, write_torch
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bigbird_port.filling import file_digest
+from bigbird_port.digests import file_digest
 
 _THREADS = 2
 

@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks.checkpoint import write_checkpoint
 from benchmarks.kill import finish, kills, races, run_well, start, verify, wait_for
-from bigbird_port import convert as convert_module
-from bigbird_port import output as output_module
-from bigbird_port.convert import convert
-from bigbird_port.output import whole_folder
+from bigbird_port.conversion import convert as convert_module
+from bigbird_port.conversion import output as output_module
+from bigbird_port.conversion.convert import convert
+from bigbird_port.conversion.output import whole_folder
 from tests.conftest import DEMO
 
 MIB = 2**20
@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, tmpfs, part):
     convert(DEMO, tmp_path / "whole")
     used = sum(path.stat().st_size for path in (tmp_path / "whole").rglob("*") if path.is_file())
     place = tmpfs(int(part * used))
-    unseen = "import bigbird_port.convert as c; c._SPARE_BYTES = -(1 << 40)"
+    unseen = "import bigbird_port.conversion.convert as c; c._SPARE_BYTES = -(1 << 40)"
     for program, text in (("", "bytes are needed"), (unseen, "writing failed: No space left on device")):
         code, said = run_limited(program, DEMO, place / "out")
         assert (code, said.count("\n")) == (2, 1)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bigbird_port.convert import Settings, convert
-from tests.bigbird_port.matrix import ALL, TARGETS, cell, compare, make_sources, table, weights
+from bigbird_port.conversion.convert import Settings, convert
 from tests.conftest import FOLDERS, GOLDEN, ROOT, require
+from tests.conversion.matrix import ALL, TARGETS, cell, compare, make_sources, table, weights
 
 
 def test_every_source_reaches_every_target_bit_for_bit(tmp_path):

@@ -16,26 +16,27 @@ from typing import Any
 import numpy as np
 
 from bigbird_port import schema
-from bigbird_port.canonical import pieces_as, reading_order
 from bigbird_port.casting import float_type, is_float
 from bigbird_port.checkpoint.locate import find_vocabulary
 from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.checkpoint.store import Store, read
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.content import Finding, check_contents
-from bigbird_port.filling import file_digest, flush_one, open_files, read_back
+from bigbird_port.conversion.canonical import pieces_as, reading_order, threads_for
+from bigbird_port.conversion.content import Finding, check_contents
+from bigbird_port.conversion.output import whole_folder
+from bigbird_port.conversion.streaming import Weight, Written, stream
+from bigbird_port.conversion.targets import ORBAX_FOLDER, Choices, Target, TargetName, omitted_from_tf, plan_target
+from bigbird_port.digests import FileDigests, file_digest
+from bigbird_port.formats.filling import flush_one, open_files, read_back
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
 from bigbird_port.manifest import MANIFEST, file_record, versions, write_manifest
 from bigbird_port.matching import Match
 from bigbird_port.naming import STYLES
-from bigbird_port.output import whole_folder
 from bigbird_port.positions import POSITIONS, check_extension, extend_positions, how_extended
 from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_source
-from bigbird_port.streaming import Weight, Written, stream
-from bigbird_port.targets import ORBAX_FOLDER, Choices, Target, TargetName, omitted_from_tf, plan_target
 from bigbird_port.weights import digest
 
 Progress = Callable[[str, int, int], None]
@@ -113,20 +114,26 @@ def convert(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
+    digests: FileDigests | None = None,
 ) -> Report:
     """Convert ``source`` into ``out``/<target> for each target, and ``out``/manifest.json.
 
-    progress: called with each weight's name, its bytes and those of all weights as it is done.
+    progress: called with each weight's name, its bytes and those of all weights as it is done. digests: of the
+    source's files, where hashing them has begun already.
     Raises ValueError, naming the thing and the next step, and then leaves no output.
     """
     plan = make_plan(source, settings or Settings())
-    with whole_folder(out, overwrite) as staged, ThreadPoolExecutor(3) as threads:
+    with whole_folder(out, overwrite) as staged, digests or FileDigests() as digests, ThreadPoolExecutor(2) as threads:
         _check_room(plan, staged)
-        checksums = plan.settings.checksums
-        source_files = [threads.submit(_record, path, path.name, checksums) for path in plan.source.opened.store.files]
+        if plan.settings.checksums:
+            for path in plan.source.opened.store.files:
+                digests.sha256(path)
         for target in plan.targets:
             (staged / target.name).mkdir()
+        beside = [threads.submit(_write_beside, target, staged / target.name, plan) for target in plan.targets]
         written, findings = _pass(plan, staged, progress)
+        for done in beside:
+            done.result()
         flushing: list[Future[None]] = []
         files = {
             target.name: _finish(target, staged / target.name, plan, written, threads, flushing)
@@ -134,7 +141,7 @@ def convert(
         }
         for flushed in flushing:
             flushed.result()  # the system tells an error of the disk once: not to whom flushes the same file later
-        values = _manifest(plan, written, findings, [record.result() for record in source_files], files)
+        values = _manifest(plan, written, findings, _source_files(plan, digests), files)
         write_manifest(staged / MANIFEST, values)
     return Report(plan, out, written, findings, values)
 
@@ -208,6 +215,7 @@ def _pass(plan: Plan, staged: Path | None, progress: Progress | None) -> tuple[W
         dims(plan.config),
         (lambda name, size: progress(name, size, plan.size)) if progress else (lambda name, size: None),
         plan.settings.checksums,
+        threads_for(plan.source.opened.store),
     )
     _check_aliases(plan)
     _check_nothing_lost(plan, written)
@@ -275,14 +283,13 @@ def _finish(
     threads: ThreadPoolExecutor,
     flushing: list[Future[None]],
 ) -> list[Future[dict[str, Any]]]:
-    """Write the files that need the checksums and those beside the weights; read all back on other threads."""
+    """Write the files that need the checksums; read back all that are there on other threads."""
     checksums = written.crc32c.get(target.name, {})
     late = target.format.finish(target.tensors, checksums) if target.format else []
     with open_files(late, folder):
         pass
     if target.format is None:
         _write_orbax(target, folder, written)
-    _write_beside(target, folder, plan)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     flushing.extend(threads.submit(flush_one, path) for path in paths)  # the disk is slow: begin before reading back
     planned = {folder / file.name: file for file in (*target.files, *late)} if plan.settings.checksums else {}
@@ -327,6 +334,14 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 def _record(path: Path, name: str, hashed: bool = True) -> dict[str, Any]:
     return file_record(name, path.stat().st_size, file_digest(path) if hashed else "")
+
+
+def _source_files(plan: Plan, digests: FileDigests) -> list[dict[str, Any]]:
+    checked = plan.settings.checksums
+    return [
+        file_record(path.name, path.stat().st_size, digests.sha256(path).result() if checked else "")
+        for path in plan.source.opened.store.files
+    ]
 
 
 def _verified_record(file: Any, path: Path, checksums: dict[str, int]) -> dict[str, Any]:

@@ -9,13 +9,15 @@ import safetensors.numpy
 from flax.serialization import msgpack_restore
 from flax.traverse_util import flatten_dict
 
-from bigbird_port import convert as convert_module
-from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack, write_flax_msgpack
+from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack
 from bigbird_port.checkpoint.locate import find_checkpoint
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.convert import Settings, convert
+from bigbird_port.conversion import convert as convert_module
+from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.folder import read_model_folder
+from bigbird_port.formats.filling import write_arrays
+from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
 from bigbird_port.matching import infer_settings, match_names
@@ -274,11 +276,10 @@ def test_what_is_written_is_read_back(tmp_path, monkeypatch, file, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_msgpack_is_flaxs(tmp_path, monkeypatch):
+def test_msgpack_is_flaxs(tmp_path):
     arrays = {"a/b/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "a/c": np.float16([1, 2])}
-    write_flax_msgpack(tmp_path / "plain", arrays)
-    monkeypatch.setattr("bigbird_port.checkpoint.flax_msgpack._CHUNK_BYTES", 8)  # flax splits arrays over 1 GiB
-    write_flax_msgpack(tmp_path / "chunked", arrays)
+    write_arrays(tmp_path, FlaxMsgpackFormat("plain"), arrays)
+    write_arrays(tmp_path, FlaxMsgpackFormat("chunked", chunk_bytes=8), arrays)  # flax splits arrays over 1 GiB
     for file in ("plain", "chunked"):
         for found in (
             flatten_dict(msgpack_restore((tmp_path / file).read_bytes()), sep="/"),

@@ -14,7 +14,7 @@ from bigbird_port.checkpoint.saved_model import SavedModel, open_saved_model
 from bigbird_port.checkpoint.store import read
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
 from bigbird_port.checkpoint.torch_bin import TorchBin, TorchBinShards
-from tests.bigbird_port.stores import arrays, assert_same, large, nested, write_shards, write_with_tensorflow
+from tests.checkpoint.stores import arrays, assert_same, large, nested, write_shards, write_with_tensorflow
 from tests.conftest import DEMO
 
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.file_plan import FilePlan, Format, Planned
+from bigbird_port.formats.file_plan import FilePlan, Format, Planned
 from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
 from bigbird_port.formats.neutral import NeutralFormat
 from bigbird_port.formats.safetensors import SafetensorsFormat

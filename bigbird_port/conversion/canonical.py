@@ -51,10 +51,14 @@ def for_each(names: Iterable[str], work: Callable[[str], T], *stores: Store) -> 
             return error
 
     listed = list(names)
-    if any(isinstance(store, OrbaxFolder) for store in stores):  # each restore runs an event loop of its own
-        return {name: guarded(name) for name in listed}
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(threads_for(*stores)) as threads:
         return dict(zip(listed, threads.map(guarded, listed), strict=True))
+
+
+def threads_for(*stores: Store) -> int:
+    """How many threads may read stores at once."""
+    alone = any(isinstance(store, OrbaxFolder) for store in stores)  # each restore runs an event loop of its own
+    return 1 if alone else _THREADS
 
 
 def reading_order(store: Store, sources: Mapping[str, str]) -> list[tuple[str, str]]:

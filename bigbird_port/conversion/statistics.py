@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigbird_port.content import Content
+from bigbird_port.conversion.content import Content
 
 
 @dataclass

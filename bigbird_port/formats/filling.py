@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +13,14 @@ import google_crc32c
 import numpy as np
 
 from bigbird_port.checkpoint.store import PIECE_BYTES
-from bigbird_port.file_plan import FilePlan, Segment
+from bigbird_port.formats.file_plan import FilePlan, Format, Planned, Segment
+from bigbird_port.memory import own_libc
 
-_HASHED_BYTES = 1 << 20  # at once: stays in the cache; hashlib.file_digest takes less, and so hands threads over often
+_FLUSHED_BYTES = 1 << 20  # at least: small writes are left to the system
+_SYNC_FILE_RANGE_WRITE = 2  # of Linux's fs.h: begin, and do not wait
+_sync_file_range = getattr(own_libc(), "sync_file_range", None)
+if _sync_file_range:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 class OpenSlot:
@@ -29,7 +35,9 @@ class OpenSlot:
         for segment in self.segments:
             end = begin + segment.size
             while begin <= at < end and data.size:
-                done = os.pwrite(self.descriptor, data[: end - at].data, segment.offset + at - begin)
+                place = segment.offset + at - begin
+                done = os.pwrite(self.descriptor, data[: end - at].data, place)
+                begin_flush(self.descriptor, place, done)
                 at, data = at + done, data[done:]
             begin = end
 
@@ -47,6 +55,28 @@ def open_files(plans: Sequence[FilePlan], folder: Path) -> Iterator[dict[str, Op
                 OpenSlot(descriptor, [Segment(offset, len(literal))]).write(0, np.frombuffer(literal, np.uint8))
             slots |= {name: OpenSlot(descriptor, segments) for name, segments in plan.slots.items()}
         yield slots
+
+
+def write_arrays(folder: Path, form: Format, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as new files of a format, in place of those of the same names; raises ValueError as it does."""
+    tensors = {name: Planned(array.dtype, array.shape) for name, array in arrays.items()}
+    plans, crc32c = form.plan(tensors), {}
+    for plan in plans:
+        (folder / plan.name).unlink(missing_ok=True)
+    with open_files(plans, folder) as files:
+        for name, array in arrays.items():
+            data = as_bytes(np.ascontiguousarray(array))
+            crc32c[name] = google_crc32c.value(data)
+            files[name].write(0, data)
+    with open_files(form.finish(tensors, crc32c), folder):
+        pass
+
+
+def as_bytes(values: np.ndarray) -> np.ndarray:
+    """The bytes of a contiguous array, not copied; read-only, which the crc32c package insists on."""
+    data = values.reshape(-1).view(np.uint8)
+    data.flags.writeable = False
+    return data
 
 
 def read_back(plan: FilePlan, path: Path, crc32c: Mapping[str, int]) -> str:
@@ -78,13 +108,10 @@ def read_back(plan: FilePlan, path: Path, crc32c: Mapping[str, int]) -> str:
     return digest.hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    digest, buffer = hashlib.sha256(), bytearray(_HASHED_BYTES)
-    with path.open("rb", buffering=0) as file, memoryview(buffer) as view:
-        while size := file.readinto(view):
-            digest.update(view[:size])
-    return digest.hexdigest()
+def begin_flush(descriptor: int, offset: int, size: int) -> None:
+    """Have the system begin to write bytes of a file to the disk, where it is Linux: less is left for fsync."""
+    if _sync_file_range and size >= _FLUSHED_BYTES and os.environ.get("NOSYNC") is None:
+        _sync_file_range(descriptor, offset, size, _SYNC_FILE_RANGE_WRITE)
 
 
 def flush_one(path: Path) -> None:

@@ -14,11 +14,11 @@ from bigbird_port.casting import Rounding, cast, float_type
 from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.checkpoint.store import read
 from bigbird_port.cli import main
-from bigbird_port.content import Content, check_contents, extremes
-from bigbird_port.convert import Settings, convert, dry_run
+from bigbird_port.conversion.content import Content, check_contents, extremes
+from bigbird_port.conversion.convert import Settings, convert, dry_run
+from bigbird_port.conversion.targets import Choices
 from bigbird_port.folder import load_weights
 from bigbird_port.manifest import read_manifest
-from bigbird_port.targets import Choices
 from tests.conftest import DEMO
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbird_port.canonical import for_each
 from bigbird_port.checkpoint.open_store import Opened, open_store
 from bigbird_port.checkpoint.store import Store
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.content import Finding, check_contents
+from bigbird_port.conversion.canonical import for_each
+from bigbird_port.conversion.content import Finding, check_contents
+from bigbird_port.conversion.statistics import Statistics
 from bigbird_port.matching import ignored_reason
 from bigbird_port.naming import naming_of
 from bigbird_port.source import Source, open_source
-from bigbird_port.statistics import Statistics
 
 KINDS = {
     "original": "TensorFlow checkpoint",

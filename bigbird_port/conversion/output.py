@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bigbird_port.filling import flush_one
+from bigbird_port.formats.filling import flush_one
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from bigbird_port.convert import Settings, convert
+from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.folder import read_model_folder
 from bigbird_port.schema import weights_of
 from bigbird_port.source import open_source
