@@ -91,6 +91,7 @@ def convert(
     """
     from bigbird_port.digests import FileDigests
 
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing is multiplied here: its threads would only spin up
     with FileDigests() as digests:
         if options["checksums"] and not dry:
             begin(source, digests)

@@ -19,7 +19,7 @@ import numpy as np
 
 from bigbird_port.casting import EXACT, Rounding, cast
 from bigbird_port.conversion.content import Content, extremes
-from bigbird_port.conversion.targets import Place, Target
+from bigbird_port.conversion.targets import Place, Target, TargetName
 from bigbird_port.formats.filling import OpenSlot, as_bytes, open_files
 from bigbird_port.layout import Dims, change_layout, contiguous, merged_shape, same_order
 
@@ -106,7 +106,7 @@ def stream(
 def _outlets(
     weight: Weight,
     targets: Sequence[Target],
-    files: Mapping[str, Mapping[str, OpenSlot]],
+    files: Mapping[TargetName, Mapping[str, OpenSlot]],
     dtype: np.dtype,
     written: Written,
 ) -> list[Outlet]:

@@ -110,7 +110,7 @@ def read_back(plan: FilePlan, path: Path, crc32c: Mapping[str, int]) -> str:
 
 def begin_flush(descriptor: int, offset: int, size: int) -> None:
     """Have the system begin to write bytes of a file to the disk, where it is Linux: less is left for fsync."""
-    if _sync_file_range and size >= _FLUSHED_BYTES and os.environ.get("NOSYNC") is None:
+    if _sync_file_range and size >= _FLUSHED_BYTES:
         _sync_file_range(descriptor, offset, size, _SYNC_FILE_RANGE_WRITE)
 
 
