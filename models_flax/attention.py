@@ -101,6 +101,8 @@ def block_sparse_attention(
     keep memory linear in L, small, and in the cache; the gradient computes the probabilities again. The batch is
     padded to whole blocks inside.
     """
+    if not isinstance(lists, KeyLists):
+        return lists.attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, block_size)  # on many devices
     B, N, length, _ = q_BNLH.shape
     if missing := -length % block_size:
         q_BNLH, k_BNLH, v_BNLH = (jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in (q_BNLH, k_BNLH, v_BNLH))

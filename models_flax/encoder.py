@@ -23,6 +23,8 @@ from models_flax.attention import BigBirdAttention, KeyLists, Taps, key_lists
 from models_flax.cache import LayerCache
 from models_flax.inputs import Inputs
 from models_flax.probabilities import dense_probabilities
+from models_flax.sequence import SpreadLists, spread_lists
+from models_flax.sharding import placed
 
 Arrays = tuple[Array, ...]
 
@@ -106,7 +108,7 @@ class BigBirdLayer(nn.Module):
             )
             taps |= {f"cross_{name}": tap for name, tap in cross_taps.items()}
         inner_BLI = self.intermediate(attention_BLD)
-        output_BLD = self.output(inner_BLI, attention_BLD, deterministic)
+        output_BLD = placed(self.output(inner_BLI, attention_BLD, deterministic))
         return output_BLD, taps | {"intermediate": inner_BLI, "output": output_BLD}
 
 
@@ -230,7 +232,9 @@ def encoder_lists(config: BigBirdConfig, seed: int, length: int) -> KeyLists | N
         if config.attention_type == "block_sparse":
             _say_full_attention()
         return None
-    return key_lists(layer_pattern(config, seed, length))
+    pattern = layer_pattern(config, seed, length)
+    spread = None if pattern is None else spread_lists(pattern, -(-length // config.block_size))
+    return spread or key_lists(pattern)
 
 
 class BigBirdEncoder(nn.Module):
