@@ -3,7 +3,7 @@
 A device holds b blocks that follow each other. To attend, its query blocks want the last block of the device before
 it, the first of the one behind it (their windows reach over), and blocks that stand anywhere. Those are few: the global
 blocks, and random ones, which the original's plans draw from the first 15 blocks of a text ("paper" plan) or the first
-2r + 4 (general plan) whatever its length. So all devices get a copy of all of them, and what is exchanged does not grow
+2r + 3 (general plan) whatever its length. So all devices get a copy of all of them, and what is exchanged does not grow
 with the text.
 
 Legend: s devices, b blocks on each, n blocks in the sequence, N heads, Q query blocks with a list of their own, S slots
@@ -61,8 +61,6 @@ def make_exchange(pattern: Pattern, blocks: int, devices: int) -> Exchange:
     key_blocks, live = np.zeros((N, devices * b, S), np.int32), np.zeros((N, devices * b, S), bool)
     key_blocks[:, 1 : Q + 1] = np.where(pattern.live, numbers, 0)
     live[:, 1 : Q + 1] = pattern.live
-    return Exchange(
-        *(x.reshape(N, devices, b, S).swapaxes(0, 1) for x in (key_blocks, live)),
-        shared.astype(np.int32),
-        np.array([block for block in (0, Q + 1) if block < blocks], np.int32),
-    )
+    key_blocks, live = (x.reshape(N, devices, b, S).swapaxes(0, 1) for x in (key_blocks, live))
+    global_blocks = np.array([block for block in (0, Q + 1) if block < blocks], np.int32)
+    return Exchange(key_blocks, live, shared.astype(np.int32), global_blocks)

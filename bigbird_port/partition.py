@@ -31,6 +31,11 @@ def mesh_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
     return {name: sizes.get(name, 1) for name in MESH_AXES}
 
 
+def described(sizes: Mapping[str, int]) -> str:
+    """Return sizes as the command line takes them: data=2,model=2,sequence=2."""
+    return ",".join(f"{name}={size}" for name, size in sizes.items())
+
+
 def check_sizes(config: BigBirdConfig, sizes: Mapping[str, int], batch: int | None = None) -> None:
     """Raise ValueError naming the size of the model, or of the batch, that a mesh axis does not divide."""
     needed = {axis: size for axis, size in dims(config).items() if axis in SPLIT and axis not in MAY_STAY_WHOLE}

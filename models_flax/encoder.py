@@ -23,7 +23,7 @@ from models_flax.attention import BigBirdAttention, KeyLists, Taps, key_lists
 from models_flax.cache import LayerCache
 from models_flax.inputs import Inputs
 from models_flax.probabilities import dense_probabilities
-from models_flax.sequence import SpreadLists, spread_lists
+from models_flax.sequence import spread_lists
 from models_flax.sharding import placed
 
 Arrays = tuple[Array, ...]

@@ -3,9 +3,9 @@
 A device attends with its own query blocks to its own key blocks and copies of the few others they list; to all keys,
 which the queries of the global blocks want, it attends together with the others: each to its own, by partial softmaxes.
 
-Legend: B batch, L length, N heads, H head size, W block size, Q query blocks with a list of their own, S slots in such a
-list, s devices along "sequence", b blocks on each, J key blocks at hand, G shared blocks, g global query blocks, C query
-blocks at once, K keys. Inside a device, B, N and L are its own part.
+Legend: B batch, L length, N heads, H head size, W block size, S slots in a list of key blocks, s devices along
+"sequence", b blocks on each, J key blocks at hand, G shared blocks, g global query blocks, C query blocks at once, Q
+queries, K keys. Inside a device, B, N and L are its own part.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import functools
 from typing import NamedTuple
 
 import jax
-from flax import struct
 from jax import Array, lax
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
@@ -26,6 +25,7 @@ from models_flax.sharding import current_mesh
 
 AXIS = "sequence"
 _HEADS = PartitionSpec("data", "model", AXIS)  # [B, N, L, H]
+_LISTS = (PartitionSpec(AXIS, "model"), PartitionSpec(AXIS, "model"), PartitionSpec(), PartitionSpec())
 
 
 class _Block(NamedTuple):
@@ -36,8 +36,7 @@ class _Block(NamedTuple):
     mask: Array
 
 
-@struct.dataclass
-class SpreadLists:
+class SpreadLists(NamedTuple):
     """An Exchange on the devices; see bigbird_port.exchange. It stands where KeyLists stand on one device."""
 
     key_blocks: Array
@@ -58,15 +57,12 @@ class SpreadLists:
             jnp.pad(x, ((0, missing[0]), (0, 0), (0, missing[1]), (0, 0))) for x in (q_BNLH, k_BNLH, v_BNLH)
         )
         mask_BL = jnp.pad(mask_BL, ((0, missing[0]), (0, missing[1])))
-        lists = SpreadLists(
-            PartitionSpec(AXIS, "model"), PartitionSpec(AXIS, "model"), PartitionSpec(), PartitionSpec()
-        )
         run = jax.shard_map(
             functools.partial(_on_device, W=block_size),
-            in_specs=(_HEADS, _HEADS, _HEADS, PartitionSpec("data", AXIS), lists),
+            in_specs=(_HEADS, _HEADS, _HEADS, PartitionSpec("data", AXIS), *_LISTS),
             out_specs=PartitionSpec("data", AXIS, "model"),
         )
-        return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, self)[:B, :L]
+        return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, *self)[:B, :L]
 
 
 def spread_lists(pattern: Pattern, blocks: int) -> SpreadLists | None:
@@ -75,18 +71,16 @@ def spread_lists(pattern: Pattern, blocks: int) -> SpreadLists | None:
     if mesh is None:
         return None
     exchange: Exchange = make_exchange(pattern, blocks, mesh.shape[AXIS])
-    return SpreadLists(*(jnp.asarray(getattr(exchange, name)) for name in SpreadLists.__dataclass_fields__))
+    return SpreadLists(*(jnp.asarray(getattr(exchange, name)) for name in SpreadLists._fields))
 
 
-def _on_device(
-    q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, lists: SpreadLists, W: int
-) -> Array:
+def _on_device(q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, *arrays: Array, W: int) -> Array:
     """One device's part of the attention, [B, L, N, H] of its own texts, positions and heads."""
     q, k, v = (x.reshape(*x.shape[:2], -1, W, x.shape[-1]) for x in (q_BNLH, k_BNLH, v_BNLH))
     mask_BbW = mask_BL.reshape(len(mask_BL), -1, W)
-    b = q.shape[2]
+    b, lists = q.shape[2], SpreadLists(*arrays)
     own = _Block(k, v, mask_BbW)
-    at_hand = jax.tree.map(functools.partial(_at_hand, shared=lists.shared, b=b), own)
+    at_hand = jax.tree.map(functools.partial(_at_hand, shared=lists.shared), own)
     context = _listed(q, at_hand, lists.key_blocks[0], lists.live[0])
     places = lists.global_blocks - lax.axis_index(AXIS) * b  # of the global blocks here, those that are
     context = context.at[:, :, _inside(places, b)].set(_to_all_keys(q, own, places), mode="drop")
@@ -94,14 +88,14 @@ def _on_device(
     return context.reshape(*v_BNLH.shape).swapaxes(1, 2)
 
 
-def _at_hand(x: Array, shared: Array, b: int) -> Array:
+def _at_hand(x: Array, shared: Array) -> Array:
     """A device's own blocks, its neighbours' that its windows reach, and the shared ones, in an Exchange's numbers.
 
     x: [B, N, b, W, H], or a mask's [B, b, W].
     """
-    axis = x.ndim - 2 - (x.ndim == 5)
-    s, kind = lax.axis_size(AXIS), x.dtype
-    x = x.astype(jnp.int32) if kind == bool else x  # what can be added up
+    axis = 2 if x.ndim == 5 else 1
+    s, b, kind = lax.axis_size(AXIS), x.shape[axis], x.dtype
+    x = x.astype(jnp.int32) if kind == jnp.bool_ else x  # what can be added up
     last, first = (lax.slice_in_dim(x, at, at + 1, axis=axis) for at in (b - 1, 0))
     before = lax.ppermute(last, AXIS, [(i, i + 1) for i in range(s - 1)])
     behind = lax.ppermute(first, AXIS, [(i + 1, i) for i in range(s - 1)])
@@ -157,8 +151,7 @@ def _listed_of_head(head: tuple[Array, ...]) -> Array:
 def _to_all_keys(q_BNbWH: Array, own: _Block, places: Array) -> Array:
     """The global query blocks attend to the keys of all devices; [B, N, g, W, H] on every device.
 
-    Each device's softmax is over its own keys, less its own largest score; with those of the others it is scaled to
-    the largest of all, and sums of weights and of weighted values are added up.
+    Each device's softmax is over its own keys, less its own largest score.
     """
     B, N, _, W, _ = q_BNbWH.shape
     q_BNgWH = _copies(q_BNbWH, places, axis=2)
@@ -166,10 +159,15 @@ def _to_all_keys(q_BNbWH: Array, own: _Block, places: Array) -> Array:
         *(x.reshape(B * N, -1, x.shape[-1]) for x in (q_BNgWH, own.k, own.v)),
         jnp.repeat(own.mask.reshape(B, -1), N, axis=0),
     )
-    largest, weights, values = lax.map(_recomputed(_partial_softmax), every_head)
+    contexts = _combined(*lax.map(_recomputed(_partial_softmax), every_head))
+    return contexts.astype(own.v.dtype).reshape(B, N, -1, W, own.v.shape[-1])
+
+
+def _combined(largest: Array, weights: Array, values: Array) -> Array:
+    """The softmax over all keys from every device's _partial_softmax: scaled to the largest score of all, added up."""
     scale = jnp.exp(largest - lax.pmax(largest, AXIS))
     weights, values = lax.psum((weights * scale, values * scale), AXIS)
-    return (values / weights).astype(own.v.dtype).reshape(B, N, -1, W, own.v.shape[-1])
+    return values / weights
 
 
 def _partial_softmax(head: tuple[Array, ...]) -> tuple[Array, Array, Array]:

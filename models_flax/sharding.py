@@ -19,14 +19,12 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jax.typing import ArrayLike
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.partition import MESH_AXES, mesh_sizes, partitions
+from bigbird_port.partition import MESH_AXES, described, mesh_sizes, partitions
 
 Params = dict[str, Any]
 
 
-def make_mesh(
-    data: int = 1, model: int = 1, sequence: int = 1, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make_mesh(data: int = 1, model: int = 1, sequence: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Return a mesh of data x model x sequence devices (None: the first there are, in jax's order).
 
     data: splits texts; model: heads, inner units and vocabulary; sequence: blocks of positions. Raises ValueError for
@@ -41,11 +39,6 @@ def make_mesh(
         )
     types = (AxisType.Auto,) * len(sizes)
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), types, devices=found[:wanted])
-
-
-def described(sizes: Mapping[str, int]) -> str:
-    """Return "data=2,model=2,sequence=2"."""
-    return ",".join(f"{name}={size}" for name, size in sizes.items())
 
 
 def current_mesh() -> AbstractMesh | None:

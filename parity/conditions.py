@@ -84,7 +84,9 @@ class Options:
         meshes = {"sharded": tuple((self.mesh or {}).items())}
         devices = {name: _device(name, wanted[name]) for name in self.names if name in wanted}
         return {
-            name: Setting(self.dtype, devices[name], meshes.get(name, ())) if name in devices else Setting("float64", "cpu")
+            name: Setting(self.dtype, devices[name], meshes.get(name, ()))
+            if name in devices
+            else Setting("float64", "cpu")
             for name in self.names
         }
 
