@@ -54,12 +54,16 @@ def other_table() -> str:
     lines = ["| axis | what | 2 devices | 4 devices | 8 devices |", "|---|---|---|---|---|"]
     config = base(LENGTHS[0])
     rows = {
-        f"| model | tensor parallelism, {length} tokens, forward": [tensor_transfers(config, length, p) for p in DEVICES]
+        f"| model | tensor parallelism, {length} tokens, forward": [
+            tensor_transfers(config, length, p) for p in DEVICES
+        ]
         for length in LENGTHS
     }
     parameters = layer_bytes(config)
     rows["| data | DDP, or Flax: a step's gradients"] = [data_transfers(parameters, p) for p in DEVICES]
-    rows["| data | FSDP2: a step's parameters and gradients"] = [fully_sharded_transfers(parameters, p) for p in DEVICES]
+    rows["| data | FSDP2: a step's parameters and gradients"] = [
+        fully_sharded_transfers(parameters, p) for p in DEVICES
+    ]
     lines += [f"{name} | {' | '.join(f'{sent(x) / MIB:.2f}' for x in cells)} |" for name, cells in rows.items()]
     return "\n".join(lines)
 

@@ -222,10 +222,10 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
     from parity.conditions import DEFAULT_WITNESSES, Options
     from parity.tolerances import read_table, shipped_table
 
-    plain = "length lengths batches adversarial dtype gradients decoding keep batch seed mesh".split()
+    plain = ("length", "lengths", "batches", "adversarial", "dtype", "mesh", "gradients", "decoding", "keep")
     device, given = options.get("device") or "cpu", options.get("tolerances")
     return Options(
-        **{name: options[name] for name in plain if name in options},
+        **{name: options[name] for name in (*plain, "batch", "seed") if name in options},
         inputs=given_inputs(out, options),
         golden=golden,
         overrides={name: options[name] for name in OVERRIDES if options.get(name)},

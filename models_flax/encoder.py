@@ -166,6 +166,11 @@ class _Layers(nn.Module):
         lists = encoder_lists(self.config, i, length)
         if lists is None or deterministic or self.config.random_blocks != "resample":
             return lists
+        if not isinstance(lists, KeyLists):
+            raise ValueError(
+                'random_blocks is "resample", which redraws blocks while compiled code runs, but what a mesh exchanges '
+                'is compiled: set random_blocks="original", or train without a mesh'
+            )
         if not self.has_rng("indices"):
             raise ValueError(
                 'random_blocks is "resample", so training draws new random blocks, but no generator was given: '

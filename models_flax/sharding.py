@@ -80,7 +80,10 @@ def shard_inputs(inputs: Mapping[str, ArrayLike], mesh: Mesh) -> dict[str, Array
 
 
 def placed(x_BLD: Array) -> Array:
-    """Return hidden states with texts and positions on the devices they belong to; as they are without a mesh."""
-    if current_mesh() is None:
+    """Return hidden states with texts and positions on the devices they belong to; as they are without a mesh.
+
+    Compiled code only, which may split what the axes do not divide.
+    """
+    if current_mesh() is None or not isinstance(x_BLD, jax.core.Tracer):
         return x_BLD
     return jax.lax.with_sharding_constraint(x_BLD, PartitionSpec("data", "sequence"))

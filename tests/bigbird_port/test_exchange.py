@@ -38,7 +38,7 @@ def test_lists_are_the_patterns(configured, length, devices):
     np.testing.assert_array_equal(found[:, 1 : Q + 1][pattern.live], pattern.key_blocks[pattern.live])
     assert not live[:, 0].any()  # the global blocks, and what pads the last device, have no list
     assert not live[:, Q + 1 :].any()
-    assert exchange.global_blocks.tolist() == [0] + [Q + 1] * (Q + 1 < blocks)
+    assert exchange.global_blocks.tolist() == [0] + [Q + 1] * (blocks > Q + 1)
     if devices == 1:
         assert not len(exchange.shared)
 

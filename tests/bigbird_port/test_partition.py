@@ -40,7 +40,7 @@ def test_a_vocabulary_that_is_not_divided_stays_whole():
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("framework", ["torch", "flax"])
 def test_both_layouts_of_a_weight_are_split_along_the_same_axis(head, framework):
-    found = dict((row.name, (row, axes)) for row, axes in partitions(BASE, head, framework, TWO))
+    found = {row.name: (row, axes) for row, axes in partitions(BASE, head, framework, TWO)}
     assert len(found) > 100
     for name, (row, axes) in found.items():
         layout = parse_axes(row.torch_axes if framework == "torch" else row.flax_axes)
