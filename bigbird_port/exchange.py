@@ -61,6 +61,6 @@ def make_exchange(pattern: Pattern, blocks: int, devices: int) -> Exchange:
     key_blocks, live = np.zeros((N, devices * b, S), np.int32), np.zeros((N, devices * b, S), bool)
     key_blocks[:, 1 : Q + 1] = np.where(pattern.live, numbers, 0)
     live[:, 1 : Q + 1] = pattern.live
-    key_blocks, live = (x.reshape(N, devices, b, S).swapaxes(0, 1) for x in (key_blocks, live))
+    own_lists, own_live = (x.reshape(N, devices, b, S).swapaxes(0, 1) for x in (key_blocks, live))
     global_blocks = np.array([block for block in (0, Q + 1) if block < blocks], np.int32)
-    return Exchange(key_blocks, live, shared.astype(np.int32), global_blocks)
+    return Exchange(own_lists, own_live, shared.astype(np.int32), global_blocks)

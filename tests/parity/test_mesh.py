@@ -100,8 +100,6 @@ def test_sizes_that_do_not_divide(converted, mesh, batch, message):
     ],
 )
 def test_what_is_no_mesh(arguments, message, converted):
-    import jax  # noqa: F401 (that runs already)
-
     assert jax.device_count() < 512  # and it runs already
     done = CliRunner().invoke(main, ["parity", str(converted("mini-pretrain")), *arguments])
     assert done.exit_code == 2
