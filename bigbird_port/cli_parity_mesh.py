@@ -70,12 +70,14 @@ def force_host_devices(count: int) -> None:
 
 
 def with_faults(found: Report, out: Path, options: Options) -> Report:
-    """Return a report with what of the mesh's faults was caught, each injected for the first head."""
+    """Return a report with what of the mesh's faults was caught, each injected for the first head that has a loss."""
     from dataclasses import replace
 
+    from parity.losses import has_loss
     from parity.mesh_faults import detect
 
-    return replace(found, detection=list(detect(out, found.result.heads[0], options)))
+    heads = found.result.heads
+    return replace(found, detection=list(detect(out, next(filter(has_loss, heads), heads[0]), options)))
 
 
 def missed(found: Report) -> bool:

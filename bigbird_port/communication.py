@@ -24,12 +24,16 @@ _RING = {"all-reduce": 2.0, "all-gather": 1.0, "reduce-scatter": 1.0}
 
 @dataclass(frozen=True)
 class Transfer:
-    """One collective. payload: bytes of its array (gathered or scattered: of the whole), on each of ``devices``."""
+    """One collective. payload: bytes of its array (gathered or scattered: of the whole), on each of ``devices``.
+
+    again: whether the gradient sends as much once more.
+    """
 
     what: str
     kind: Kind
     payload: int
     devices: int
+    again: bool = True
 
     @property
     def sent(self) -> float:
@@ -44,28 +48,28 @@ def sequence_transfers(
 ) -> list[Transfer]:
     """Return what block-sparse attention sends along "sequence", forward: key blocks, global queries, their results.
 
-    texts: on a device. model: size of that axis. itemsize: bytes of an element. The gradient sends the same again, but
-    masks and results.
+    texts: on a device. model: size of that axis. itemsize: bytes of an element.
     """
     W, s = config.block_size, exchange.devices
     rows = texts * config.num_attention_heads // model * W  # of one block
     block, mask = rows * config.head_dim * itemsize, texts * W * _FLOAT32
     shared, global_blocks = len(exchange.shared), len(exchange.global_blocks)
+    sums = global_blocks * rows * _FLOAT32
     return [
         Transfer("keys and values of neighbours' blocks", "permute", 2 * 2 * block, s),
-        Transfer("masks of neighbours' blocks", "permute", 2 * mask, s),
+        Transfer("masks of neighbours' blocks", "permute", 2 * mask, s, again=False),
         Transfer("keys and values of shared blocks", "all-reduce", shared * 2 * block, s),
-        Transfer("masks of shared blocks", "all-reduce", shared * mask, s),
+        Transfer("masks of shared blocks", "all-reduce", shared * mask, s, again=False),
         Transfer("global blocks' queries", "all-reduce", global_blocks * block, s),
-        Transfer("their largest scores", "all-reduce", global_blocks * rows * _FLOAT32, s),
-        Transfer("their sums", "all-reduce", global_blocks * rows * (config.head_dim + 1) * _FLOAT32, s),
+        Transfer("their largest scores and sums of weights", "all-reduce", 2 * sums, s, again=False),
+        Transfer("their weighted values", "all-reduce", config.head_dim * sums, s),
     ]
 
 
 def gathered_transfers(
     config: BigBirdConfig, exchange: Exchange, texts: int = 1, model: int = 1, itemsize: int = 4
 ) -> list[Transfer]:
-    """Return what it would take to give every device all keys and values, for comparison; the gradient: the same."""
+    """Return what it would take to give every device all keys and values, for comparison."""
     s, _, b, _ = exchange.key_blocks.shape
     rows = texts * config.num_attention_heads // model * config.block_size
     payload = s * b * 2 * rows * config.head_dim * itemsize
@@ -73,7 +77,7 @@ def gathered_transfers(
 
 
 def tensor_transfers(config: BigBirdConfig, tokens: int, model: int, itemsize: int = 4) -> list[Transfer]:
-    """Return what tensor parallelism sends along "model", forward; the gradient: the same. tokens: on a device."""
+    """Return what tensor parallelism sends along "model", forward. tokens: on a device."""
     payload = tokens * config.hidden_size * itemsize
     return [Transfer(f"outputs of {part}", "all-reduce", payload, model) for part in ("attention", "feed-forward")]
 
@@ -86,16 +90,17 @@ def layer_bytes(config: BigBirdConfig, model: int = 1, itemsize: int = 4) -> int
 
 def data_transfers(parameters: int, data: int) -> list[Transfer]:
     """Return what DDP (and Flax with its parameters on every device) sends along "data" for a layer's gradients."""
-    return [Transfer("gradients", "all-reduce", parameters, data)]
+    return [Transfer("gradients", "all-reduce", parameters, data, again=False)]
 
 
 def fully_sharded_transfers(parameters: int, data: int) -> list[Transfer]:
     """Return what FSDP sends along "data" for a layer, forward and backward. parameters: bytes of a layer."""
-    return [
-        Transfer("parameters, forward", "all-gather", parameters, data),
-        Transfer("parameters, backward", "all-gather", parameters, data),
-        Transfer("gradients", "reduce-scatter", parameters, data),
-    ]
+    kinds: dict[str, Kind] = {
+        "parameters, forward": "all-gather",
+        "parameters, backward": "all-gather",
+        "gradients": "reduce-scatter",
+    }
+    return [Transfer(what, kind, parameters, data, again=False) for what, kind in kinds.items()]
 
 
 def sent(transfers: list[Transfer]) -> float:

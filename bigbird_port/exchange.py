@@ -2,9 +2,9 @@
 
 A device holds b blocks that follow each other. To attend, its query blocks want the last block of the device before
 it, the first of the one behind it (their windows reach over), and blocks that stand anywhere. Those are few: the global
-blocks, and random ones, which the original's plans draw from the first 15 blocks of a text ("paper" plan) or the first
-2r + 3 (general plan) whatever its length. So all devices get a copy of all of them, and what is exchanged does not grow
-with the text.
+blocks, and random ones, which the original's plans draw from blocks 1 to 15 of a text ("paper" plan) or 1 to 2r + 3
+(general plan), whatever its length. So all devices get a copy of all of them, and what is exchanged does not grow with
+the text.
 
 Legend: s devices, b blocks on each, n blocks in the sequence, N heads, Q query blocks with a list of their own, S slots
 in such a list, G shared blocks.

@@ -111,7 +111,8 @@ def _copies(x: Array, places: Array, axis: int) -> Array:
     b = x.shape[axis]
     here = (places >= 0) & (places < b)
     found = jnp.take(x, jnp.clip(places, 0, b - 1), axis=axis)
-    return lax.psum(jnp.where(here.reshape(-1, *(1,) * (x.ndim - axis - 1)), found, 0), AXIS)
+    copies = lax.psum(jnp.where(here.reshape(-1, *(1,) * (x.ndim - axis - 1)), found, 0), AXIS)
+    return lax.pcast(copies, AXIS, to="varying")  # so that gradients are summed here, and not in loops that use them
 
 
 def _inside(places: Array, b: int) -> Array:

@@ -17,6 +17,7 @@ import numpy as np
 
 from bigbird_port.exchange import Exchange
 from parity.conditions import Options
+from parity.losses import has_loss
 from parity.results import Error, Row
 from parity.run import run_parity
 
@@ -117,9 +118,11 @@ MESH_FAULTS = (
 def detect(out: Path, head: str, options: Options) -> Iterator[dict[str, Any]]:
     """Run parity with each fault that the mesh can have; yield the fault, and where it was caught, if it was.
 
-    As the rows of a detection matrix (parity/reports/report.py). Raises ValueError where the mesh can have none.
+    As the rows of a detection matrix (parity/reports/report.py). A head without a loss has no gradients to be wrong.
+    Raises ValueError where the mesh can have none.
     """
     faults = [fault for fault in MESH_FAULTS if (options.mesh or {}).get(fault.axis, 1) > 1]
+    faults = [fault for fault in faults if fault.error != "gradient" or has_loss(head)]
     if not faults:
         raise ValueError("no fault of the catalogue is possible here: it wants a sequence or model axis of 2 or more")
     for fault in faults:

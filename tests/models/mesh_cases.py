@@ -9,14 +9,15 @@ import jax
 import numpy as np
 import pytest
 from jax import numpy as jnp
+from jax.sharding import NamedSharding
 
-from bigbird_port.communication import sequence_transfers
+from bigbird_port.communication import Transfer, sequence_transfers, tensor_transfers
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.exchange import make_exchange
 from bigbird_port.pattern import layer_pattern
 from models_flax.attention import block_sparse_attention
-from models_flax.encoder import encoder_lists
-from models_flax.sharding import make_mesh, shard_inputs, shard_params
+from models_flax.encoder import BigBirdLayer, encoder_lists
+from models_flax.sharding import make_mesh, partition_specs, shard_inputs, shard_params
 from tests.models.flax_cases import assert_trees_close, model_of, scores_of
 
 CONFIG = BigBirdConfig(
@@ -117,22 +118,58 @@ def payloads(program: str, collective: str) -> int:
     return total
 
 
+def program_of(function, mesh, *arrays: tuple[tuple[int, ...], jax.P]) -> str:
+    """The compiled program of a function of float32 arrays, given by shape and place."""
+    shapes = [jax.ShapeDtypeStruct(x, jnp.float32, sharding=NamedSharding(mesh, place)) for x, place in arrays]
+    return jax.jit(function).lower(*shapes).compile().as_text()
+
+
+def check_payloads(program: str, counted: list[Transfer], gradient: bool) -> None:
+    for kind, name in (("permute", "collective-permute"), ("all-reduce", "all-reduce")):
+        expected = sum(x.payload * (1 + (gradient and x.again)) for x in counted if x.kind == kind)
+        assert payloads(program, name) == expected, name
+        assert expected
+    for name in ("all-to-all", "all-gather", "reduce-scatter", "collective-broadcast"):
+        assert not payloads(program, name)
+
+
 def volume() -> None:
-    """The bytes that communication.py counts are those of the compiled program's collectives; base size, 4096."""
-    config = BigBirdConfig()
-    for model, s in ((1, 8), (2, 4), (1, 2)):
-        with jax.set_mesh(make_mesh(1, model, s)):
-            lists = encoder_lists(config, 0, 4096)
-            x = jax.ShapeDtypeStruct((1, 12, 4096, 64), jnp.float32)
-            mask = jax.ShapeDtypeStruct((1, 4096), jnp.bool_)
-            run = jax.jit(lambda q, k, v, mask, lists: block_sparse_attention(q, k, v, mask, lists, 64))
-            program = run.lower(x, x, x, mask, lists).compile().as_text()
-        exchange = make_exchange(layer_pattern(config, 0, 4096), 64, s)
-        counted = sequence_transfers(config, exchange, model=model)
-        for kind, name in (("permute", "collective-permute"), ("all-reduce", "all-reduce")):
-            expected = sum(x.payload for x in counted if x.kind == kind)
-            assert payloads(program, name) == expected, (model, s, name, payloads(program, name), expected)
-        assert not payloads(program, "all-to-all")
+    """The bytes that communication.py counts are those of the compiled programs' collectives; base size, 4096 tokens.
+
+    Of a layer on a mesh with all axes, and of the gradient of attention (the layer's sums up weights besides).
+    """
+    config, length = BigBirdConfig(), 4096
+    mask = jnp.ones((2, length), bool)
+    pattern = layer_pattern(config, 0, length)
+
+    mesh = make_mesh(2, 2, 2)
+    with jax.set_mesh(mesh):
+        lists = encoder_lists(config, 0, length)
+        layer = BigBirdLayer(config)
+        shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), jnp.zeros((2, length, 768)), mask, None))
+        specs = partition_specs(config, "base", mesh.shape)["encoder"]["layer"]["0"]
+        leaves, tree = jax.tree.flatten(shapes["params"])
+        arrays = [(x.shape, spec) for x, spec in zip(leaves, jax.tree.leaves(specs), strict=True)]
+
+        def run(x, *leaves):
+            return layer.apply({"params": tree.unflatten(leaves)}, x, mask, lists)[0]
+
+        program = program_of(run, mesh, ((2, length, 768), jax.P("data", "sequence")), *arrays)
+    exchange = make_exchange(pattern, 64, 2)
+    check_payloads(
+        program, sequence_transfers(config, exchange, model=2) + tensor_transfers(config, length // 2, 2), False
+    )
+
+    mesh = make_mesh(1, 2, 4)
+    with jax.set_mesh(mesh):
+        lists = encoder_lists(config, 0, length)
+
+        def loss(q, k, v):
+            return (block_sparse_attention(q, k, v, mask[:1], lists, 64) ** 2).sum()
+
+        x = (1, 12, length, 64), jax.P("data", "model", "sequence")
+        program = program_of(jax.grad(loss, argnums=(0, 1, 2)), mesh, x, x, x)
+    check_payloads(program, sequence_transfers(config, make_exchange(pattern, 64, 4), model=2), True)
 
 
 if __name__ == "__main__":
