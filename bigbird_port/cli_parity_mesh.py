@@ -43,20 +43,19 @@ class MeshSizes(click.ParamType):
 def mesh_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return parity's options for a run on a mesh: Flax on it, Flax on one device and the reference, with gradients.
 
-    On CPU as many host devices are made, for which jax must not have started yet. Other witnesses than the default ones
-    join them.
+    On the CPU that many host devices are made. Witnesses that were chosen take the place of Flax on one device.
     """
-    if (options.get("flax_device") or options.get("device") or "cpu") == "cpu":
-        force_host_devices(math.prod(options["mesh"].values()))
-    chosen = options["against"]
     from parity.conditions import DEFAULT_WITNESSES
 
-    against = ("flax", "reference") if chosen == DEFAULT_WITNESSES else chosen
+    if (options["flax_device"] or options["device"] or "cpu") == "cpu":
+        force_host_devices(math.prod(options["mesh"].values()))
+    against = options["against"]
+    against = ("flax", "reference") if against == DEFAULT_WITNESSES else against
     return options | {"against": (*against, "sharded"), "gradients": True}
 
 
 def force_host_devices(count: int) -> None:
-    """Have jax make ``count`` devices of this host; raises ValueError where it runs already with fewer."""
+    """Have jax make ``count`` devices of this host when it starts; raises ValueError where it runs with fewer."""
     if "jax" in sys.modules:
         import jax
 

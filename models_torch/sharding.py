@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_map
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.partition import mesh_sizes, partitions
-from models_torch.attention import BigBirdSelfAttention, KeyLists
+from models_torch.attention import BigBirdSelfAttention
 from models_torch.encoder import BigBirdEncoder
 from models_torch.heads import BigBirdLMPredictionHead
 from models_torch.pretrained import BigBirdPreTrainedModel
@@ -106,7 +106,7 @@ def _own_heads(module: nn.Module, arguments: tuple[Any, ...], axis: DeviceMesh) 
         return x.chunk(axis.size())[axis.get_local_rank()]
 
     if lists is not None:
-        lists = KeyLists(own(lists.key_blocks), own(lists.live))
+        lists = lists._replace(key_blocks=own(lists.key_blocks), live=own(lists.live))
     return x, mask, lists, None if head_mask is None else own(head_mask), *rest
 
 

@@ -2,6 +2,8 @@
 
 import functools
 import socket
+from contextlib import nullcontext
+from unittest import mock
 
 import pytest
 import torch
@@ -11,7 +13,6 @@ import models_torch
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.heads import HEADS
 from models_torch import sharding
-from models_torch.attention import KeyLists
 from models_torch.sharding import data_parallel, fully_sharded, make_mesh, partition_plan, tensor_parallel
 
 CONFIG = BigBirdConfig(
@@ -26,6 +27,13 @@ CONFIG = BigBirdConfig(
     initializer_range=0.3,
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
+)
+CASES = (
+    ("pretraining", ("tensor",)),
+    ("qa", ("tensor",)),
+    ("qa", ("tensor", "fault")),
+    ("pretraining", ("fsdp",)),
+    ("pretraining", ("ddp",)),
 )
 LENGTH = 530  # block-sparse; not a multiple of the block
 
@@ -65,22 +73,20 @@ def first_heads(module, arguments, axis, own_heads):
     """The fault: the key lists of the first heads, whichever the process has."""
     lists = arguments[2]
     pieces = axis.size()
-    repeated = KeyLists(*(x.chunk(pieces)[0].repeat(pieces, 1, 1) for x in lists))
-    return own_heads(module, (*arguments[:2], repeated, *arguments[3:]), axis)
+    first = {name: getattr(lists, name).chunk(pieces)[0].repeat(pieces, 1, 1) for name in ("key_blocks", "live")}
+    return own_heads(module, (*arguments[:2], lists._replace(**first), *arguments[3:]), axis)
 
 
-def in_process(rank, port, results, size, head, ways):
-    """One of ``size`` processes runs its part of the batch and keeps scores and whole gradients."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+def run_case(head, ways):
+    """One process runs its part of the batch; scores, whole gradients, and shapes of its parameters."""
     data = 2 if {"fsdp", "ddp"} & set(ways) else 1
-    mesh = make_mesh(data=data, model=size // data, device_type="cpu")
+    mesh = make_mesh(data=data, model=distributed.get_world_size() // data, device_type="cpu")
     model = build(head)
     run = model
-    if "fault" in ways:
-        sharding._own_heads = functools.partial(first_heads, own_heads=sharding._own_heads)
     if "tensor" in ways:
-        tensor_parallel(model, mesh)
+        own_heads = functools.partial(first_heads, own_heads=sharding._own_heads)
+        with mock.patch.object(sharding, "_own_heads", own_heads) if "fault" in ways else nullcontext():
+            tensor_parallel(model, mesh)
     if "fsdp" in ways:
         fully_sharded(model, mesh)
     if "ddp" in ways:
@@ -89,16 +95,30 @@ def in_process(rank, port, results, size, head, ways):
     output.loss.backward()
     local = {name: tuple(getattr(p, "_local_tensor", p).shape) for name, p in model.named_parameters()}
     gradients = {name: whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
-    torch.save({"scores": scores(output), "gradients": gradients, "local": local}, f"{results}/{rank}.pt")
+    return {"scores": scores(output), "gradients": gradients, "local": local}
+
+
+def in_process(rank, port, results, size, cases):
+    """One of ``size`` processes runs all cases, one after the other."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+    torch.save([run_case(*case) for case in cases], f"{results}/{rank}.pt")
     distributed.destroy_process_group()
 
 
-def spawn(tmp_path, size, head, ways):
+def spawn(folder, size, cases):
+    """What every process found, by case."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(in_process, (port, str(tmp_path), size, head, ways), nprocs=size)
-    return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
+    torch.multiprocessing.spawn(in_process, (port, str(folder), size, cases), nprocs=size)
+    found = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
+    return dict(zip(cases, zip(*found, strict=True), strict=True))
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    return spawn(tmp_path_factory.mktemp("two"), 2, CASES)
 
 
 def check(found, head, pieces):
@@ -119,32 +139,36 @@ def check(found, head, pieces):
 
 
 @pytest.mark.parametrize("head", ["pretraining", "qa"])
-def test_tensor_parallel_equals_one_process(tmp_path, head):
-    found = spawn(tmp_path, 2, head, ("tensor",))
+def test_tensor_parallel_equals_one_process(two_processes, head):
+    found = two_processes[head, ("tensor",)]
     check(found, head, 1)
     local = found[0]["local"]
-    base = "bert."
-    assert local[f"{base}encoder.layer.0.attention.self.query.weight"] == (8, 16)
-    assert local[f"{base}encoder.layer.0.attention.output.dense.weight"] == (16, 8)
-    assert local[f"{base}encoder.layer.1.output.dense.weight"] == (16, 12)
-    assert local[f"{base}embeddings.word_embeddings.weight"] == (35, 16)
+    assert local["bert.encoder.layer.0.attention.self.query.weight"] == (8, 16)
+    assert local["bert.encoder.layer.0.attention.output.dense.weight"] == (16, 8)
+    assert local["bert.encoder.layer.1.output.dense.weight"] == (16, 12)
+    assert local["bert.embeddings.word_embeddings.weight"] == (35, 16)
 
 
-@pytest.mark.parametrize("ways", [("fsdp",), ("ddp",)])
-def test_data_parallel_equals_one_process(tmp_path, ways):
-    check(spawn(tmp_path, 2, "pretraining", ways), "pretraining", 2)
+@pytest.mark.parametrize("way", ["fsdp", "ddp"])
+def test_data_parallel_equals_one_process(two_processes, way):
+    found = two_processes["pretraining", (way,)]
+    check(found, "pretraining", 2)
+    rows = found[0]["local"]["bert.encoder.layer.0.intermediate.dense.weight"][0]
+    assert rows == (12 if way == "fsdp" else 24)
 
 
 @pytest.mark.slow
 def test_fsdp_and_tensor_parallel_compose(tmp_path):
-    check(spawn(tmp_path, 4, "pretraining", ("tensor", "fsdp")), "pretraining", 2)
+    case = "pretraining", ("tensor", "fsdp")
+    found = spawn(tmp_path, 4, (case,))[case]
+    check(found, "pretraining", 2)
+    assert found[0]["local"]["bert.encoder.layer.0.intermediate.dense.weight"] == (6, 16)
 
 
-def test_the_comparison_sees_another_process_key_lists(tmp_path):
+def test_the_comparison_sees_another_process_key_lists(two_processes):
     """Negative control: with the first heads' random blocks on both processes, the second one's scores are off."""
-    found = spawn(tmp_path, 2, "qa", ("tensor", "fault"))
     with pytest.raises(AssertionError):
-        check(found, "qa", 1)
+        check(two_processes["qa", ("tensor", "fault")], "qa", 1)
 
 
 def test_the_plan_follows_from_the_table():
