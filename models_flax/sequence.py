@@ -4,8 +4,8 @@ A device attends with its own query blocks to its own key blocks and copies of t
 which the queries of the global blocks want, it attends together with the others: each to its own, by partial softmaxes.
 
 Legend: B batch, L length, N heads, H head size, W block size, S slots in a list of key blocks, s devices along
-"sequence", b blocks on each, J key blocks at hand, G shared blocks, g global query blocks, C query blocks at once, Q
-queries, K keys. Inside a device, B, N and L are its own part.
+"sequence", b blocks on each, J key blocks at hand, G shared blocks, g global query blocks, Q queries, K keys.
+Inside a device, B, N and L are its own part.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from jax.sharding import PartitionSpec
 
 from bigbird_port.exchange import Exchange, make_exchange
 from bigbird_port.pattern import Pattern
-from models_flax.attention import _at_least_float32, _in_chunks, _recomputed, attend, mask_bias
+from models_flax.attention import BLOCKS_AT_ONCE, _at_least_float32, attend, mask_bias
 from models_flax.sharding import current_mesh
 
 AXIS = "sequence"
 _HEADS = PartitionSpec("data", "model", AXIS)  # [B, N, L, H]
 _LISTS = (PartitionSpec(AXIS, "model"), PartitionSpec(AXIS, "model"), PartitionSpec(), PartitionSpec())
+
+# In a loop's body, which the gradient then runs again rather than keep what the first run computed.
+_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 class _Block(NamedTuple):
@@ -135,18 +138,14 @@ def _listed(q_BNbWH: Array, at_hand: _Block, key_blocks_NbS: Array, live_NbS: Ar
 def _listed_of_head(head: tuple[Array, ...]) -> Array:
     """The same for one head of one text, a few query blocks at once; [b, W, H]."""
     q_bWH, k_JWH, v_JWH, mask_JW, blocks_bS, live_bS = head
-    b, W, _ = q_bWH.shape
 
-    def some_blocks(_: None, rows: tuple[Array, ...]) -> tuple[None, Array]:
-        q_CWH, blocks_CS, live_CS = rows
-        C, S = blocks_CS.shape
-        k_CKH, v_CKH = (x[blocks_CS].reshape(C, S * W, -1) for x in (k_JWH, v_JWH))
-        allowed_CSW = mask_JW[blocks_CS] & live_CS[:, :, None]
-        bias_C1K = mask_bias(allowed_CSW.reshape(C, 1, S * W), _at_least_float32(q_bWH))
-        return None, attend(q_CWH, k_CKH, v_CKH, bias_C1K)
+    def one_block(row: tuple[Array, ...]) -> Array:
+        q_WH, blocks_S, live_S = row
+        k_KH, v_KH = (x[blocks_S].reshape(-1, x.shape[-1]) for x in (k_JWH, v_JWH))
+        allowed_SW = mask_JW[blocks_S] & live_S[:, None]
+        return attend(q_WH, k_KH, v_KH, mask_bias(allowed_SW.reshape(-1), _at_least_float32(q_WH)))
 
-    _, contexts = lax.scan(_recomputed(some_blocks), None, tuple(map(_in_chunks, (q_bWH, blocks_bS, live_bS))))
-    return contexts.reshape(-1, W, v_JWH.shape[-1])[:b]
+    return lax.map(_recomputed(one_block), (q_bWH, blocks_bS, live_bS), batch_size=BLOCKS_AT_ONCE)
 
 
 def _to_all_keys(q_BNbWH: Array, own: _Block, places: Array) -> Array:

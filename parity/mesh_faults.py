@@ -125,10 +125,10 @@ def detect(out: Path, head: str, options: Options) -> Iterator[dict[str, Any]]:
     faults = [fault for fault in faults if fault.error != "gradient" or has_loss(head)]
     if not faults:
         raise ValueError("no fault of the catalogue is possible here: it wants a sequence or model axis of 2 or more")
+    options = replace(options, witnesses=("reference",), local=False, losses=False)
     for fault in faults:
         with fault.inject():
-            gradients = fault.error == "gradient"
-            rows = run_parity(out, (head,), replace(options, local=False, losses=False, gradients=gradients)).rows
+            rows = run_parity(out, (head,), replace(options, gradients=fault.error == "gradient")).rows
         yield _detection(fault, head, [row for row in rows if row.value == "sharded" and row.error == fault.error])
 
 
