@@ -42,7 +42,8 @@ class BigBirdPreTrainedModel(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.head = find_head(cls.__name__).name
+        if not hasattr(cls, "head"):  # a class of the caller's, or of a wrapper, keeps its base's
+            cls.head = find_head(cls.__name__).name
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
