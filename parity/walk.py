@@ -77,15 +77,15 @@ class Walk:
         fed = self._fed()
         own = {name: self._run_layer(name, i, self.streams[name]) for name in self.witnesses}
         local = {
-            name: self._run_layer(name, i, witness.inject(self.streams[name], fed))
-            for name, witness in self.witnesses.items()
-            if fed is not None and self._runs_local(name)
+            name: self._run_local(name, i, fed) for name in self.witnesses if fed is not None and self._runs_local(name)
         }
+        if self._in_parts():
+            fed = None  # it is for the tensors that are kept of a failing layer, which none run in parts has
         for _ in range(2 if self._in_parts() else 1):
             taps: dict[str, Taps] = {}
             for name in self.witnesses:
                 if name in local:  # first, so that its taps are gone before the others come
-                    found, _ = next(local[name])
+                    found = next(local[name])[0]
                     self._compare_local(name, f"layer.{i}", found, taps[str(self.truth)], fed)
                     del found
                 taps[name], self.streams[name] = next(own[name])
@@ -98,9 +98,14 @@ class Walk:
     def _run_layer(self, name: str, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
         """A witness's layer, whole or in parts; nothing runs before it is asked for."""
         if self._in_parts():
-            yield from self.witnesses[name].sublayers(i, stream)
-        else:
-            yield self.witnesses[name].layer(i, stream)
+            return self.witnesses[name].sublayers(i, stream)
+        return (self.witnesses[name].layer(i, x) for x in (stream,))
+
+    def _run_local(self, name: str, i: int, fed: np.ndarray) -> Iterator[tuple[Taps, Any]]:
+        """The same, on hidden states that are fed in only then, and held no longer than the layer needs them."""
+        run = self._run_layer(name, i, self.witnesses[name].inject(self.streams[name], fed))
+        del fed
+        yield from run
 
     def _in_parts(self) -> bool:
         """Whether a layer's taps are too large to be there at once; those to be kept, and a file's, come at once."""

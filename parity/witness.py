@@ -67,7 +67,7 @@ class Witness(Protocol):
     def sublayers(self, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
         """Yield the same in two parts, attention and feed-forward; what was yielded is not kept.
 
-        The second part's stream is what the next layer needs. Only for witnesses with ``steps``.
+        A part's stream is what the next part, or the next layer, needs. Only for witnesses with ``steps``.
         """
         ...
 

@@ -90,13 +90,13 @@ class FlaxWitness:
             lists = encoder_lists(self.config, i, stream.x.shape[1])
             run = _compiled_layer(self.config, self.dtype, _attention)
             attention, found = run(params, stream.x, stream.inputs.mask, lists)
-            taps = _arrays(found)
-            del found
+            stream, taps = replace(stream, x=attention), _arrays(found)
+            del attention, found  # nothing but the stream and the yielded arrays keeps taps alive
         yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
         with self._scope():
-            output, found = _compiled_layer(self.config, self.dtype, _feed_forward)(params, attention)
+            output, found = _compiled_layer(self.config, self.dtype, _feed_forward)(params, stream.x)
             stream, taps = replace(stream, x=output), _arrays(found)
-            del attention, output, found  # nothing but the yielded arrays keeps taps alive
+            del output, found
         yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:

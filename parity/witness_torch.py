@@ -77,13 +77,15 @@ class TorchWitness:
         layer, lists = self.model.base.encoder.layer[i], encoder_lists(self.config, i, stream.x.shape[1], self.device)
         with pinned():
             attention, taps = layer.attention(stream.x, stream.inputs.mask, lists)
+        stream = replace(stream, x=attention)
+        del attention  # nothing but the stream and the yielded arrays keeps taps alive
         yield {f"layer.{i}.{name}": to_array(taps.pop(name)) for name in list(taps)}, stream
         with pinned():
-            inner = layer.intermediate(attention)
-            output = layer.output(inner, attention)
+            inner = layer.intermediate(stream.x)
+            output = layer.output(inner, stream.x)
         taps = {"intermediate": inner, "output": output}
         stream = replace(stream, x=output)
-        del attention, inner, output  # nothing but the yielded arrays keeps taps alive
+        del inner, output
         yield {f"layer.{i}.{name}": to_array(taps.pop(name)) for name in list(taps)}, stream
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
