@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.called import Called
 from parity.compare import Scene, compare
 from parity.conditions import Options, Pass
 from parity.golden import derived_of_layer, derived_scores
@@ -57,8 +58,12 @@ class Walk:
             for name, x in finals.items():
                 self.streams[name] = self.witnesses[name].inject(self.streams[name], x)
         self._begin_stage(f"layer.{self.config.num_hidden_layers - 1}.output")
-        for positions in self._pieces():
-            self._finish(positions)
+        pieces = list(self._pieces())
+        called = None
+        if self.options.called:
+            called = Called(self.scene.head, self.witnesses, self.inputs, in_pieces=pieces != [None])
+        for positions in pieces:
+            self._finish(positions, called)
 
     def hidden(self) -> Hidden:
         """Return the hidden states that each stepping witness has reached."""
@@ -129,8 +134,8 @@ class Walk:
     def _runs_local(self, name: str) -> bool:
         return self.options.local and self.truth is not None and name in FRAMEWORKS
 
-    def _finish(self, positions: slice | None) -> None:
-        """The head, on all positions or on some; and its loss."""
+    def _finish(self, positions: slice | None, called: Called | None) -> None:
+        """The head, on all positions or on some; its loss, and what the call returned there."""
         part = Part(positions=f"{positions.start}:{positions.stop}") if positions else None
         fed = self._fed()
         taps: dict[str, Taps] = {}
@@ -147,6 +152,8 @@ class Walk:
                 if self.witnesses[name].steps:
                     taps[name]["sequence_output"] = self.witnesses[name].hidden(self.streams[name])
         self._compare("head", taps, "the last layer's output is within tolerance", fed, part)
+        if called:
+            self.result.rows += called.rows(self.scene, taps, self.streams, positions, part)
 
     def _pieces(self) -> Iterator[slice | None]:
         """Positions to score at once: a language model's scores of a long text are larger than the model."""

@@ -88,6 +88,18 @@ class Witness(Protocol):
         ...
 
 
+class Framework(Witness, Protocol):
+    """A witness that has users, who call the model whole."""
+
+    def call(self, inputs: Inputs) -> Taps:
+        """Return what one call of the model returns, by field."""
+        ...
+
+    def call_base(self, inputs: Inputs) -> Any:
+        """Return what ``finish`` takes, from one call of the base model."""
+        ...
+
+
 # In order of trust. Every other is measured against the truths that are there.
 MODULES = {
     "golden": "parity.witness_golden",
