@@ -49,9 +49,9 @@ class Called:
             value, reference = (
                 {tap: x for tap, x in sides[name].items() if scene.holds(pair, "called", tap, x)} for name in pair
             )
-            incomplete = not self._witnesses[pair[0]].complete, not self._witnesses[pair[1]].complete
-            if value or reference:  # else there is nothing but padding
-                yield from compare(scene, pair, "called", "head", (value, reference), incomplete, part)
+            partial = not self._witnesses[pair[1]].complete
+            if reference or (value and not partial):  # else there is nothing but padding, or a case of another head
+                yield from compare(scene, pair, "called", "head", (value, reference), (False, partial), part)
 
     def _walked(self, name: str, taps: Taps, stream: Any, positions: slice | None) -> Taps:
         """What a witness has computed stage by stage, as the fields of what a call returns."""
