@@ -266,7 +266,8 @@ class _Powers:
         """Add elements."""
         a, b = a / self._peak, b / self._peak
         error = a - b
-        self._sums += a @ a, b @ b, error @ error, error @ (a + b)
+        products = (a, a), (b, b), (error, error), (error, a + b)
+        self._sums += [(x * y).sum() for x, y in products]  # in this thread: x @ y waits for others, which may be busy
 
     @property
     def snr_db(self) -> float:
