@@ -188,7 +188,7 @@ class _Parts:
     def _is_off(self, index: Any, mask_BL: np.ndarray | None = None) -> bool:
         """Whether a part is not within tolerance; the tap's own scale counts, not the part's."""
         scene, names = self.stage.scene, self.stage.names
-        mask = scene.where(names, self.tap, self.stage.sides[0][self.tap])
+        mask = scene.where(names, self.stage.error, self.tap, self.stage.sides[0][self.tap])
         if mask_BL is not None:
             mask = mask_BL if mask is None else mask & mask_BL
         if mask is not None:

@@ -107,6 +107,17 @@ def test_what_changes_nothing_is_green_and_said_so():
     assert "no tap moves" in proof.detections[0].evidence
 
 
+@pytest.mark.parametrize("head", ["base", "pretraining", "qa"])
+def test_what_only_the_call_does_wrong_only_its_rows_show(head):
+    """The walk through the modules is right; on a padded batch, as in the whole matrix for every head."""
+    for name in ("call-skips-a-block", "call-runs-other-weights"):
+        result = bench("padded", head).faulty(FAULTS[name])
+        assert {row.error for row in result.failures} == {"called"}, name
+        found = inject(FAULTS[name], "padded", head)
+        assert found.verdict == "caught"
+        assert found.at_expected, found.tap
+
+
 def test_decoding_shows_a_cache_that_is_off_by_one():
     (found,) = judged(run_faults(heads=["causal-lm"], names=["cache-off-by-one"]))
     assert found.tap == "logits"

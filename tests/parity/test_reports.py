@@ -157,8 +157,8 @@ def test_the_terminal_shows_checks_heads_faults_and_counts(passing, failing):
 def test_a_head_fails_with_the_layers_that_it_shares(failing):
     """The base model's layers are compared once, as those of masked-lm."""
     lines = [line.split() for line in to_text(failing).splitlines() if line.startswith("base ")]
-    assert lines[0][:8] == ["base", "1x528", "torch", "/", "reference", "36", "3", "layer.1.context"]
-    assert "| base | 1x528 | 36 | 3 ❌ | layer.1.context |" in to_markdown(failing)
+    assert lines[0][:8] == ["base", "1x528", "torch", "/", "reference", "38", "3", "layer.1.context"]
+    assert "| base | 1x528 | 38 | 3 ❌ | layer.1.context |" in to_markdown(failing)
 
 
 def test_markdown_is_short_and_holds_no_markup_from_names(failing, passing):
