@@ -33,12 +33,13 @@ def return_freed_arrays() -> None:
 
 
 def _set(option: int, value: int) -> None:
-    mallopt = getattr(_own_libc(), "mallopt", None)
+    mallopt = getattr(own_libc(), "mallopt", None)
     if mallopt:
         mallopt(option, value)
 
 
-def _own_libc() -> ctypes.CDLL | None:
+def own_libc() -> ctypes.CDLL | None:
+    """The C library of this process, or None where there is no way to it."""
     try:
         return ctypes.CDLL(None)
     except (OSError, TypeError):  # not on Windows

@@ -53,6 +53,18 @@ def in_twin(path: str, wrap: Wrap) -> Injection:
     return inject
 
 
+# What of parity/witness_flax.py is compiled from a module of the twin. Key lists are no part of it, they are passed to
+# it; the embeddings' Dropout is everybody's.
+_COMPILED_FROM = {
+    "encoder.layer_pattern": (),
+    "attention": ("_compiled_layer",),
+    "encoder": ("_compiled_layer",),
+    "embeddings": ("_compiled_layer", "_compiled"),
+    "models": ("_compiled",),
+    "heads": ("_compiled",),
+}
+
+
 @contextmanager
 def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
     """Flax's compiled functions hold what they were compiled from: others for as long as the fault lasts."""
@@ -60,7 +72,7 @@ def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
         yield
         return
     module: Any = importlib.import_module("parity.witness_flax")
-    names = ("_compiled_layer",) if path.startswith("attention.") else ("_compiled_layer", "_compiled")
+    names = _COMPILED_FROM[path if path in _COMPILED_FROM else path.partition(".")[0]]
     fresh = {name: functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__) for name in names}
     with ExitStack() as stack:
         for name, function in fresh.items():

@@ -131,8 +131,8 @@ def _finding(stage: Stage, tap: str, config: BigBirdConfig) -> Finding:
     where = "; ".join(parts.words(heads, blocks, positions)) if parts else ""
     what = row.difference.problem or f"max abs {row.difference.max_abs:.1e}, {row.difference.excess:.3g} times allowed"
     sentence = (
-        f"starts here: {tap} ({module}) of {row.value} against {row.reference}, {row.head}: {stage.evidence}, "
-        f"its output is not: {what}{'; ' + where if where else ''}"
+        f"starts here: {tap} ({module}) of {row.value} against {row.reference}, {row.head}, {row.condition}: "
+        f"{stage.evidence}, its output is not: {what}{'; ' + where if where else ''}"
     )
     return Finding(
         *(row.head, row.condition, row.value, row.reference, tap, module, stage.evidence, sentence),

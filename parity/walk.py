@@ -46,10 +46,17 @@ class Walk:
 
     def layers(self) -> Hidden:
         """Run and compare embeddings and layers; return each stepping witness's last hidden states."""
+        for _ in self.stages():
+            pass
+        return self.hidden()
+
+    def stages(self) -> Iterator[None]:
+        """Run and compare the embeddings, then layer after layer; may be left after any."""
         self._compare("embeddings", self._start(), "it is computed from the ids")
+        yield
         for i in range(self.config.num_hidden_layers):
             self._layer(i)
-        return self.hidden()
+            yield
 
     def head(self, finals: Hidden) -> None:
         """Run and compare what follows the layers, from hidden states that ``layers`` returned."""

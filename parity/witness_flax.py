@@ -67,7 +67,7 @@ class FlaxWitness:
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Run the embeddings."""
         with self._scope():
-            arrays, beside = _split_inputs(self.module, inputs)
+            arrays, beside = self._split_inputs(inputs)
             x, completed, taps = _compiled(_embed, self.module)(self.params, arrays)
         return _arrays(taps), Stream(x, completed, beside)
 
@@ -159,7 +159,7 @@ class FlaxWitness:
         taps |= self.finish(stream)
         with self._scope():
             zeros = {name: jnp.zeros(tap.shape, tap.dtype) for name, tap in taps.items()}
-            arrays = _split_inputs(self.module, inputs)
+            arrays = self._split_inputs(inputs)
             targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
 
             from flax.linen import apply as nn_apply
@@ -190,6 +190,16 @@ class FlaxWitness:
                 found.append(np.asarray(output.logits))
         return np.concatenate(found, axis=1)
 
+    def _split_inputs(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The base model's arrays, and what the head wants; most heads want nothing."""
+        from jax import numpy as jnp
+
+        arrays = {name: jnp.asarray(x) for name, x in inputs.items()}
+        split: tuple[dict[str, Any], dict[str, Any]] = (
+            self.module.split_inputs(arrays) if hasattr(self.module, "split_inputs") else (arrays, {})
+        )
+        return split
+
     def _scope(self) -> ExitStack:
         """The device, full matmul precision and, for float64, wide types; all put back afterwards."""
         import jax
@@ -204,17 +214,21 @@ class FlaxWitness:
 
 def load(source: Source, setting: Setting) -> FlaxWitness:
     """Load the Flax model of a head; raises ValueError as from_pretrained."""
+    device = flax_device(setting.device)
+    return FlaxWitness(load_model(source, setting), setting, device)
+
+
+def load_model(source: Source, setting: Setting) -> Any:
+    """Return the Flax model of a head, on the CPU; raises ValueError as from_pretrained."""
     import jax
 
     import models_flax
 
     cls = getattr(models_flax, HEADS[source.head].flax_class_name)
-    device = flax_device(setting.device)
     with jax.default_device(jax.devices("cpu")[0]), ExitStack() as stack:
         if setting.dtype == "float64":
             stack.enter_context(_wide_types())
-        model = cls.from_pretrained(source.folder, init_seed=source.init_seed, dtype=setting.dtype, **source.overrides)
-    return FlaxWitness(model, setting, device)
+        return cls.from_pretrained(source.folder, init_seed=source.init_seed, dtype=setting.dtype, **source.overrides)
 
 
 def flax_device(name: str) -> Any:
@@ -280,17 +294,6 @@ def _compiled_loss(config: BigBirdConfig, head: str) -> Any:
     from models_flax import losses
 
     return jax.jit(functools.partial(total_loss, losses, config, head))
-
-
-def _split_inputs(module: Any, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The base model's arrays, and what the head wants; most heads want nothing."""
-    from jax import numpy as jnp
-
-    arrays = {name: jnp.asarray(x) for name, x in inputs.items()}
-    split: tuple[dict[str, Any], dict[str, Any]] = (
-        module.split_inputs(arrays) if hasattr(module, "split_inputs") else (arrays, {})
-    )
-    return split
 
 
 def _embed(module: Any, arrays: dict[str, Any]) -> Any:

@@ -8,9 +8,11 @@ import pytest
 import safetensors.numpy
 from click.testing import CliRunner
 
-from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack, write_flax_msgpack
+from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack
 from bigbird_port.cli import main
-from bigbird_port.convert import Settings, convert
+from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.formats.filling import write_arrays
+from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
 from bigbird_port.heads import HEADS
 from parity.conditions import Options
 from parity.golden import read_golden
@@ -45,7 +47,7 @@ def change_torch(out, change):
 def change_flax(out, change):
     arrays = dict(read_flax_msgpack(out / "flax/flax_model.msgpack"))
     change(arrays)
-    write_flax_msgpack(out / "flax/flax_model.msgpack", arrays)
+    write_arrays(out / "flax", FlaxMsgpackFormat(), arrays)
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -376,13 +376,19 @@ def test_long_scores_are_compared_in_pieces(out, monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_leaves_the_original_at_the_first_sparse_context(tmp_path):
     pytest.importorskip("transformers")
-    config = CONFIG.replace(block_size=64, num_random_blocks=3, num_hidden_layers=2)
-    options = Options(lengths=(512, 768), batch=1, witnesses=("reference", "transformers"), losses=False)
+    config = CONFIG.replace(
+        block_size=64, num_random_blocks=3, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=2048
+    )
+    options = Options(
+        lengths=(512, 768, 1024, 2048), batch=1, witnesses=("torch", "reference", "transformers"), losses=False
+    )
     result = run_parity(write(tmp_path, config), ["masked-lm"], options)
-    assert {row.condition for row in result.failures} == {"1x768"}
-    (found,) = result.located
-    assert (found.tap, found.value, found.condition) == ("layer.0.context", "transformers", "1x768")
-    assert found.positions == ("sparse",)
+    long = ["1x768", "1x1024", "1x2048"]
+    assert {(row.value, row.condition) for row in result.failures} == {("transformers", name) for name in long}
+    assert [found.condition for found in result.located] == long
+    for found in result.located:
+        assert (found.tap, found.value, found.positions) == ("layer.0.context", "transformers", ("sparse",))
+        assert found.sentence.startswith("starts here: layer.0.context (encoder.layer.0.attention.self)")
     short = [row for row in result.rows if row.condition == "1x512"]
     assert {row.tap for row in short} >= {"embeddings", "layer.0.context", "layer.1.output", "transform", "logits"}
 
