@@ -91,6 +91,7 @@ def parity() -> None:
 @click.option("--with-faults", is_flag=True, help="Then inject each fault of a --mesh: it must be caught.")
 @click.option("--no-local", is_flag=True, help="Do not feed each layer the reference's input as well: half the time.")
 @click.option("--no-losses", is_flag=True, help="Do not compare losses.")
+@click.option("--no-calls", is_flag=True, help="Do not call the whole models as well.")
 @click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
 @click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
 @click.option("--tolerances", type=click.Path(path_type=Path), help="Entries that win over the table that is shipped.")
@@ -234,12 +235,13 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
         flax_device=options.get("flax_device") or device,
         local=not options.get("no_local"),
         losses=not options.get("no_losses"),
+        called=not options.get("no_calls"),
         tolerances=shipped_table().joined(read_table(given)) if given else None,
     )
 
 
 def convert_demo(out: Path) -> Any:
     """Convert the checkpoint that is shipped with the package."""
-    from bigbird_port.convert import convert as run_convert
+    from bigbird_port.conversion.convert import convert as run_convert
 
     return run_convert(Path(os.path.dirname(__file__)) / "demo_checkpoint", out)

@@ -30,9 +30,9 @@ class Options:
     defaults); lengths, batches: several of them, each length with the attention pattern that the original has when it
     is configured for it. inputs: given ones. golden: a case, which brings its own. adversarial: inputs that are hard on
     an implementation. mesh: sizes of the axes of a mesh, on which Flax runs once more, as the witness "sharded".
-    overrides: fields of the configuration. local: feed every layer of every framework the
-    reference's input as well. keep: a folder for the tensors of the first failing layer. tolerances: None takes the
-    table that is shipped.
+    overrides: fields of the configuration. local: feed every layer of every framework the reference's input as well.
+    called: call every framework's whole model as well. keep: a folder for the tensors of the first failing layer.
+    tolerances: None takes the table that is shipped.
     """
 
     length: int | None = None
@@ -51,6 +51,7 @@ class Options:
     flax_device: str = "cpu"
     local: bool = True
     losses: bool = True
+    called: bool = True
     gradients: bool = False
     decoding: bool = False
     keep: Path | None = None

@@ -71,7 +71,7 @@ class Witness(Protocol):
     def sublayers(self, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
         """Yield the same in two parts, attention and feed-forward; what was yielded is not kept.
 
-        The second part's stream is what the next layer needs. Only for witnesses with ``steps``.
+        A part's stream is what the next part, or the next layer, needs. Only for witnesses with ``steps``.
         """
         ...
 
@@ -89,6 +89,18 @@ class Witness(Protocol):
 
     def loss(self, scores: Taps, labels: Inputs) -> float:
         """Return the loss of finish's scores, as the witness computes it."""
+        ...
+
+
+class Framework(Witness, Protocol):
+    """A witness that has users, who call the model whole."""
+
+    def call(self, inputs: Inputs) -> Taps:
+        """Return what one call of the model returns, by field."""
+        ...
+
+    def call_base(self, inputs: Inputs) -> Any:
+        """Return what ``finish`` takes, from one call of the base model."""
         ...
 
 

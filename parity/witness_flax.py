@@ -9,7 +9,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +53,8 @@ class FlaxWitness:
         self.device, self.dtype, self.head, self.module = device, setting.dtype, model.head, model.module
         with self._scope():
             params = jax.tree.map(lambda x: x.astype(self.dtype), model.params) if self._wide else model.params
-            self.params = jax.device_put(params, device)
+            self.params = model.params = jax.device_put(params, device)
+        self.model = model
 
     @property
     def _wide(self) -> bool:
@@ -90,13 +91,13 @@ class FlaxWitness:
             lists = encoder_lists(self.config, i, stream.x.shape[1])
             run = _compiled_layer(self.config, self.dtype, _attention)
             attention, found = run(params, stream.x, stream.inputs.mask, lists)
-            taps = _arrays(found)
-            del found
+            stream, taps = replace(stream, x=attention), _arrays(found)
+            del attention, found  # nothing but the stream and the yielded arrays keeps taps alive
         yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
         with self._scope():
-            output, found = _compiled_layer(self.config, self.dtype, _feed_forward)(params, attention)
+            output, found = _compiled_layer(self.config, self.dtype, _feed_forward)(params, stream.x)
             stream, taps = replace(stream, x=output), _arrays(found)
-            del attention, output, found  # nothing but the yielded arrays keeps taps alive
+            del output, found
         yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
@@ -107,6 +108,23 @@ class FlaxWitness:
             x = stream.x if positions is None else stream.x[:, positions]
             scores, taps = _compiled(_finish, self.module, fixed)(self.params, x, beside)
         return _arrays(taps | scores)
+
+    def call(self, inputs: Inputs) -> Taps:
+        """Return what the whole model returns."""
+        with self._scope():
+            output = self.model(**inputs)
+        return {
+            field.name: np.asarray(x) for field in fields(output) if hasattr(x := getattr(output, field.name), "dtype")
+        }
+
+    def call_base(self, inputs: Inputs) -> Stream:
+        """Call the base model."""
+        from flax import linen as nn
+
+        with self._scope():
+            arrays, beside = _split_inputs(self.module, inputs)
+            output = nn.apply(_call_base, self.module)({"params": self.params}, arrays)
+        return Stream(output.last_hidden_state, None, beside)
 
     def inject(self, stream: Stream, x: np.ndarray) -> Stream:
         """Put hidden states in, rounded to the model's dtype."""
@@ -280,6 +298,10 @@ def _compiled_loss(config: BigBirdConfig, head: str) -> Any:
 
 def _embed(module: Any, arrays: dict[str, Any]) -> Any:
     return getattr(module, "bert", module).embed(**arrays)
+
+
+def _call_base(module: Any, arrays: dict[str, Any]) -> Any:
+    return getattr(module, "bert", module)(**arrays)
 
 
 def _finish(module: Any, x: Any, beside: dict[str, Any], **fixed: Any) -> Any:
