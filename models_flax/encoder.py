@@ -238,8 +238,7 @@ def encoder_lists(config: BigBirdConfig, seed: int, length: int) -> Lists | None
             _say_full_attention()
         return None
     pattern = layer_pattern(config, seed, length)
-    spread = None if pattern is None else spread_lists(pattern, -(-length // config.block_size))
-    return spread or key_lists(pattern)
+    return spread_lists(pattern, -(-length // config.block_size)) or key_lists(pattern)
 
 
 class BigBirdEncoder(nn.Module):
