@@ -25,7 +25,7 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.folder import WEIGHT_FILES, load_weights, write_model_folder
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.positions import extend_positions
-from bigbird_port.weights import from_framework, initial_arrays
+from bigbird_port.weights import framework_shapes, from_framework, initial_arrays
 from models_flax.cache import LayerCache, init_cache
 
 Params = dict[str, Any]
@@ -143,13 +143,16 @@ class FlaxBigBirdPreTrainedModel:
             write_model_folder(folder, weights, self.config, self.head, "flax")
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over weights under their Flax paths; raises ValueError unless names and shapes fit exactly."""
-        expected = {name: leaf.shape for name, leaf in flatten_dict(self.param_shapes(), sep="/").items()}
+        """Take over weights under their Flax paths; raises ValueError unless names and shapes fit exactly.
+
+        Without a copy where memory allows: the arrays must not change afterwards.
+        """
+        expected = framework_shapes(self.config, self.head, "flax")
         found = {name: array.shape for name, array in arrays.items()}
         if found != expected:
             differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
             raise ValueError(f"parameters that do not fit the module: {', '.join(differing)}")
-        self.params = unflatten_dict({name: jnp.asarray(array) for name, array in arrays.items()}, sep="/")
+        self.params = unflatten_dict({name: jax.device_put(array) for name, array in arrays.items()}, sep="/")
 
     def param_shapes(self) -> Params:
         """Return the parameter tree as shapes and dtypes, without computing anything."""
