@@ -6,8 +6,9 @@ Legend: B batch, L length, K keys, D hidden, N heads, I inner, W block size, P b
 from __future__ import annotations
 
 import functools
+import math
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.formulation import formulation
 from bigbird_port.packing import Packing, packed_pattern
 from bigbird_port.pattern import Pattern, fold_repeats, layer_pattern
 from bigbird_port.static_lists import round_up, static_lists
@@ -107,13 +109,45 @@ class BigBirdLayer(nn.Module):
                 attention_BLD, encoder_mask_BK, None, head_mask_N, cross, encoder_BKD, deterministic
             )
             taps |= {f"cross_{name}": tap for name, tap in cross_taps.items()}
-        inner_BLI = self.intermediate(attention_BLD)
-        output_BLD = self.output(inner_BLI, attention_BLD, deterministic)
-        return output_BLD, taps | {"intermediate": inner_BLI, "output": output_BLD}
+        output_BLD, fed_forward = self.feed_forward(attention_BLD, deterministic)
+        return output_BLD, taps | fed_forward
+
+    def feed_forward(self, x_BLD: Array, deterministic: bool) -> tuple[Array, Taps]:
+        """Return the feed-forward sublayer's output [B, L, D] and the taps intermediate and output."""
+        inner_BLI = self.intermediate(x_BLD)
+        output_BLD = self.output(inner_BLI, x_BLD, deterministic)
+        return output_BLD, {"intermediate": inner_BLI, "output": output_BLD}
 
 
 # keeps a layer's input only, and runs the layer again for the gradient; ``deterministic`` is static
 _CheckpointedLayer = nn.remat(BigBirdLayer, static_argnums=(8,))
+
+
+class _BareLayer(BigBirdLayer):
+    """A layer without its taps, which a compiled program would have to keep."""
+
+    def __call__(self, *arguments: Any) -> tuple[Array, Taps]:
+        """Return the layer's output [B, L, D] and no taps."""
+        return super().__call__(*arguments)[0], {}
+
+    def feed_forward(self, x_BLD: Array, deterministic: bool) -> tuple[Array, Taps]:
+        """Return the sublayer's output [B, L, D], of some tokens at a time: [B, L, I] is never held whole."""
+        tokens, D = math.prod(x_BLD.shape[:2]), x_BLD.shape[2]
+        chunks = -(-tokens // (formulation("flax", jax.default_backend()).tokens_at_once or tokens))
+        if chunks == 1:
+            return super().feed_forward(x_BLD, deterministic)
+        x_CTD = jnp.pad(x_BLD.reshape(tokens, D), ((0, -tokens % chunks), (0, 0))).reshape(chunks, -1, D)
+
+        def some_tokens(layer: BigBirdLayer, _: None, x_TD: Array) -> tuple[None, Array]:
+            return None, BigBirdLayer.feed_forward(layer, x_TD, deterministic)[0]
+
+        run = nn.scan(some_tokens, variable_broadcast="params", split_rngs={"params": False, "dropout": True})
+        _, output_CTD = run(self, None, x_CTD)
+        return output_CTD.reshape(-1, D)[:tokens].reshape(x_BLD.shape), {}
+
+
+# compiled once for all layers, whoever calls: twelve layers take as long as one
+_CompiledLayer = nn.jit(_BareLayer, static_argnums=(8,))
 
 
 class _Layers(nn.Module):
@@ -134,7 +168,10 @@ class _Layers(nn.Module):
         output_taps: bool,
         deterministic: bool,
     ) -> _Encoded:
-        layer_class = _CheckpointedLayer if self.gradient_checkpointing else BigBirdLayer
+        keep_taps = use_cache or output_attentions or output_taps
+        layer_class = (
+            _CheckpointedLayer if self.gradient_checkpointing else BigBirdLayer if keep_taps else _CompiledLayer
+        )
         encoded = _Encoded((x_BLD,), (), (), (), Taps())
         for i in range(self.config.num_hidden_layers):
             lists = self._lists(i, length, inputs.packing, deterministic)
