@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -130,7 +130,10 @@ def block_sparse_attention(
         jnp.repeat(mask_BL.reshape(B, -1, block_size), N, axis=0),
         *(jnp.tile(x, (B, 1, 1)) for x in (lists.key_blocks, lists.counts)),
     )
-    one_head = _recomputed(lambda head: _one_head(*head, lists, how.blocks_at_once))
+
+    def one_head(head: tuple[Array, ...]) -> Array:
+        return _one_head(*head, lists, how.blocks_at_once)
+
     if how.heads_at_once == 1:
         heads = lax.map(one_head, every_head)  # batch_size=1 would add an axis of 1 to everything, at twice the time
     else:
@@ -138,6 +141,7 @@ def block_sparse_attention(
     return heads.reshape(B, N, -1, heads.shape[-1]).swapaxes(1, 2)[:, :length]
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
 def _one_head(
     q_PWH: Array,
     k_PWH: Array,
@@ -152,40 +156,99 @@ def _one_head(
 
     One softmax runs over a query block's whole list, in which a block weighs as often as it counts.
     """
-    rows_T = jnp.concatenate((lists.rows, lists.global_blocks[lists.parts]))
-    (T, S), (_, W, H), dtype = blocks_TS.shape, v_PWH.shape, _at_least_float32(q_PWH)
+    return _one_head_forward(q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS, lists, at_once)[0]
+
+
+def _one_head_forward(*arguments: Any) -> tuple[Array, tuple[Any, ...]]:
+    """_one_head, and what its gradient wants: what went in, what came out, and each query's sum of weights (log)."""
+    *kept, at_once = arguments
+    q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS, lists = kept
+    (_, W, H), T, Q = v_PWH.shape, len(blocks_TS), len(lists.rows)
 
     def some_lists(_: None, chunk: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
         rows_C, blocks_CS, counts_CS = chunk
-        q_CWH = q_PWH.at[rows_C].get(mode=_INSIDE)
-        k_CKH, v_CKH = (x.at[blocks_CS].get(mode=_INSIDE).reshape(-1, S * W, x.shape[-1]) for x in (k_PWH, v_PWH))
-        allowed_CSW = mask_PW[blocks_CS] & (counts_CS > 0)[:, :, None]
-        bias_CSW = mask_bias(allowed_CSW, dtype) + jnp.log(jnp.maximum(counts_CS, 1).astype(dtype))[:, :, None]
-        return None, _attend_in_part(q_CWH, k_CKH, v_CKH, bias_CSW.reshape(-1, 1, S * W))
+        keyed = _take(k_PWH, blocks_CS), _take(v_PWH, blocks_CS), _bias(mask_PW, blocks_CS, counts_CS, q_PWH)
+        return None, _attend_in_part(q_PWH.at[rows_C].get(mode=_INSIDE), *keyed)
 
-    _, (contexts, logs) = lax.scan(
-        _recomputed(some_lists), None, tuple(_in_chunks(x, at_once) for x in (rows_T, blocks_TS, counts_TS))
-    )
-    contexts_TWH, logs_TW, Q = contexts.reshape(-1, W, H)[:T], logs.reshape(-1, W)[:T], len(lists.rows)
-    global_GWH = _added_up(contexts_TWH[Q:], logs_TW[Q:], lists)
+    _, (contexts, logs) = lax.scan(some_lists, None, _chunks(lists, blocks_TS, counts_TS, at_once))
+    contexts_TWH, logs_TW = contexts.reshape(-1, W, H)[:T], logs.reshape(-1, W)[:T]
+    global_GWH, logs_GW = _added_up(contexts_TWH[Q:], logs_TW[Q:], lists)
     context_PWH = jnp.concatenate((contexts_TWH[:Q], global_GWH)).at[lists.places].get(mode=_INSIDE)
-    return context_PWH * mask_PW[:, :, None]
+    context_PWH *= mask_PW[:, :, None]
+    log_PW = jnp.concatenate((logs_TW[:Q], logs_GW)).at[lists.places].get(mode=_INSIDE)
+    return context_PWH, (*kept, context_PWH, log_PW)
 
 
-def _added_up(contexts_EWH: Array, logs_EW: Array, lists: KeyLists) -> Array:
-    """The context of the global blocks [G, W, H] from those of the parts of their keys."""
-    G = len(lists.global_blocks)
-    largest_GW = lax.stop_gradient(jax.ops.segment_max(logs_EW, lists.parts, G, indices_are_sorted=True))
-    weights_EW = jnp.exp(logs_EW - largest_GW[lists.parts])
-    weighted_EWH = contexts_EWH * weights_EW[:, :, None]
-    values_GWH, sums_GW = (
-        jax.ops.segment_sum(x, lists.parts, G, indices_are_sorted=True) for x in (weighted_EWH, weights_EW)
+def _one_head_backward(at_once: int | None, kept: tuple[Any, ...], grad_PWH: Array) -> tuple[Any, ...]:
+    """The gradients of queries, keys and values: the weights of some lists at a time are computed again."""
+    q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS, lists, context_PWH, log_PW = kept
+    dtype, scale = log_PW.dtype, 1 / math.sqrt(q_PWH.shape[-1])
+    grad_PWH = grad_PWH * mask_PW[:, :, None]
+    delta_PW = jnp.einsum("pwh,pwh->pw", grad_PWH, context_PWH, preferred_element_type=dtype)
+    product = functools.partial(jnp.einsum, preferred_element_type=dtype)
+
+    def some_lists(sums: tuple[Array, Array], chunk: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
+        rows_C, blocks_CS, counts_CS = chunk
+        q_CWH, grad_CWH, log_CW, delta_CW = (
+            x.at[rows_C].get(mode=_INSIDE) for x in (q_PWH, grad_PWH, log_PW, delta_PW)
+        )
+        k_CKH, v_CKH = _take(k_PWH, blocks_CS), _take(v_PWH, blocks_CS)
+        scores_CWK = _scores(q_CWH, k_CKH, _bias(mask_PW, blocks_CS, counts_CS, q_PWH))
+        weights_CWK = jnp.exp(scores_CWK - log_CW[:, :, None])
+        dscores_CWK = weights_CWK * (product("cwh,ckh->cwk", grad_CWH, v_CKH) - delta_CW[:, :, None])
+        dscores_CWK, weights_CWK = dscores_CWK.astype(k_CKH.dtype), weights_CWK.astype(k_CKH.dtype)
+        found = product("cwk,cwh->ckh", dscores_CWK, q_CWH), product("cwk,cwh->ckh", weights_CWK, grad_CWH)
+        sums = tuple(
+            x_PWH.at[blocks_CS].add(dx_CKH.reshape(*blocks_CS.shape, *x_PWH.shape[1:]), mode=_INSIDE)
+            for x_PWH, dx_CKH in zip(sums, found, strict=True)
+        )
+        return sums, product("cwk,ckh->cwh", dscores_CWK, k_CKH)
+
+    zeros = jnp.zeros(k_PWH.shape, dtype), jnp.zeros(v_PWH.shape, dtype)
+    (dk_PWH, dv_PWH), dq = lax.scan(some_lists, zeros, _chunks(lists, blocks_TS, counts_TS, at_once))
+    dq_TWH = dq.reshape(-1, *q_PWH.shape[1:])[: len(blocks_TS)]
+    dq_PWH = jnp.zeros(q_PWH.shape, dtype).at[_rows(lists)].add(dq_TWH, mode=_INSIDE)
+    gradients = (x.astype(q_PWH.dtype) for x in (dq_PWH * scale, dk_PWH * scale, dv_PWH))
+    return *gradients, None, None, None, None
+
+
+_one_head.defvjp(_one_head_forward, _one_head_backward)
+
+
+def _rows(lists: KeyLists) -> Array:
+    """The query block of each list, [T]."""
+    return jnp.concatenate((lists.rows, lists.global_blocks[lists.parts]))
+
+
+def _chunks(lists: KeyLists, blocks_TS: Array, counts_TS: Array, at_once: int | None) -> tuple[Array, ...]:
+    """Some lists at a time: their query blocks, key blocks and counts."""
+    return tuple(_in_chunks(x, at_once) for x in (_rows(lists), blocks_TS, counts_TS))
+
+
+def _take(x_PWH: Array, blocks_CS: Array) -> Array:
+    """The rows of each list's key blocks, [C, K, H]."""
+    return x_PWH.at[blocks_CS].get(mode=_INSIDE).reshape(len(blocks_CS), -1, x_PWH.shape[-1])
+
+
+def _bias(mask_PW: Array, blocks_CS: Array, counts_CS: Array, like: Array) -> Array:
+    """What is added to the scores of each list's keys, [C, 1, K]: the log of how often they count."""
+    dtype = _at_least_float32(like)
+    allowed_CSW = mask_PW[blocks_CS] & (counts_CS > 0)[:, :, None]
+    bias_CSW = mask_bias(allowed_CSW, dtype) + jnp.log(jnp.maximum(counts_CS, 1).astype(dtype))[:, :, None]
+    return bias_CSW.reshape(len(blocks_CS), 1, -1)
+
+
+def _added_up(contexts_EWH: Array, logs_EW: Array, lists: KeyLists) -> tuple[Array, Array]:
+    """The context of the global blocks [G, W, H] and the log of their sum of weights, from those of their parts."""
+    add = functools.partial(
+        jax.ops.segment_sum, segment_ids=lists.parts, num_segments=len(lists.global_blocks), indices_are_sorted=True
     )
-    return (values_GWH / sums_GW[:, :, None]).astype(contexts_EWH.dtype)
+    largest_GW = jax.ops.segment_max(logs_EW, lists.parts, len(lists.global_blocks), indices_are_sorted=True)
+    weights_EW = jnp.exp(logs_EW - largest_GW[lists.parts])
+    values_GWH, sums_GW = add(contexts_EWH * weights_EW[:, :, None]), add(weights_EW)
+    return (values_GWH / sums_GW[:, :, None]).astype(contexts_EWH.dtype), largest_GW + jnp.log(sums_GW)
 
 
-# In a loop's body, which the gradient then runs again rather than keep what the first run computed.
-_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 _INSIDE = "promise_in_bounds"  # a pattern names no block outside; the check costs time
 
 

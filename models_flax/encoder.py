@@ -257,9 +257,8 @@ def _redrawn_lists(config: BigBirdConfig, rng: Array, length: int, packing: Pack
     def draw(seed: int | Array) -> KeyLists:
         pattern = layer_pattern(config, int(seed), length)  # repeats as drawn: the shape must not depend on them
         assert pattern is not None  # whether there is one depends on the length alone
-        return KeyLists(
-            *static_lists(pattern if packing is None else packed_pattern(pattern, packing), packing is not None)
-        )
+        pattern = pattern if packing is None else packed_pattern(pattern, packing)
+        return KeyLists._make(static_lists(pattern, packing is not None))
 
     shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), draw(0))
     seed = jax.random.randint(rng, (), 0, np.iinfo(np.int32).max)
@@ -349,9 +348,9 @@ class BigBirdEncoder(nn.Module):
         deterministic: bool = True,
     ) -> _Encoded:
         """Run all layers on embeddings [B, L, D]. Hidden states are 0 in blocks that were skipped."""
-        shape, flags = x_BLD.shape[:2], (use_cache, output_attentions, output_taps, deterministic)
+        (B, L, _), flags = x_BLD.shape, (use_cache, output_attentions, output_taps, deterministic)
         if inputs.packing is None or not self.skip_padding or use_cache or output_attentions or output_taps:
-            return self.layer(x_BLD, inputs._replace(packing=None), shape[1], *flags)
-        row = _row_of(inputs.packing, shape, self.config.block_size)
-        encoded = self.layer(row.pack(x_BLD), inputs._replace(mask=row.pack_mask(inputs.mask)), shape[1], *flags)
-        return encoded._replace(hidden_states=tuple(row.unpack(x, shape[1]) for x in encoded.hidden_states))
+            return self.layer(x_BLD, inputs._replace(packing=None), L, *flags)
+        row = _row_of(inputs.packing, (B, L), self.config.block_size)
+        encoded = self.layer(row.pack(x_BLD), inputs._replace(mask=row.pack_mask(inputs.mask)), L, *flags)
+        return encoded._replace(hidden_states=tuple(row.unpack(x, L) for x in encoded.hidden_states))
