@@ -1,9 +1,9 @@
 """Self-attention: full, and block-sparse as one gather of key blocks.
 
-Legend: B batch, L length (of the queries), D hidden, N heads, H head size, W block size, n blocks in the sequence,
-Q query blocks with a key list of their own, S slots in such a list, C query blocks at once, K keys, M places of a
-buffer for keys, G rows of the global blocks. A mask named BL is [B, K] where there are more keys than queries (a
-cache, cross-attention), and may be [B, L, K] for full attention.
+Legend: B batch, L length (of the queries), D hidden, N heads, H head size, W block size, P blocks in a row of texts,
+T lists of key blocks, S slots in such a list, C lists at once, Q query blocks with one list, G global query blocks, E
+lists of theirs, K keys, M places of a buffer for keys. A mask named BL is [B, K] where there are more keys than
+queries (a cache, cross-attention), and may be [B, L, K] for full attention.
 
 Sources: Zaheer et al. 2020, section 2; bigbird/core/attention.py of google-research/bigbird.
 """
@@ -22,25 +22,28 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import Pattern
+from bigbird_port.formulation import Formulation, formulation
+from bigbird_port.pattern import Pattern, fold_repeats
+from bigbird_port.static_lists import static_lists
 
-BLOCKS_AT_ONCE = 8  # measured by benchmarks/attention.py: more leave the cache, fewer cost calls
 Taps = dict[str, Array]
 Past = tuple[Array, Array, Array | int]  # keys, values, and how many of them there are
 
 
 class KeyLists(NamedTuple):
-    """A Pattern on the device: key_blocks int32 [N, Q, S] and live bool [N, Q, S]."""
+    """A Pattern on the device; see bigbird_port.static_lists."""
 
     key_blocks: Array
-    live: Array
+    counts: Array
+    rows: Array
+    global_blocks: Array
+    parts: Array
+    places: Array
 
 
-def key_lists(pattern: Pattern | None) -> KeyLists | None:
-    """Move a pattern to the device; None (full attention) stays None."""
-    if pattern is None:
-        return None
-    return KeyLists(jnp.asarray(pattern.key_blocks), jnp.asarray(pattern.live))
+def key_lists(pattern: Pattern | None, rounded: bool = False) -> KeyLists | None:
+    """Move a pattern to the device; None (full attention) stays None. rounded: static_lists's."""
+    return None if pattern is None else KeyLists(*map(jnp.asarray, static_lists(fold_repeats(pattern), rounded)))
 
 
 def attend(
@@ -50,15 +53,25 @@ def attend(
 
     Scores and their softmax are float32 (at least) even for half-precision inputs.
     """
-    dtype = _at_least_float32(q_LH)
-    scores_LK = jnp.matmul(q_LH / math.sqrt(q_LH.shape[-1]), k_KH.swapaxes(-1, -2), preferred_element_type=dtype)
-    scores_LK += bias_LK
-    if dropout:
-        return dropout(jax.nn.softmax(scores_LK, axis=-1)).astype(v_KH.dtype) @ v_KH
+    if dropout is None:
+        return _attend_in_part(q_LH, k_KH, v_KH, bias_LK)[0]
+    return dropout(jax.nn.softmax(_scores(q_LH, k_KH, bias_LK), axis=-1)).astype(v_KH.dtype) @ v_KH
+
+
+def _scores(q_LH: Array, k_KH: Array, bias_LK: Array) -> Array:
+    scaled_LH, dtype = q_LH / math.sqrt(q_LH.shape[-1]), _at_least_float32(q_LH)
+    return jnp.matmul(scaled_LH, k_KH.swapaxes(-1, -2), preferred_element_type=dtype) + bias_LK
+
+
+def _attend_in_part(q_LH: Array, k_KH: Array, v_KH: Array, bias_LK: Array) -> tuple[Array, Array]:
+    """attend's result, and the logarithm of the sum of all weights, [..., L]: what it weighs beside other keys."""
+    scores_LK = _scores(q_LH, k_KH, bias_LK)
+    largest_L1 = lax.stop_gradient(scores_LK.max(axis=-1, keepdims=True))
+    weights_LK = jnp.exp(scores_LK - largest_L1)
+    sum_L1 = weights_LK.sum(axis=-1, keepdims=True)
     # Normalising after the value product spares a pass over the weights.
-    weights_LK = jnp.exp(scores_LK - lax.stop_gradient(scores_LK.max(axis=-1, keepdims=True)))
-    sums_LH = jnp.matmul(weights_LK.astype(v_KH.dtype), v_KH, preferred_element_type=dtype)
-    return (sums_LH / weights_LK.sum(axis=-1, keepdims=True)).astype(v_KH.dtype)
+    values_LH = jnp.matmul(weights_LK.astype(v_KH.dtype), v_KH, preferred_element_type=scores_LK.dtype)
+    return (values_LH / sum_L1).astype(v_KH.dtype), (largest_L1 + jnp.log(sum_L1))[..., 0]
 
 
 def mask_bias(allowed: Array, dtype: DTypeLike) -> Array:
@@ -93,54 +106,82 @@ def _at_least_float32(x: Array) -> DTypeLike:
 
 
 def block_sparse_attention(
-    q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, lists: KeyLists, block_size: int
+    q_BNLH: Array,
+    k_BNLH: Array,
+    v_BNLH: Array,
+    mask_BL: Array,
+    lists: KeyLists,
+    block_size: int,
+    how: Formulation | None = None,
 ) -> Array:
-    """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, L, N, H].
+    """Each query block attends to its own list of key blocks, the global blocks to their whole text; [B, L, N, H].
 
-    The context of padded queries is 0. Values may be wider than keys. One head at a time and a few query blocks of it
-    keep memory linear in L, small, and in the cache; the gradient computes the probabilities again. The batch is
-    padded to whole blocks inside.
+    The context of padded queries is 0. Some heads and lists at a time (``how``, None: as the device's formulation has
+    it) keep memory linear in L; the gradient computes the probabilities again. The batch is padded to whole blocks
+    inside. Values may be wider than keys.
     """
+    how = how or formulation("flax", jax.default_backend())
     B, N, length, _ = q_BNLH.shape
     if missing := -length % block_size:
         q_BNLH, k_BNLH, v_BNLH = (jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in (q_BNLH, k_BNLH, v_BNLH))
         mask_BL = jnp.pad(mask_BL, ((0, 0), (0, missing)))
     every_head = (
-        *(x.reshape(B * N, *x.shape[2:]) for x in (q_BNLH, k_BNLH, v_BNLH)),
-        jnp.repeat(mask_BL, N, axis=0),
-        *(jnp.tile(x, (B, 1, 1)) for x in lists),
+        *(x.reshape(B * N, -1, block_size, x.shape[-1]) for x in (q_BNLH, k_BNLH, v_BNLH)),
+        jnp.repeat(mask_BL.reshape(B, -1, block_size), N, axis=0),
+        *(jnp.tile(x, (B, 1, 1)) for x in (lists.key_blocks, lists.counts)),
     )
-    heads = lax.map(_recomputed(lambda head: _one_head(head, block_size)), every_head)
-    context_BLNH = heads.reshape(B, N, *heads.shape[1:]).swapaxes(1, 2)
-    return context_BLNH[:, :length]
+    one_head = _recomputed(lambda head: _one_head(*head, lists, how.blocks_at_once))
+    if how.heads_at_once == 1:
+        heads = lax.map(one_head, every_head)  # batch_size=1 would add an axis of 1 to everything, at twice the time
+    else:
+        heads = lax.map(one_head, every_head, batch_size=how.heads_at_once or B * N)
+    return heads.reshape(B, N, -1, heads.shape[-1]).swapaxes(1, 2)[:, :length]
 
 
-def _one_head(head: tuple[Array, ...], W: int) -> Array:
-    """Block-sparse attention of one head of one text, [L, H]; ``head`` is an element of every_head.
+def _one_head(
+    q_PWH: Array,
+    k_PWH: Array,
+    v_PWH: Array,
+    mask_PW: Array,
+    blocks_TS: Array,
+    counts_TS: Array,
+    lists: KeyLists,
+    at_once: int | None,
+) -> Array:
+    """Block-sparse attention of one head of one row of blocks, [P, W, H]; blocks and counts are its part of the lists.
 
-    One softmax runs over a query block's whole list, so that a block that stands in it twice counts twice.
+    One softmax runs over a query block's whole list, in which a block weighs as often as it counts.
     """
-    q_LH, k_LH, v_LH, mask_L, blocks_QS, live_QS = head
-    L, H = q_LH.shape
-    Q, S = blocks_QS.shape
-    k_nWH, v_nWH = (x.reshape(L // W, W, -1) for x in (k_LH, v_LH))
-    mask_nW = mask_L.reshape(L // W, W)
-    # block 0 and, if the batch reaches it, the pattern's last block: G rows
-    q_GH = jnp.concatenate((q_LH[:W], q_LH[(Q + 1) * W :]))
-    global_GH = attend(q_GH, k_LH, v_LH, mask_bias(mask_L, _at_least_float32(q_LH)))
+    rows_T = jnp.concatenate((lists.rows, lists.global_blocks[lists.parts]))
+    (T, S), (_, W, H), dtype = blocks_TS.shape, v_PWH.shape, _at_least_float32(q_PWH)
 
-    def some_blocks(_: None, rows: tuple[Array, ...]) -> tuple[None, Array]:
-        q_CWH, blocks_CS, live_CS = rows
-        C = blocks_CS.shape[0]
-        k_CKH, v_CKH = (x.at[blocks_CS].get(mode=_INSIDE).reshape(C, S * W, -1) for x in (k_nWH, v_nWH))
-        allowed_CSW = mask_nW[blocks_CS] & live_CS[:, :, None]
-        bias_C1K = mask_bias(allowed_CSW.reshape(C, 1, S * W), _at_least_float32(q_LH))
-        return None, attend(q_CWH, k_CKH, v_CKH, bias_C1K)
+    def some_lists(_: None, chunk: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
+        rows_C, blocks_CS, counts_CS = chunk
+        q_CWH = q_PWH.at[rows_C].get(mode=_INSIDE)
+        k_CKH, v_CKH = (x.at[blocks_CS].get(mode=_INSIDE).reshape(-1, S * W, x.shape[-1]) for x in (k_PWH, v_PWH))
+        allowed_CSW = mask_PW[blocks_CS] & (counts_CS > 0)[:, :, None]
+        bias_CSW = mask_bias(allowed_CSW, dtype) + jnp.log(jnp.maximum(counts_CS, 1).astype(dtype))[:, :, None]
+        return None, _attend_in_part(q_CWH, k_CKH, v_CKH, bias_CSW.reshape(-1, 1, S * W))
 
-    q_QWH = q_LH[W : (Q + 1) * W].reshape(Q, W, H)
-    _, middle = lax.scan(_recomputed(some_blocks), None, tuple(_in_chunks(x) for x in (q_QWH, blocks_QS, live_QS)))
-    contexts = (global_GH[:W], middle.reshape(-1, v_LH.shape[-1])[: Q * W], global_GH[W:])
-    return jnp.concatenate(contexts) * mask_L[:, None]
+    _, (contexts, logs) = lax.scan(
+        _recomputed(some_lists), None, tuple(_in_chunks(x, at_once) for x in (rows_T, blocks_TS, counts_TS))
+    )
+    contexts_TWH, logs_TW, Q = contexts.reshape(-1, W, H)[:T], logs.reshape(-1, W)[:T], len(lists.rows)
+    global_GWH = _added_up(contexts_TWH[Q:], logs_TW[Q:], lists)
+    context_PWH = jnp.concatenate((contexts_TWH[:Q], global_GWH)).at[lists.places].get(mode=_INSIDE)
+    return context_PWH * mask_PW[:, :, None]
+
+
+def _added_up(contexts_EWH: Array, logs_EW: Array, lists: KeyLists) -> Array:
+    """The context of the global blocks [G, W, H] from those of the parts of their keys."""
+    G = len(lists.global_blocks)
+    largest_GW = lax.stop_gradient(jax.ops.segment_max(logs_EW, lists.parts, G, indices_are_sorted=True))
+    weights_EW = jnp.exp(logs_EW - largest_GW[lists.parts])
+    weighted_EWH = contexts_EWH * weights_EW[:, :, None]
+    values_GWH, sums_GW = (
+        jax.ops.segment_sum(x, lists.parts, G, indices_are_sorted=True) for x in (weighted_EWH, weights_EW)
+    )
+    return (values_GWH / sums_GW[:, :, None]).astype(contexts_EWH.dtype)
 
 
 # In a loop's body, which the gradient then runs again rather than keep what the first run computed.
@@ -148,11 +189,12 @@ _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 _INSIDE = "promise_in_bounds"  # a pattern names no block outside; the check costs time
 
 
-def _in_chunks(rows: Array) -> Array:
-    """Fold the first axis, padded with zeros, into chunks of BLOCKS_AT_ONCE."""
-    missing = -rows.shape[0] % BLOCKS_AT_ONCE
-    padded = jnp.pad(rows, ((0, missing),) + ((0, 0),) * (rows.ndim - 1))
-    return padded.reshape(-1, BLOCKS_AT_ONCE, *rows.shape[1:])
+def _in_chunks(x_T: Array, at_once: int | None) -> Array:
+    """Fold the first axis, padded with zeros, into chunks of equal size, at most ``at_once`` (None: one chunk)."""
+    chunks = -(-len(x_T) // (at_once or len(x_T)))
+    missing = -len(x_T) % chunks
+    padded = jnp.pad(x_T, ((0, missing),) + ((0, 0),) * (x_T.ndim - 1))
+    return padded.reshape(chunks, -1, *x_T.shape[1:])
 
 
 class BigBirdSelfAttention(nn.Module):

@@ -1,6 +1,6 @@
 """The encoder: a stack of post-norm layers.
 
-Legend: B batch, L length, K keys, D hidden, N heads, I inner.
+Legend: B batch, L length, K keys, D hidden, N heads, I inner, W block size, P blocks of the packed row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.packing import Packing, packed_pattern
+from bigbird_port.pattern import Pattern, fold_repeats, layer_pattern
+from bigbird_port.static_lists import round_up, static_lists
 from models_flax.activations import ACTIVATIONS
 from models_flax.attention import BigBirdAttention, KeyLists, Taps, key_lists
 from models_flax.cache import LayerCache
@@ -126,6 +128,7 @@ class _Layers(nn.Module):
         self,
         x_BLD: Array,
         inputs: Inputs,
+        length: int,
         use_cache: bool,
         output_attentions: bool,
         output_taps: bool,
@@ -134,7 +137,7 @@ class _Layers(nn.Module):
         layer_class = _CheckpointedLayer if self.gradient_checkpointing else BigBirdLayer
         encoded = _Encoded((x_BLD,), (), (), (), Taps())
         for i in range(self.config.num_hidden_layers):
-            lists = self._lists(i, x_BLD.shape[1], deterministic)
+            lists = self._lists(i, length, inputs.packing, deterministic)
             head_mask_N = None if inputs.head_mask is None else inputs.head_mask[i]
             past = None if inputs.past is None else inputs.past[i]
             layer = layer_class(self.config, self.dtype, name=str(i))
@@ -159,9 +162,9 @@ class _Layers(nn.Module):
             )
         return encoded
 
-    def _lists(self, i: int, length: int, deterministic: bool) -> KeyLists | None:
+    def _lists(self, i: int, length: int, packing: Packing | None, deterministic: bool) -> KeyLists | None:
         """Layer i's key lists; in training, random_blocks="resample" draws them anew."""
-        lists = encoder_lists(self.config, i, length)
+        lists = encoder_lists(self.config, i, length, packing)
         if lists is None or deterministic or self.config.random_blocks != "resample":
             return lists
         if not self.has_rng("indices"):
@@ -169,7 +172,7 @@ class _Layers(nn.Module):
                 'random_blocks is "resample", so training draws new random blocks, but no generator was given: '
                 "pass indices_rng=jax.random.key(seed), another one at every step"
             )
-        return _redrawn_lists(self.config, lists, self.make_rng("indices"), length)
+        return _redrawn_lists(self.config, self.make_rng("indices"), length, packing)
 
     def _attentions(self, taps: Taps, inputs: Inputs, lists: KeyLists | None, head_mask_N: Array | None) -> Array:
         """The probabilities [B, N, L, K] of a layer's self-attention."""
@@ -211,37 +214,90 @@ def _extended(past: LayerCache, taps: Taps) -> LayerCache:
     )
 
 
-def _redrawn_lists(config: BigBirdConfig, like: KeyLists, rng: Array, length: int) -> KeyLists:
+def _redrawn_lists(config: BigBirdConfig, rng: Array, length: int, packing: Packing | None) -> KeyLists:
     """Key lists drawn from ``rng`` by the original's rules; NumPy draws, so compiled code calls the host."""
 
-    def draw(seed: Array) -> tuple[np.ndarray, np.ndarray]:
-        pattern = layer_pattern(config, int(seed), length)
+    def draw(seed: int | Array) -> KeyLists:
+        pattern = layer_pattern(config, int(seed), length)  # repeats as drawn: the shape must not depend on them
         assert pattern is not None  # whether there is one depends on the length alone
-        return pattern.key_blocks, pattern.live
+        return KeyLists(
+            *static_lists(pattern if packing is None else packed_pattern(pattern, packing), packing is not None)
+        )
 
-    shapes = tuple(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (like.key_blocks, like.live))
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), draw(0))
     seed = jax.random.randint(rng, (), 0, np.iinfo(np.int32).max)
-    return KeyLists(*jax.pure_callback(draw, shapes, seed, vmap_method="sequential"))
+    lists: KeyLists = jax.pure_callback(draw, shapes, seed, vmap_method="sequential")
+    return lists
 
 
-def encoder_lists(config: BigBirdConfig, seed: int, length: int) -> KeyLists | None:
-    """Return a layer's key lists for inputs of ``length`` tokens; ``seed`` is its index. None is full attention."""
+def encoder_lists(config: BigBirdConfig, seed: int, length: int, packing: Packing | None = None) -> KeyLists | None:
+    """Return a layer's key lists for inputs of ``length`` tokens; ``seed`` is its index. None is full attention.
+
+    packing: for the packed row of these inputs.
+    """
     if config.is_decoder:
         if config.attention_type == "block_sparse":
             _say_full_attention()
         return None
-    return key_lists(layer_pattern(config, seed, length))
+    return key_lists(_pattern(config, seed, length, packing), rounded=packing is not None)
+
+
+def _pattern(config: BigBirdConfig, seed: int, length: int, packing: Packing | None) -> Pattern | None:
+    pattern = layer_pattern(config, seed, length)
+    return pattern if pattern is None or packing is None else packed_pattern(fold_repeats(pattern), packing)
+
+
+class _Row(NamedTuple):
+    """A packing of a batch for the device, with dead blocks at its end: few sizes, few compilations.
+
+    blocks: int32 [P], where each block of the row is among the batch's. places: int32 [B, blocks of a text], where each
+    of the batch's is in the row; P where it is skipped. texts: how many blocks of the row hold text.
+    """
+
+    blocks: Array
+    places: Array
+    texts: int
+    block_size: int
+
+    def pack(self, x_BLD: Array) -> Array:
+        """Return the row, [1, P x W, D]; its dead blocks repeat the batch's first."""
+        _, L, D = x_BLD.shape
+        whole = jnp.pad(x_BLD, ((0, 0), (0, -L % self.block_size), (0, 0)))
+        return whole.reshape(-1, self.block_size, D)[self.blocks].reshape(1, -1, D)
+
+    def pack_mask(self, mask_BL: Array) -> Array:
+        """Return the row's mask, [1, P x W]; dead blocks are padding."""
+        mask_PW = self.pack(mask_BL[:, :, None]).reshape(-1, self.block_size)
+        return (mask_PW & (jnp.arange(len(mask_PW)) < self.texts)[:, None]).reshape(1, -1)
+
+    def unpack(self, x_1RD: Array, length: int) -> Array:
+        """Return the batch [B, L, D] from the row; 0 where blocks were skipped."""
+        x_PWD = x_1RD.reshape(len(self.blocks), self.block_size, -1)
+        x_BnWD = x_PWD.at[self.places].get(mode="fill", fill_value=0)
+        return x_BnWD.reshape(len(self.places), -1, x_1RD.shape[-1])[:, :length]
+
+
+def _row_of(packing: Packing, shape: tuple[int, int], W: int) -> _Row:
+    """The row of a batch [B, L]."""
+    B, L = shape
+    texts = len(packing.blocks)
+    P = round_up(texts)
+    places = np.full(B * -(-L // W), P, np.int32)
+    places[packing.blocks] = np.arange(texts)
+    return _Row(jnp.asarray(np.pad(packing.blocks, (0, P - texts))), jnp.asarray(places.reshape(B, -1)), texts, W)
 
 
 class BigBirdEncoder(nn.Module):
     """All layers; each has its own random blocks.
 
-    gradient_checkpointing: compute the layers again in the backward pass rather than keep them.
+    gradient_checkpointing: compute the layers again in the backward pass rather than keep them. skip_padding: run a
+    batch as one row of the blocks that hold text, where attention is block-sparse and the mask is known beforehand.
     """
 
     config: BigBirdConfig
     dtype: DTypeLike = jnp.float32
     gradient_checkpointing: bool = False
+    skip_padding: bool = True
 
     def setup(self) -> None:
         self.layer = _Layers(self.config, self.dtype, self.gradient_checkpointing)
@@ -255,5 +311,10 @@ class BigBirdEncoder(nn.Module):
         output_taps: bool = False,
         deterministic: bool = True,
     ) -> _Encoded:
-        """Run all layers on embeddings [B, L, D]."""
-        return self.layer(x_BLD, inputs, use_cache, output_attentions, output_taps, deterministic)
+        """Run all layers on embeddings [B, L, D]. Hidden states are 0 in blocks that were skipped."""
+        shape, flags = x_BLD.shape[:2], (use_cache, output_attentions, output_taps, deterministic)
+        if inputs.packing is None or not self.skip_padding or use_cache or output_attentions or output_taps:
+            return self.layer(x_BLD, inputs._replace(packing=None), shape[1], *flags)
+        row = _row_of(inputs.packing, shape, self.config.block_size)
+        encoded = self.layer(row.pack(x_BLD), inputs._replace(mask=row.pack_mask(inputs.mask)), shape[1], *flags)
+        return encoded._replace(hidden_states=tuple(row.unpack(x, shape[1]) for x in encoded.hidden_states))

@@ -63,19 +63,24 @@ class FlaxBigBirdPreTrainedModel:
         dtype: DTypeLike = jnp.float32,
         _do_init: bool = True,
         gradient_checkpointing: bool = False,
+        *,
+        skip_padding: bool = True,
     ) -> None:
         """Build with initial weights drawn from ``seed``, the same that the torch twin draws.
 
         input_shape: shape of ids that the module must be able to take (the weights do not depend on it). dtype: of
         the computation; the parameters are float32. _do_init: False leaves ``params`` empty, to be given in the call.
-        gradient_checkpointing: compute the layers again for the gradient, which saves memory. Raises ValueError for an
-        input_shape that the configuration does not allow.
+        gradient_checkpointing: compute the layers again for the gradient, which saves memory. skip_padding: leave out
+        blocks that are nothing but padding. Raises ValueError for an input_shape that the configuration does not allow.
         """
         self.config = config.for_head(self.head)
         self.input_shape = self.smallest_input if input_shape is None else tuple(input_shape)
         self.dtype = jnp.dtype(dtype)
         self.module = self.module_class(
-            config=self.config, dtype=self.dtype, gradient_checkpointing=gradient_checkpointing
+            config=self.config,
+            dtype=self.dtype,
+            gradient_checkpointing=gradient_checkpointing,
+            skip_padding=skip_padding,
         )
         self.params, self.initialised = {}, []
         if _do_init:
@@ -89,17 +94,24 @@ class FlaxBigBirdPreTrainedModel:
         *,
         dtype: DTypeLike = jnp.float32,
         gradient_checkpointing: bool = False,
+        skip_padding: bool = True,
         init_seed: int | None = None,
         **config_overrides: Any,
     ) -> Self:
         """Load from ``folder`` (config.json with flax_model.msgpack or model.safetensors, or what convert wrote).
 
-        dtype, gradient_checkpointing: the constructor's. init_seed: initialise head weights that the folder lacks from
-        this seed; None makes them an error. config_overrides: fields of BigBirdConfig to change. Raises ValueError
-        naming file, weight or field.
+        dtype, gradient_checkpointing, skip_padding: the constructor's. init_seed: initialise head weights that the
+        folder lacks from this seed; None makes them an error. config_overrides: fields of BigBirdConfig to change.
+        Raises ValueError naming file, weight or field.
         """
         config, arrays, initialised = load_weights(folder, cls.head, "flax", init_seed, config_overrides, _READERS)
-        model = cls(config, dtype=dtype, _do_init=False, gradient_checkpointing=gradient_checkpointing)
+        model = cls(
+            config,
+            dtype=dtype,
+            _do_init=False,
+            gradient_checkpointing=gradient_checkpointing,
+            skip_padding=skip_padding,
+        )
         model.load_arrays(arrays)
         model.initialised = initialised
         return model
@@ -157,8 +169,8 @@ class FlaxBigBirdPreTrainedModel:
         (name,) = (name for name in flat if name.endswith(_POSITIONS))
         longer = extend_positions(np.asarray(flat[name]), length, method)
         config = self.config.replace(max_position_embeddings=length, **config_overrides)
-        checkpointing: bool = self.module.gradient_checkpointing
-        model = type(self)(config, self.input_shape, 0, self.dtype, False, checkpointing)
+        checkpointing, skipping = self.module.gradient_checkpointing, self.module.skip_padding
+        model = type(self)(config, self.input_shape, 0, self.dtype, False, checkpointing, skip_padding=skipping)
         model.params = unflatten_dict(flat | {name: jnp.asarray(longer)}, sep="/")
         model.initialised = list(self.initialised)
         return model
@@ -249,7 +261,8 @@ class FlaxBigBirdPreTrainedModel:
         given = {name: jax.tree.map(jnp.asarray, value) for name, value in decoder.items() if value is not None}
         output: Any = self.module.apply(
             {"params": self._params_for(params)},
-            *(None if x is None else jnp.asarray(x) for x in arrays),
+            # NumPy's stay NumPy's: under jax.jit JAX would make of a mask a traced array, whose padding is not known
+            *(x if x is None or isinstance(x, Array) else np.asarray(x) for x in arrays),
             **given,
             deterministic=not train,
             output_attentions=bool(output_attentions),
