@@ -21,19 +21,19 @@ from torch.nn import functional
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.formulation import Formulation, formulation
-from bigbird_port.pattern import Pattern, Text
+from bigbird_port.pattern import Pattern, Text, fold_repeats
 
 Taps = dict[str, Tensor]
 
 
 class KeyLists(NamedTuple):
-    """A Pattern on the device: key_blocks int64 [N, Q, S], live bool [N, Q, S], and its texts on the host.
+    """A Pattern on the device: key_blocks int64 [N, Q, S], counts int32 [N, Q, S], and its texts on the host.
 
-    global_blocks: each text's query blocks without a list.
+    counts: how often each key block counts. global_blocks: each text's query blocks without a list.
     """
 
     key_blocks: Tensor
-    live: Tensor
+    counts: Tensor
     texts: tuple[Text, ...]
     global_blocks: tuple[tuple[int, ...], ...]
 
@@ -42,11 +42,12 @@ def key_lists(pattern: Pattern | None, device: torch.device) -> KeyLists | None:
     """Move a pattern to a device; None (full attention) stays None."""
     if pattern is None:
         return None
+    folded = fold_repeats(pattern)
     return KeyLists(
-        torch.as_tensor(pattern.key_blocks.astype("int64"), device=device),
-        torch.as_tensor(pattern.live.copy(), device=device),
-        pattern.texts,
-        pattern.global_blocks(),
+        torch.as_tensor(folded.key_blocks.astype("int64"), device=device),
+        torch.as_tensor(folded.live, device=device),
+        folded.texts,
+        folded.global_blocks(),
     )
 
 
@@ -119,7 +120,7 @@ def block_sparse_attention(
     row = _Row(lists.texts, lists.global_blocks, block_size, how or formulation("torch", q_BNLH.device.type))
     # a compiler has its own way to choose what to keep
     run: Callable[..., Tensor] = _every_head if torch.compiler.is_compiling() else _BlockSparse.apply
-    return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, lists.key_blocks, lists.live, row)[:, :length]
+    return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, lists.key_blocks, lists.counts, row)[:, :length]
 
 
 class _Text(NamedTuple):
@@ -158,10 +159,10 @@ class _Row:
             yield _Text(slice(first * W, (first + blocks) * W), global_rows, chunks)
 
 
-def _every_head(q: Tensor, k: Tensor, v: Tensor, mask_BL: Tensor, blocks: Tensor, live: Tensor, row: _Row) -> Tensor:
-    """Block-sparse attention of whole blocks, [B, L, N, H]; blocks, live: KeyLists's."""
+def _every_head(q: Tensor, k: Tensor, v: Tensor, mask_BL: Tensor, blocks: Tensor, counts: Tensor, row: _Row) -> Tensor:
+    """Block-sparse attention of whole blocks, [B, L, N, H]; blocks, counts: KeyLists's."""
     return _join_heads(
-        [_some_heads(q[b, h], k[b, h], v[b, h], mask_BL[b], blocks[h], live[h], row) for h in row.heads(q.shape[1])]
+        [_some_heads(q[b, h], k[b, h], v[b, h], mask_BL[b], blocks[h], counts[h], row) for h in row.heads(q.shape[1])]
         for b in range(len(q))
     )
 
@@ -173,16 +174,16 @@ def _join_heads(batch: Iterable[list[Tensor]]) -> Tensor:
 
 
 def _some_heads(
-    q_MLH: Tensor, k_MLH: Tensor, v_MLH: Tensor, mask_L: Tensor, blocks_MQS: Tensor, live_MQS: Tensor, row: _Row
+    q_MLH: Tensor, k_MLH: Tensor, v_MLH: Tensor, mask_L: Tensor, blocks_MQS: Tensor, counts_MQS: Tensor, row: _Row
 ) -> Tensor:
     """Block-sparse attention of some heads of one row, [M, L, H].
 
-    One softmax runs over a query block's whole list, so that a block that stands in it twice counts twice.
+    One softmax runs over a query block's whole list, in which a block counts as often as it stood there.
     """
     run, W = _fused_attend if row.how.fused else attend, row.block_size
     q_MLH, k_MLH, v_MLH = (x.contiguous() for x in (q_MLH, k_MLH, v_MLH))
     bias_L = mask_bias(mask_L, q_MLH.dtype)
-    listed, contexts = _Listed(bias_L, blocks_MQS, live_MQS, W), []
+    listed, contexts = _Listed(bias_L, blocks_MQS, counts_MQS, W), []
     for text in row.in_order():
         global_MGH = run(_rows(q_MLH, text.global_rows), k_MLH[:, text.rows], v_MLH[:, text.rows], bias_L[text.rows])
         contexts.append(global_MGH[:, :W])
@@ -197,15 +198,18 @@ def _some_heads(
 class _Listed:
     """The lists of some heads; query blocks of different heads are alike to attend: X = M x C of them at once."""
 
-    def __init__(self, bias_L: Tensor, blocks_MQS: Tensor, live_MQS: Tensor, W: int) -> None:
+    def __init__(self, bias_L: Tensor, blocks_MQS: Tensor, counts_MQS: Tensor, W: int) -> None:
         self.bias_nW = bias_L.view(-1, W)
-        self.blocks_MQS, self.dead_MQS1 = blocks_MQS, mask_bias(live_MQS, bias_L.dtype)[..., None]
+        self.blocks_MQS = blocks_MQS
+        # what counts m times is what has log(m) added to its scores
+        count_bias_MQS = mask_bias(counts_MQS > 0, bias_L.dtype) + counts_MQS.clamp(min=1).to(bias_L.dtype).log()
+        self.count_bias_MQS1 = count_bias_MQS[..., None]
 
     def chunk(self, lists: slice) -> tuple[Tensor, Tensor]:
         """Return key blocks [X, S], numbered through all heads, and their bias [X, 1, K]."""
-        blocks_MCS, dead_MCS1 = self.blocks_MQS[:, lists], self.dead_MQS1[:, lists]
+        blocks_MCS, count_bias_MCS1 = self.blocks_MQS[:, lists], self.count_bias_MQS1[:, lists]
         M, C, S = blocks_MCS.shape
-        bias_MCSW = self.bias_nW.index_select(0, blocks_MCS.flatten()).view(M, C, S, -1) + dead_MCS1
+        bias_MCSW = self.bias_nW.index_select(0, blocks_MCS.flatten()).view(M, C, S, -1) + count_bias_MCS1
         heads_M11 = torch.arange(M, device=blocks_MCS.device)[:, None, None]
         return (blocks_MCS + heads_M11 * len(self.bias_nW)).view(M * C, S), bias_MCSW.view(M * C, 1, -1)
 
@@ -252,14 +256,14 @@ class _BlockSparse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_BLNH: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k and v."""
-        q, k, v, mask_BL, blocks, live, context_BLNH = ctx.saved_tensors
+        q, k, v, mask_BL, blocks, counts, context_BLNH = ctx.saved_tensors
         grad_BNLH = (grad_BLNH * mask_BL[:, :, None, None]).to(q.dtype).transpose(1, 2)
         context_BNLH = context_BLNH.transpose(1, 2)
         gradients: list[list[list[Tensor]]] = [[], [], []]
         for b in range(len(q)):
             parts = []
             for h in ctx.row.heads(q.shape[1]):
-                given = q[b, h], k[b, h], v[b, h], mask_BL[b], blocks[h], live[h], ctx.row
+                given = q[b, h], k[b, h], v[b, h], mask_BL[b], blocks[h], counts[h], ctx.row
                 parts.append(_some_heads_gradient(*given, context_BNLH[b, h], grad_BNLH[b, h]))
             for batch, heads in zip(gradients, zip(*parts, strict=True), strict=True):
                 batch.append(list(heads))
@@ -268,11 +272,11 @@ class _BlockSparse(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         """Return the directional derivative, as the gradient of the gradient: forward mode does not nest."""
-        *qkv, mask_BL, blocks, live = ctx.saved_tensors
+        *qkv, mask_BL, blocks, counts = ctx.saved_tensors
         row = replace(ctx.row, how=replace(ctx.row.how, fused=False))  # fused attention has no second derivative
         moved = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(qkv, tangents[:3], strict=True))
         vjp: Any = torch.func.vjp
-        context, gradient = vjp(lambda q, k, v: _every_head(q, k, v, mask_BL, blocks, live, row), *qkv)
+        context, gradient = vjp(lambda q, k, v: _every_head(q, k, v, mask_BL, blocks, counts, row), *qkv)
         derivative: Tensor = vjp(gradient, torch.zeros_like(context))[1](moved)[0]
         return derivative
 
@@ -283,7 +287,7 @@ def _some_heads_gradient(
     v_MLH: Tensor,
     mask_L: Tensor,
     blocks_MQS: Tensor,
-    live_MQS: Tensor,
+    counts_MQS: Tensor,
     row: _Row,
     context_MLH: Tensor,
     grad_MLH: Tensor,
@@ -299,7 +303,7 @@ def _some_heads_gradient(
         keyed = k_MLH[:, text.rows], v_MLH[:, text.rows], bias_L[text.rows]
         edges.append(_attend_gradient(q_MGH, *keyed, grad_MGH, delta_MG1))
     dk_MLH, dv_MLH = (torch.cat(x, dim=1) for x in list(zip(*edges, strict=True))[1:])
-    listed, dq = _Listed(bias_L, blocks_MQS, live_MQS, W), []
+    listed, dq = _Listed(bias_L, blocks_MQS, counts_MQS, W), []
     for text, (dq_MGH, _, _) in zip(row.in_order(), edges, strict=True):
         dq.append(dq_MGH[:, :W])
         for rows, lists in text.chunks:
