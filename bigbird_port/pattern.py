@@ -257,8 +257,11 @@ def fold_repeats(pattern: Pattern) -> Pattern:
     A block that counts m times is a block whose scores have log(m) added, at a fraction of the work: where every random
     block is block 0 (transformers' evaluation mode), five slots do what eight do. S is the most that a list needs.
     """
-    if pattern.live.dtype != bool:
-        return pattern
+    return pattern if pattern.live.dtype != bool else _folded(pattern)
+
+
+@functools.lru_cache(maxsize=256)  # by identity, and those of layer_pattern are cached as well
+def _folded(pattern: Pattern) -> Pattern:
     listed_NQS = np.where(pattern.live, pattern.key_blocks, -1)
     same_NQSS = listed_NQS[..., :, None] == listed_NQS[..., None, :]
     first_NQS = pattern.live & ~np.tril(same_NQSS, -1).any(axis=-1)
