@@ -198,11 +198,11 @@ def _one_head_backward(at_once: int | None, kept: tuple[Any, ...], grad_PWH: Arr
         dscores_CWK = weights_CWK * (product("cwh,ckh->cwk", grad_CWH, v_CKH) - delta_CW[:, :, None])
         dscores_CWK, weights_CWK = dscores_CWK.astype(k_CKH.dtype), weights_CWK.astype(k_CKH.dtype)
         found = product("cwk,cwh->ckh", dscores_CWK, q_CWH), product("cwk,cwh->ckh", weights_CWK, grad_CWH)
-        sums = tuple(
+        dk_PWH, dv_PWH = (
             x_PWH.at[blocks_CS].add(dx_CKH.reshape(*blocks_CS.shape, *x_PWH.shape[1:]), mode=_INSIDE)
             for x_PWH, dx_CKH in zip(sums, found, strict=True)
         )
-        return sums, product("cwk,ckh->cwh", dscores_CWK, k_CKH)
+        return (dk_PWH, dv_PWH), product("cwk,ckh->cwh", dscores_CWK, k_CKH)
 
     zeros = jnp.zeros(k_PWH.shape, dtype), jnp.zeros(v_PWH.shape, dtype)
     (dk_PWH, dv_PWH), dq = lax.scan(some_lists, zeros, _chunks(lists, blocks_TS, counts_TS, at_once))

@@ -167,6 +167,7 @@ class _Layers(nn.Module):
         output_attentions: bool,
         output_taps: bool,
         deterministic: bool,
+        output_hidden_states: bool,
     ) -> _Encoded:
         keep_taps = use_cache or output_attentions or output_taps
         layer_class = (
@@ -189,7 +190,7 @@ class _Layers(nn.Module):
                 deterministic,
             )
             encoded = _Encoded(
-                (*encoded.hidden_states, output_BLD),
+                (*encoded.hidden_states, output_BLD) if output_hidden_states else (output_BLD,),
                 (*encoded.caches, _extended(past, taps)) if use_cache and past is not None else (),
                 (*encoded.attentions, self._attentions(taps, inputs, lists, head_mask_N)) if output_attentions else (),
                 (*encoded.cross_attentions, self._cross_attentions(taps, inputs, head_mask_N))
@@ -346,9 +347,13 @@ class BigBirdEncoder(nn.Module):
         output_attentions: bool = False,
         output_taps: bool = False,
         deterministic: bool = True,
+        output_hidden_states: bool = True,
     ) -> _Encoded:
-        """Run all layers on embeddings [B, L, D]. Hidden states are 0 in blocks that were skipped."""
-        (B, L, _), flags = x_BLD.shape, (use_cache, output_attentions, output_taps, deterministic)
+        """Run all layers on embeddings [B, L, D]. Hidden states are 0 in blocks that were skipped.
+
+        output_hidden_states: return all of them, not the last alone.
+        """
+        (B, L, _), flags = x_BLD.shape, (use_cache, output_attentions, output_taps, deterministic, output_hidden_states)
         if inputs.packing is None or not self.skip_padding or use_cache or output_attentions or output_taps:
             return self.layer(x_BLD, inputs._replace(packing=None), L, *flags)
         row = _row_of(inputs.packing, (B, L), self.config.block_size)

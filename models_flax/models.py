@@ -97,7 +97,8 @@ class FlaxBigBirdModule(nn.Module):
             *(encoder_hidden_states, encoder_attention_mask, past_key_values, deterministic),
         )
         use_cache = past_key_values is not None
-        encoded = self.encoder(x_BLD, inputs, use_cache, output_attentions, output_taps, deterministic)
+        flags = (use_cache, output_attentions, output_taps, deterministic, output_hidden_states)
+        encoded = self.encoder(x_BLD, inputs, *flags)
         last_BLD = encoded.hidden_states[-1]
         return BigBirdModelOutput(
             last_hidden_state=last_BLD,

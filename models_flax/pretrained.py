@@ -134,11 +134,13 @@ class FlaxBigBirdPreTrainedModel:
         arrays = {name: np.asarray(leaf) for name, leaf in flat.items()}
         weights = from_framework(arrays, self.config, self.head, "flax")
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / WEIGHT_FILES["flax"]).unlink(
+            missing_ok=True
+        )  # not overwritten: these parameters may be mapped from it
         if safe_serialization:
             _write_safetensors(folder / _SAFETENSORS, arrays)
             values = self.config.to_json_values(HEADS[self.head].class_name)
             (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-            (folder / WEIGHT_FILES["flax"]).unlink(missing_ok=True)  # an earlier model's, which would be read first
         else:
             write_model_folder(folder, weights, self.config, self.head, "flax")
 
