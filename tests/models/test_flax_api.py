@@ -378,6 +378,7 @@ def test_an_ordinary_call_compiles_the_layers_once_and_not_again():
     """A call without jax.jit: as many programs for six layers as for two, none at the second call."""
     counts = []
     for layers in (2, 6):
+        jax.clear_caches()
         model, ids = (
             model_of("base", TINY.replace(num_hidden_layers=layers, intermediate_size=20)),
             make_ids((1, LENGTH)),
@@ -386,7 +387,6 @@ def test_an_ordinary_call_compiles_the_layers_once_and_not_again():
             with jax.log_compiles(), CountCompilations() as count:
                 model(ids)
             counts.append(count.programs)
-        jax.clear_caches()
     first, again, first_of_six, again_of_six = counts
     assert again == again_of_six == 0
     assert 0 < first_of_six <= first
