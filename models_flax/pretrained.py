@@ -83,6 +83,8 @@ class FlaxBigBirdPreTrainedModel:
             skip_padding=skip_padding,
         )
         self.params, self.initialised = {}, []
+        if input_shape is not None:
+            self.param_shapes()  # raises where the module does not take it
         if _do_init:
             arrays, self.initialised = initial_arrays(self.config, self.head, "flax", seed)
             self.load_arrays(arrays)

@@ -269,8 +269,9 @@ def test_a_decoder_says_once_that_it_attends_fully():
 
     _say_full_attention.cache_clear()
     config = DECODER.replace(attention_type="block_sparse", max_position_embeddings=1024)
+    model = model_of("base", config, seed=1)
     with pytest.warns(UserWarning, match="full attention runs instead") as caught:
-        model = model_of("base", config, seed=1)
+        model(make_ids((1, 600)))
     found = model(make_ids((1, 600))).last_hidden_state  # another warning would be an error
     assert len(caught) == 1
     full = model_of("base", config.replace(attention_type="original_full"), seed=1)
