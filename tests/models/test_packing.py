@@ -12,6 +12,8 @@ import models_torch.attention as torch_attention
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.formulation import FORMULATIONS, Formulation
 from models_torch.encoder import _Row
+from parity.golden import read_golden
+from tests.conftest import GOLDEN
 
 LIMIT = 2e-6  # times the largest magnitude: matrix products of other shapes add up in another order
 CONFIG = BigBirdConfig(
@@ -191,3 +193,20 @@ def test_a_layer_never_waits_for_the_device(how, monkeypatch):
     monkeypatch.setattr(model.encoder.layer[0], "forward", watched)
     model(ids, mask)
     assert len(inside) == 1
+
+
+@pytest.mark.parametrize("how", [CUDA, FORMULATIONS["torch", "cpu"]], ids=["cuda", "cpu"])
+@pytest.mark.parametrize("path", GOLDEN["mini-pretrain"].cases, ids=lambda path: path.stem)
+def test_a_packed_batch_in_every_formulation_gives_the_originals_outputs(how, path, converted, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch_attention, "formulation", lambda *arguments: asked.append(arguments) or how)
+    case = read_golden(path)
+    out = converted("mini-pretrain")
+    model = models_torch.BigBirdModel.from_pretrained(out, max_encoder_length=case.max_encoder_length)
+    shapes = rows_run(model)
+    with torch.no_grad():
+        found = model(**{name: torch.from_numpy(x) for name, x in case.inputs.items()}).last_hidden_state.numpy()
+    real = case.inputs["input_ids"] != 0
+    assert shapes[0][0] == 1  # one row
+    assert asked == [("torch", "cpu")] * model.config.num_hidden_layers
+    np.testing.assert_allclose(found[real], case.tensors["sequence_output"][real], rtol=0, atol=1e-5)
