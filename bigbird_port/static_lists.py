@@ -80,8 +80,8 @@ def static_lists(pattern: Pattern, rounded: bool = False) -> StaticLists:
 
 
 def round_up(size: int, rounded: bool = True) -> int:
-    """Return a size of few: eight between a power of two and the next, so at most an eighth more."""
-    step = max(1, 1 << size.bit_length() >> 4) if rounded else 1
+    """Return a size of few: sixteen between a power of two and the next, so at most a sixteenth more."""
+    step = max(1, 1 << size.bit_length() >> 5) if rounded else 1
     return -(-size // step) * step
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 from flax import linen as nn
@@ -25,6 +25,9 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.formulation import Formulation, formulation
 from bigbird_port.pattern import Pattern, fold_repeats
 from bigbird_port.static_lists import static_lists
+
+if TYPE_CHECKING:
+    from models_flax.sequence import SpreadLists
 
 Taps = dict[str, Array]
 Past = tuple[Array, Array, Array | int]  # keys, values, and how many of them there are
@@ -39,6 +42,9 @@ class KeyLists(NamedTuple):
     global_blocks: Array
     parts: Array
     places: Array
+
+
+Lists: TypeAlias = "KeyLists | SpreadLists"  # on one device, or on many
 
 
 def key_lists(pattern: Pattern | None, rounded: bool = False) -> KeyLists | None:
@@ -110,7 +116,7 @@ def block_sparse_attention(
     k_BNLH: Array,
     v_BNLH: Array,
     mask_BL: Array,
-    lists: KeyLists,
+    lists: Lists,
     block_size: int,
     how: Formulation | None = None,
 ) -> Array:
@@ -120,6 +126,8 @@ def block_sparse_attention(
     it) keep memory linear in L; the gradient computes the probabilities again. The batch is padded to whole blocks
     inside. Values may be wider than keys.
     """
+    if not isinstance(lists, KeyLists):
+        return lists.attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, block_size)
     how = how or formulation("flax", jax.default_backend())
     B, N, length, _ = q_BNLH.shape
     if missing := -length % block_size:
@@ -276,7 +284,7 @@ class BigBirdSelfAttention(nn.Module):
         self,
         x_BLD: Array,
         mask_BL: Array,
-        lists: KeyLists | None,
+        lists: Lists | None,
         head_mask_N: Array | None = None,
         past: Past | None = None,
         source_BKD: Array | None = None,
@@ -348,7 +356,7 @@ class BigBirdAttention(nn.Module):
         self,
         x_BLD: Array,
         mask_BL: Array,
-        lists: KeyLists | None,
+        lists: Lists | None,
         head_mask_N: Array | None = None,
         past: Past | None = None,
         source_BKD: Array | None = None,

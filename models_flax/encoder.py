@@ -23,10 +23,12 @@ from bigbird_port.packing import Packing, packed_pattern
 from bigbird_port.pattern import Pattern, fold_repeats, layer_pattern
 from bigbird_port.static_lists import round_up, static_lists
 from models_flax.activations import ACTIVATIONS
-from models_flax.attention import BigBirdAttention, KeyLists, Taps, key_lists
+from models_flax.attention import BigBirdAttention, KeyLists, Lists, Taps, key_lists
 from models_flax.cache import LayerCache
 from models_flax.inputs import Inputs
 from models_flax.probabilities import dense_probabilities
+from models_flax.sequence import spread_lists
+from models_flax.sharding import current_mesh, placed
 
 Arrays = tuple[Array, ...]
 
@@ -89,7 +91,7 @@ class BigBirdLayer(nn.Module):
         self,
         x_BLD: Array,
         mask_BL: Array,
-        lists: KeyLists | None,
+        lists: Lists | None,
         head_mask_N: Array | None = None,
         past: LayerCache | None = None,
         encoder_BKD: Array | None = None,
@@ -115,7 +117,7 @@ class BigBirdLayer(nn.Module):
     def feed_forward(self, x_BLD: Array, deterministic: bool) -> tuple[Array, Taps]:
         """Return the feed-forward sublayer's output [B, L, D] and the taps intermediate and output."""
         inner_BLI = self.intermediate(x_BLD)
-        output_BLD = self.output(inner_BLI, x_BLD, deterministic)
+        output_BLD = placed(self.output(inner_BLI, x_BLD, deterministic))
         return output_BLD, {"intermediate": inner_BLI, "output": output_BLD}
 
 
@@ -170,9 +172,8 @@ class _Layers(nn.Module):
         output_hidden_states: bool,
     ) -> _Encoded:
         keep_taps = use_cache or output_attentions or output_taps
-        layer_class = (
-            _CheckpointedLayer if self.gradient_checkpointing else BigBirdLayer if keep_taps else _CompiledLayer
-        )
+        whole = keep_taps or current_mesh() is not None  # XLA partitions the tokens of a mesh, all at once
+        layer_class = _CheckpointedLayer if self.gradient_checkpointing else BigBirdLayer if whole else _CompiledLayer
         encoded = _Encoded((x_BLD,), (), (), (), Taps())
         for i in range(self.config.num_hidden_layers):
             lists = self._lists(i, length, inputs.packing, deterministic)
@@ -200,11 +201,16 @@ class _Layers(nn.Module):
             )
         return encoded
 
-    def _lists(self, i: int, length: int, packing: Packing | None, deterministic: bool) -> KeyLists | None:
+    def _lists(self, i: int, length: int, packing: Packing | None, deterministic: bool) -> Lists | None:
         """Layer i's key lists; in training, random_blocks="resample" draws them anew."""
         lists = encoder_lists(self.config, i, length, packing)
         if lists is None or deterministic or self.config.random_blocks != "resample":
             return lists
+        if not isinstance(lists, KeyLists):
+            raise ValueError(
+                'random_blocks is "resample", which redraws blocks while compiled code runs, but what a mesh exchanges '
+                'is compiled: set random_blocks="original", or train without a mesh'
+            )
         if not self.has_rng("indices"):
             raise ValueError(
                 'random_blocks is "resample", so training draws new random blocks, but no generator was given: '
@@ -212,7 +218,7 @@ class _Layers(nn.Module):
             )
         return _redrawn_lists(self.config, self.make_rng("indices"), length, packing)
 
-    def _attentions(self, taps: Taps, inputs: Inputs, lists: KeyLists | None, head_mask_N: Array | None) -> Array:
+    def _attentions(self, taps: Taps, inputs: Inputs, lists: Lists | None, head_mask_N: Array | None) -> Array:
         """The probabilities [B, N, L, K] of a layer's self-attention."""
         attentions = dense_probabilities(
             taps["query"], taps["key"], inputs.mask, lists, self.config.block_size, self.config.is_decoder
@@ -267,7 +273,7 @@ def _redrawn_lists(config: BigBirdConfig, rng: Array, length: int, packing: Pack
     return lists
 
 
-def encoder_lists(config: BigBirdConfig, seed: int, length: int, packing: Packing | None = None) -> KeyLists | None:
+def encoder_lists(config: BigBirdConfig, seed: int, length: int, packing: Packing | None = None) -> Lists | None:
     """Return a layer's key lists for inputs of ``length`` tokens; ``seed`` is its index. None is full attention.
 
     packing: for the packed row of these inputs.
@@ -276,7 +282,9 @@ def encoder_lists(config: BigBirdConfig, seed: int, length: int, packing: Packin
         if config.attention_type == "block_sparse":
             _say_full_attention()
         return None
-    return key_lists(_pattern(config, seed, length, packing), rounded=packing is not None)
+    pattern = _pattern(config, seed, length, packing)
+    spread = None if pattern is None else spread_lists(pattern, -(-length // config.block_size))
+    return spread or key_lists(pattern, rounded=packing is not None)
 
 
 def _pattern(config: BigBirdConfig, seed: int, length: int, packing: Packing | None) -> Pattern | None:
@@ -354,7 +362,8 @@ class BigBirdEncoder(nn.Module):
         output_hidden_states: return all of them, not the last alone.
         """
         (B, L, _), flags = x_BLD.shape, (use_cache, output_attentions, output_taps, deterministic, output_hidden_states)
-        if inputs.packing is None or not self.skip_padding or use_cache or output_attentions or output_taps:
+        as_it_is = use_cache or output_attentions or output_taps or not self.skip_padding or current_mesh() is not None
+        if inputs.packing is None or as_it_is:
             return self.layer(x_BLD, inputs._replace(packing=None), L, *flags)
         row = _row_of(inputs.packing, (B, L), self.config.block_size)
         encoded = self.layer(row.pack(x_BLD), inputs._replace(mask=row.pack_mask(inputs.mask)), L, *flags)
