@@ -28,8 +28,6 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/encoder_layer.py
-	$(BIN)/python benchmarks/mixed_batch.py
-	$(BIN)/python benchmarks/first_call.py
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.parity
 
