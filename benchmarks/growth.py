@@ -1,0 +1,102 @@
+"""Growth from 4096 to 65536 tokens: a two-layer base encoder forward, every length and side in a new process.
+
+Memory is the most that is resident at once beyond the interpreter with its frameworks, and beyond the weights. The
+random blocks of the original's plan are drawn by NumPy in a length's first call: that is timed beside it, for a layer.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.measure import (
+    Measured,
+    check_equal,
+    forget_peak,
+    peak_mib,
+    resident_mib,
+    run_alone,
+    times_in_turn,
+)
+from benchmarks.pairs import FRAMEWORKS, SIDES, import_models, make_config, make_ids, model_run
+from benchmarks.report import Row
+
+TITLE = "growth: embeddings and two layers of the base model, forward, batch 1"
+LENGTHS = [4096, 8192, 16384, 32768, 65536]
+CASES = [{"framework": name, "width": "base", "lengths": LENGTHS} for name in FRAMEWORKS]
+QUICK = [{"framework": name, "width": "tiny", "lengths": [256, 512]} for name in FRAMEWORKS]
+LARGEST_EXPONENT, MOST_MIB = 1.05, 4096
+_REPEATS = {"ours": 5, "peer": 1}  # transformers' curve has no goal, and takes minutes
+
+
+def rows(results: Sequence[Measured]) -> list[Row]:
+    """Figures at every length, and each framework's exponents."""
+    made = []
+    for framework in FRAMEWORKS:
+        own = [result for result in results if result["framework"] == framework]
+        for result in own:
+            name = f"2-layer encoder forward, {result['length']}, {framework}"
+            most = MOST_MIB if result["length"] == LENGTHS[-1] else None
+            made.append(Row(name, "s", result["peer_ms"] / 1e3, result["ours_ms"] / 1e3))
+            made.append(Row(f"{name}: peak", "MiB", result["peer_peak_mib"], result["ours_peak_mib"], most, "ours"))
+        for unit, name in (("ms", "time"), ("activations_mib", "memory beyond the weights")):
+            peer, ours = (exponent(own, f"{side}_{unit}") for side in SIDES)
+            goal = LARGEST_EXPONENT if own[-1]["length"] == LENGTHS[-1] else None
+            made.append(Row(f"growth of {name}, {framework}", "exponent", peer, ours, goal, "ours"))
+    longest = max(results, key=lambda result: result["length"])
+    made.append(Row(f"random blocks of a layer drawn, {longest['length']}", "ms", None, longest["drawing_ms"]))
+    return made
+
+
+def exponent(results: Sequence[Measured], name: str) -> float:
+    """The power of the length with which a figure grows: a straight line through the logarithms."""
+    lengths, values = (np.log([result[key] for result in results]) for key in ("length", name))
+    return float(np.polyfit(lengths, values, 1)[0])
+
+
+def measure(framework: str, width: str, lengths: list[int]) -> list[Measured]:
+    """Measure these lengths of one framework; this process itself only compares."""
+    results = []
+    for length in lengths:
+        case = {"framework": framework, "width": width, "length": length}
+        result: Measured = {"framework": framework, "length": length}
+        with tempfile.TemporaryDirectory() as folder:
+            for side in SIDES:
+                measured = run_alone("benchmarks.growth:measure_side", side=side, output=f"{folder}/{side}.npy", **case)
+                result |= {f"{side}_{name}": value for name, value in measured.items()}
+            ours, peer = (np.load(f"{folder}/{side}.npy", mmap_mode="r") for side in ("ours", "peer"))
+            pairs = zip(np.array_split(ours[0], 16), np.array_split(peer[0], 16), strict=True)
+            differences = [check_equal(f"{framework}, {length} tokens", [a], [b]) for a, b in pairs]
+        results.append(result | {"max_abs_difference": max(differences), "drawing_ms": _drawing_ms(width, length)})
+    return results
+
+
+def measure_side(framework: str, side: str, width: str, length: int, output: str) -> Measured:
+    """Measure one side, and write what it computes to a file, .npy."""
+    import_models(framework, side)
+    interpreter = resident_mib()
+    config = make_config(width, length, layers=2)
+    run = model_run(framework, side, config, *make_ids(config, (length,)))
+    weights = resident_mib()
+    forget_peak()  # making the weights took more
+    hidden = run()
+    np.save(output, hidden)
+    del hidden
+    timed = times_in_turn({"": run}, _REPEATS[side], warm=False)
+    peak = peak_mib()
+    memory = {"interpreter_mib": interpreter, "peak_mib": peak - interpreter, "activations_mib": peak - weights}
+    return memory | {"ms": timed["_ms"], "repeats": timed["repeats"]}
+
+
+def _drawing_ms(width: str, length: int) -> float:
+    """Milliseconds to draw the random blocks of one layer by the original's plan."""
+    from bigbird_port.pattern import layer_pattern
+
+    config = make_config(width, length, random_blocks="original")
+    layer_pattern(config, 0, length)  # finds out whether there is a plan
+    start = time.process_time()
+    layer_pattern(config, 1, length)
+    return 1e3 * (time.process_time() - start)
