@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.measure import machine, run_alone, versions
 from benchmarks.report import Record, print_rows, read_record, rows_of, write_record, write_report
 
-SUBJECTS = ("attention", "encoder_layer", "model", "growth")
+SUBJECTS = ("attention", "encoder_layer", "model", "growth", "first_call")
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument(
         "--report", action="store_true", help="draw the plots in docs/ and fill in its tables from --json"
     )
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side (5), whose median counts")
     parser.add_argument("--quick", action="store_true", help="tiny models, which show that it runs, and no goals")
     arguments = parser.parse_args()
     if unknown := set(arguments.subjects) - set(SUBJECTS):
@@ -36,7 +37,7 @@ def main() -> None:
         parser.error("--report writes what is in a file: name it with --json")
     record = measured_before(arguments.json, arguments.quick)
     for name in arguments.subjects or SUBJECTS:
-        record["subjects"][name] = measure_subject(name, arguments.quick)
+        record["subjects"][name] = measure_subject(name, arguments.repeats, arguments.quick)
         if arguments.json:
             write_record(record, arguments.json)
     print_rows(row for name in record["subjects"] for row in rows_of(record, name))
@@ -51,13 +52,13 @@ def measured_before(path: Path | None, quick: bool) -> Record:
     return before if before | {"subjects": {}} == record else record
 
 
-def measure_subject(name: str, quick: bool) -> dict[str, Any]:
+def measure_subject(name: str, repeats: int, quick: bool) -> dict[str, Any]:
     """Run all cases of a subject, each in a process of its own."""
     subject, start = importlib.import_module(f"benchmarks.{name}"), time.monotonic()
     print(subject.TITLE, flush=True)
     results = []
     for case in subject.QUICK if quick else subject.CASES:
-        results += run_alone(f"benchmarks.{name}:measure", **case)
+        results += run_alone(f"benchmarks.{name}:measure", **case, repeats=repeats)
     seconds, now = round(time.monotonic() - start), datetime.datetime.now(datetime.UTC)
     print_rows(subject.rows(results))
     return {"title": subject.TITLE, "measured": f"{now:%Y-%m-%d %H:%M} UTC", "seconds": seconds, "results": results}

@@ -45,19 +45,19 @@ def rows(results: Sequence[Measured]) -> list[Row]:
     return made
 
 
-def measure(framework: str, width: str, forward: list[int], backward: list[int]) -> list[Measured]:
+def measure(framework: str, width: str, forward: list[int], backward: list[int], repeats: int) -> list[Measured]:
     """Measure these lengths of one framework, forward alone and with the gradients of queries, keys and values."""
     run, results = {"torch": _measure_torch, "flax": _measure_flax}[framework], []
     for length, passes in [*((length, False) for length in forward), *((length, True) for length in backward)]:
         case = {"framework": framework, "length": length, "backward": passes}
-        results.append(case | run(make_config(width, length), length, passes))
+        results.append(case | run(make_config(width, length), length, passes, repeats))
     return results
 
 
-def _compare_and_time(what: str, sides: Mapping[str, Callable[[], Any]]) -> Measured:
+def _compare_and_time(what: str, sides: Mapping[str, Callable[[], Any]], repeats: int) -> Measured:
     """Each side gives a tuple of arrays."""
     ours, peer = ([np.asarray(x) for x in sides[side]()] for side in ("ours", "peer"))
-    return {"max_abs_difference": check_equal(what, ours, peer), **times_in_turn(sides)}
+    return {"max_abs_difference": check_equal(what, ours, peer), **times_in_turn(sides, repeats)}
 
 
 def _draw(config: BigBirdConfig, length: int) -> list[np.ndarray]:
@@ -67,7 +67,7 @@ def _draw(config: BigBirdConfig, length: int) -> list[np.ndarray]:
     return [rng.standard_normal(shape, np.float32) for shape in shapes]
 
 
-def _measure_torch(config: BigBirdConfig, length: int, backward: bool) -> Measured:
+def _measure_torch(config: BigBirdConfig, length: int, backward: bool, repeats: int) -> Measured:
     import torch
 
     torch.set_num_threads(1)
@@ -84,7 +84,7 @@ def _measure_torch(config: BigBirdConfig, length: int, backward: bool) -> Measur
         return run
 
     sides = {"peer": bound(_torch_peer(config, length)), "ours": bound(_torch_ours(config, length))}
-    timed = _compare_and_time(f"torch, {length} tokens", sides)
+    timed = _compare_and_time(f"torch, {length} tokens", sides, repeats)
     return timed | {f"{side}_peak_mib": _torch_peak(run) / MIB for side, run in sides.items()}
 
 
@@ -125,7 +125,7 @@ def _torch_peak(run: Callable[[], object]) -> int:
     return peak
 
 
-def _measure_flax(config: BigBirdConfig, length: int, backward: bool) -> Measured:
+def _measure_flax(config: BigBirdConfig, length: int, backward: bool, repeats: int) -> Measured:
     import jax
 
     *qkv, gradient = map(jax.numpy.asarray, _draw(config, length))
@@ -141,7 +141,7 @@ def _measure_flax(config: BigBirdConfig, length: int, backward: bool) -> Measure
 
     programs = {"peer": compiled(_flax_peer(config, length)), "ours": compiled(_flax_ours(config, length))}
     sides = {side: lambda run=run: jax.block_until_ready(run(*qkv)) for side, run in programs.items()}
-    timed = _compare_and_time(f"flax, {length} tokens", sides)
+    timed = _compare_and_time(f"flax, {length} tokens", sides, repeats)
     for side, program in programs.items():
         memory = program.memory_analysis()
         timed[f"{side}_temporaries_mib"] = memory.temp_size_in_bytes / MIB

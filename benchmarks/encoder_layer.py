@@ -55,12 +55,12 @@ def rows(results: Sequence[Measured]) -> list[Row]:
     return made
 
 
-def measure(framework: str, width: str, lengths: list[int]) -> list[Measured]:
+def measure(framework: str, width: str, lengths: list[int], repeats: int) -> list[Measured]:
     """Measure these lengths of one framework."""
     run, results = {"torch": _measure_torch, "flax": _measure_flax}[framework], []
     for length in lengths:
         config = make_config(width, length)
-        measured = run(config, length)
+        measured = run(config, length, repeats)
         rates = {
             name: _product_gflop(config, length) / (1e-3 * measured[f"{name}_ms"]) for name in _PRODUCTS[framework]
         }
@@ -84,12 +84,12 @@ def _product_gflop(config: BigBirdConfig, length: int) -> float:
     return 2e-9 * length * config.hidden_size * config.intermediate_size
 
 
-def _compare_and_time(what: str, sides: Mapping[str, Callable[[], Any]]) -> Measured:
+def _compare_and_time(what: str, sides: Mapping[str, Callable[[], Any]], repeats: int) -> Measured:
     """Each side gives an array; those that are layers must give transformers'."""
     outputs = {side: np.asarray(run()) for side, run in sides.items() if side not in sum(_PRODUCTS.values(), ())}
     peer = outputs.pop("peer")
     difference = max(check_equal(f"{what}, {side}", [output], [peer]) for side, output in outputs.items())
-    return {"max_abs_difference": difference, **times_in_turn(sides)}
+    return {"max_abs_difference": difference, **times_in_turn(sides, repeats)}
 
 
 def _draw(config: BigBirdConfig, length: int) -> list[np.ndarray]:
@@ -99,7 +99,7 @@ def _draw(config: BigBirdConfig, length: int) -> list[np.ndarray]:
     return [rng.standard_normal(shape, np.float32) for shape in ((1, length, D), (length, D), (inner, D))]
 
 
-def _measure_torch(config: BigBirdConfig, length: int) -> Measured:
+def _measure_torch(config: BigBirdConfig, length: int, repeats: int) -> Measured:
     import torch
     from transformers.models.big_bird.modeling_big_bird import BigBirdLayer as PeerLayer
     from transformers.models.big_bird.modeling_big_bird import BigBirdModel
@@ -126,10 +126,10 @@ def _measure_torch(config: BigBirdConfig, length: int) -> Measured:
         "onednn": lambda: torch.ops.mkldnn._linear_pointwise(x_LD, packed, None, "none", [], ""),
     }
     with torch.no_grad(), fast_linears(fast):
-        return _compare_and_time(f"torch, {length} tokens", sides)
+        return _compare_and_time(f"torch, {length} tokens", sides, repeats)
 
 
-def _measure_flax(config: BigBirdConfig, length: int) -> Measured:
+def _measure_flax(config: BigBirdConfig, length: int, repeats: int) -> Measured:
     import jax
     from transformers.models.big_bird.modeling_flax_big_bird import FlaxBigBirdLayer as PeerLayer
 
@@ -149,4 +149,4 @@ def _measure_flax(config: BigBirdConfig, length: int) -> Measured:
         "ours": compiled(lambda params, x: layer.apply(params, x, mask, lists)[0], params, x_BLD),
         "xla": compiled(lambda x, kernel: x @ kernel, x_LD, jax.numpy.asarray(weight.T)),
     }
-    return _compare_and_time(f"flax, {length} tokens", sides)
+    return _compare_and_time(f"flax, {length} tokens", sides, repeats)

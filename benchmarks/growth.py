@@ -29,7 +29,6 @@ LENGTHS = [4096, 8192, 16384, 32768, 65536]
 CASES = [{"framework": name, "width": "base", "lengths": LENGTHS} for name in FRAMEWORKS]
 QUICK = [{"framework": name, "width": "tiny", "lengths": [256, 512]} for name in FRAMEWORKS]
 LARGEST_EXPONENT, MOST_MIB = 1.05, 4096
-_REPEATS = {"ours": 5, "peer": 1}  # transformers' curve has no goal, and takes minutes
 
 
 def rows(results: Sequence[Measured]) -> list[Row]:
@@ -57,15 +56,22 @@ def exponent(results: Sequence[Measured], name: str) -> float:
     return float(np.polyfit(lengths, values, 1)[0])
 
 
-def measure(framework: str, width: str, lengths: list[int]) -> list[Measured]:
+def measure(framework: str, width: str, lengths: list[int], repeats: int) -> list[Measured]:
     """Measure these lengths of one framework; this process itself only compares."""
     results = []
     for length in lengths:
         case = {"framework": framework, "width": width, "length": length}
+        repeated = {"ours": repeats, "peer": 1}  # transformers' curve has no goal, and takes minutes
         result: Measured = {"framework": framework, "length": length}
         with tempfile.TemporaryDirectory() as folder:
             for side in SIDES:
-                measured = run_alone("benchmarks.growth:measure_side", side=side, output=f"{folder}/{side}.npy", **case)
+                measured = run_alone(
+                    "benchmarks.growth:measure_side",
+                    side=side,
+                    repeats=repeated[side],
+                    output=f"{folder}/{side}.npy",
+                    **case,
+                )
                 result |= {f"{side}_{name}": value for name, value in measured.items()}
             ours, peer = (np.load(f"{folder}/{side}.npy", mmap_mode="r") for side in ("ours", "peer"))
             pairs = zip(np.array_split(ours[0], 16), np.array_split(peer[0], 16), strict=True)
@@ -74,7 +80,7 @@ def measure(framework: str, width: str, lengths: list[int]) -> list[Measured]:
     return results
 
 
-def measure_side(framework: str, side: str, width: str, length: int, output: str) -> Measured:
+def measure_side(framework: str, side: str, width: str, length: int, repeats: int, output: str) -> Measured:
     """Measure one side, and write what it computes to a file, .npy."""
     import_models(framework, side)
     interpreter = resident_mib()
@@ -85,7 +91,7 @@ def measure_side(framework: str, side: str, width: str, length: int, output: str
     hidden = run()
     np.save(output, hidden)
     del hidden
-    timed = times_in_turn({"": run}, _REPEATS[side], warm=False)
+    timed = times_in_turn({"": run}, repeats, warm=False)
     peak = peak_mib()
     memory = {"interpreter_mib": interpreter, "peak_mib": peak - interpreter, "activations_mib": peak - weights}
     return memory | {"ms": timed["_ms"], "repeats": timed["repeats"]}

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-REPEATS = 5
 TOLERANCE = 1e-5
 MIB = 2**20
 PACKAGES = ("torch", "jax", "jaxlib", "flax", "transformers", "numpy")
@@ -34,6 +33,7 @@ ONE_THREAD = {
     "JAX_PLATFORMS": "cpu",
     "USE_TF": "0",
 }
+_PROGRAM = "from benchmarks.measure import main; main()"
 
 
 class DifferentError(Exception):
@@ -42,7 +42,7 @@ class DifferentError(Exception):
 
 def run_alone(function: str, **case: Any) -> Any:
     """Return what ``module:function`` gives in a new process on one processor; raises SystemExit with what it said."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.measure", function, json.dumps(case)]
+    command = [sys.executable, "-W", "ignore", "-c", _PROGRAM, function, json.dumps(case)]
     processor = max(os.sched_getaffinity(0))
     process = subprocess.run(
         command,
@@ -69,7 +69,7 @@ def check_equal(what: str, ours: Arrays, peer: Arrays) -> float:
     return max(differences)
 
 
-def times_in_turn(sides: Mapping[str, Callable[[], object]], repeats: int = REPEATS, warm: bool = True) -> Measured:
+def times_in_turn(sides: Mapping[str, Callable[[], object]], repeats: int, warm: bool = True) -> Measured:
     """Time all sides in turn, so that drift of the machine meets all: medians and minima, milliseconds of processor.
 
     warm: let each timed run follow an untimed one of the same side, so that neither pays for memory that the other
@@ -128,12 +128,9 @@ def versions() -> dict[str, str]:
 
 
 def main() -> None:
+    """Do what run_alone asks a new process for."""
     module, _, function = sys.argv[1].partition(":")
     try:
         print(json.dumps(getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))))
     except DifferentError as error:
         raise SystemExit(str(error)) from None
-
-
-if __name__ == "__main__":
-    main()

@@ -25,7 +25,7 @@ def rows(results: Sequence[Measured]) -> list[Row]:
     return made
 
 
-def measure(framework: str, width: str, layers: int, lengths: list[int]) -> list[Measured]:
+def measure(framework: str, width: str, layers: int, lengths: list[int], repeats: int) -> list[Measured]:
     """Time one framework's pair; the outputs of real tokens are compared."""
     config = make_config(width, max(lengths), layers)
     ids, mask = make_ids(config, lengths)
@@ -34,4 +34,4 @@ def measure(framework: str, width: str, layers: int, lengths: list[int]) -> list
     ours, peer = ([sides[side]()[real]] for side in ("ours", "peer"))
     difference = check_equal(f"{framework}, lengths {lengths}", ours, peer)
     case = {"framework": framework, "lengths": lengths}
-    return [case | {"max_abs_difference": difference} | times_in_turn(sides, warm=False)]
+    return [case | {"max_abs_difference": difference} | times_in_turn(sides, repeats, warm=False)]
