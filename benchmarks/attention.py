@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import MIB, Measured, check_equal, times_in_turn
-from benchmarks.pairs import FRAMEWORKS, make_config, peer_config
-from benchmarks.report import Row
+from benchmarks.pairs import make_config, peer_config
+from benchmarks.report import FRAMEWORKS, Row
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import layer_pattern
 
@@ -34,7 +34,7 @@ def rows(results: Sequence[Measured]) -> list[Row]:
     for result in results:
         framework, length = result["framework"], result["length"]
         passes = BACKWARD if result["backward"] else FORWARD
-        name = f"{passes}, {length}, {framework}"
+        name = f"{passes}, {length}, {FRAMEWORKS[framework]}"
         faster = FASTER[framework][passes] if length in (4096, 16384) else None
         memory = MEMORY[framework][passes] if length == 4096 else None
         kind = "temporaries" if framework == "flax" and not result["backward"] else "peak"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import Measured, check_equal, times_in_turn
-from benchmarks.pairs import FRAMEWORKS, make_config, peer_config
-from benchmarks.report import Row
+from benchmarks.pairs import make_config, peer_config
+from benchmarks.report import FRAMEWORKS, Row
 from bigbird_port.config import BigBirdConfig
 
 TITLE = "encoder layer of the base model, forward, batch 1"
@@ -25,7 +25,7 @@ GOALS: dict[str, dict[str, tuple[str, float, float, str]]] = {
         "ours": ("torch", 1.5, 1.15, "MKL's"),
         "fast": ("torch with fast_linears", 2.5, 1.35, "the best"),
     },
-    "flax": {"ours": ("flax", 2.0, 1.25, "the best")},
+    "flax": {"ours": ("Flax", 2.0, 1.25, "the best")},
 }
 
 

@@ -21,8 +21,8 @@ from benchmarks.measure import (
     run_alone,
     times_in_turn,
 )
-from benchmarks.pairs import FRAMEWORKS, SIDES, import_models, make_config, make_ids, model_run
-from benchmarks.report import Row
+from benchmarks.pairs import SIDES, import_models, make_config, make_ids, model_run
+from benchmarks.report import FRAMEWORKS, Row
 
 TITLE = "growth: embeddings and two layers of the base model, forward, batch 1"
 LENGTHS = [4096, 8192, 16384, 32768, 65536]
@@ -37,14 +37,14 @@ def rows(results: Sequence[Measured]) -> list[Row]:
     for framework in FRAMEWORKS:
         own = [result for result in results if result["framework"] == framework]
         for result in own:
-            name = f"2-layer encoder forward, {result['length']}, {framework}"
+            name = f"2-layer encoder forward, {result['length']}, {FRAMEWORKS[framework]}"
             most = MOST_MIB if result["length"] == LENGTHS[-1] else None
             made.append(Row(name, "s", result["peer_ms"] / 1e3, result["ours_ms"] / 1e3))
             made.append(Row(f"{name}: peak", "MiB", result["peer_peak_mib"], result["ours_peak_mib"], most, "ours"))
         for unit, name in (("ms", "time"), ("activations_mib", "memory beyond the weights")):
             peer, ours = (exponent(own, f"{side}_{unit}") for side in SIDES)
             goal = LARGEST_EXPONENT if own[-1]["length"] == LENGTHS[-1] else None
-            made.append(Row(f"growth of {name}, {framework}", "exponent", peer, ours, goal, "ours"))
+            made.append(Row(f"growth of {name}, {FRAMEWORKS[framework]}", "exponent", peer, ours, goal, "ours"))
     longest = max(results, key=lambda result: result["length"])
     made.append(Row(f"random blocks of a layer drawn, {longest['length']}", "ms", None, longest["drawing_ms"]))
     return made

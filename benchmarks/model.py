@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.measure import Measured, check_equal, times_in_turn
-from benchmarks.pairs import FRAMEWORKS, SIDES, make_config, make_ids, model_run
-from benchmarks.report import Row
+from benchmarks.pairs import SIDES, make_config, make_ids, model_run
+from benchmarks.report import FRAMEWORKS, Row
 
 TITLE = "base model (12 layers) forward, batch of mixed lengths"
 LENGTHS = [4096, 2048, 900, 200]
@@ -19,7 +19,9 @@ def rows(results: Sequence[Measured]) -> list[Row]:
     """One row a framework."""
     made = []
     for result in results:
-        name = f"base model forward, batch of {', '.join(map(str, result['lengths']))}, {result['framework']}"
+        name = (
+            f"base model forward, batch of {', '.join(map(str, result['lengths']))}, {FRAMEWORKS[result['framework']]}"
+        )
         goal = FASTER if result["lengths"] == LENGTHS else None
         made.append(Row(name, "s", result["peer_ms"] / 1e3, result["ours_ms"] / 1e3, goal))
     return made

@@ -14,7 +14,6 @@ import numpy as np
 from bigbird_port.config import BigBirdConfig
 
 Run = Callable[[], np.ndarray]
-FRAMEWORKS = ("torch", "flax")
 SIDES = ("peer", "ours")
 # By the name of a width: the base model's, and one that only shows that a benchmark runs.
 WIDTHS: dict[str, dict[str, int]] = {

@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.growth import exponent
 from benchmarks.measure import Measured
+from benchmarks.report import FRAMEWORKS
 
 GREY = "#7d8590"
 COLOURS = {"torch": "#d9622b", "flax": "#2f81f7"}
@@ -52,13 +53,18 @@ def curves(results: Sequence[Measured], panel: Panel) -> dict[tuple[str, str], t
         for side, who in SIDES.items():
             power = exponent(own, f"{side}_{name}")
             values = [result[f"{side}_{name}"] / divisor for result in own]
-            made[framework, side] = [result["length"] for result in own], values, f"{framework}, {who}: L^{power:.2f}"
+            made[framework, side] = (
+                [result["length"] for result in own],
+                values,
+                f"{FRAMEWORKS[framework]}, {who}: L^{power:.2f}",
+            )
     return made
 
 
 def _draw_panels(title: str, results: Sequence[Measured], panels: Sequence[Panel], path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     look = {"svg.fonttype": "none", "svg.hashsalt": path.name, "font.family": "sans-serif", "font.size": 11}
     with matplotlib.rc_context(look | dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), GREY)):
@@ -68,7 +74,9 @@ def _draw_panels(title: str, results: Sequence[Measured], panels: Sequence[Panel
             for (framework, side), (lengths, values, label) in curves(results, panel).items():
                 axes.plot(lengths, values, color=COLOURS[framework], label=label, **STYLES[side])
             axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
+            axes.set_yscale("log", subs=())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
             ticks = sorted({result["length"] for result in results})
             axes.set_xticks(ticks, map(str, ticks))
             axes.set(title=panel[0], xlabel="tokens")

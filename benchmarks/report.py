@@ -17,6 +17,7 @@ from typing import Any, Literal
 Record = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "docs/benchmarks.md", ROOT / "README.md")
+FRAMEWORKS = {"torch": "torch", "flax": "Flax"}  # and what the rows call them
 HEADINGS = ("what", "transformers", "ours", "ratio", "goal", "")
 
 
