@@ -5,13 +5,13 @@ Batch 1, float32. Memory is what is held at once beyond the inputs: as torch's p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import MIB, Measured, check_equal, times_in_turn
-from benchmarks.pairs import make_config, peer_config
+from benchmarks.measure import MIB, Measured, compare_and_time
+from benchmarks.pairs import make_config, peer_config, with_their_blocks
 from benchmarks.report import FRAMEWORKS, Row
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import layer_pattern
@@ -22,7 +22,7 @@ CASES = [
     {"framework": name, "width": "base", "forward": FORWARD_LENGTHS, "backward": BACKWARD_LENGTHS}
     for name in FRAMEWORKS
 ]
-QUICK = [{"framework": name, "width": "tiny", "forward": [192, 224], "backward": [224]} for name in FRAMEWORKS]
+QUICK = [{"framework": name, "width": "tiny", "forward": [640, 704], "backward": [704]} for name in FRAMEWORKS]
 FORWARD, BACKWARD = "attention forward", "attention forward and backward"
 FASTER = {"torch": {FORWARD: 4.0, BACKWARD: 2.0}, "flax": {FORWARD: 4.5, BACKWARD: 1.7}}
 MEMORY = {"torch": {FORWARD: 32, BACKWARD: 200}, "flax": {FORWARD: 32, BACKWARD: 128}}
@@ -54,12 +54,6 @@ def measure(framework: str, width: str, forward: list[int], backward: list[int],
     return results
 
 
-def _compare_and_time(what: str, sides: Mapping[str, Callable[[], Any]], repeats: int) -> Measured:
-    """Each side gives a tuple of arrays."""
-    ours, peer = ([np.asarray(x) for x in sides[side]()] for side in ("ours", "peer"))
-    return {"max_abs_difference": check_equal(what, ours, peer), **times_in_turn(sides, repeats)}
-
-
 def _draw(config: BigBirdConfig, length: int) -> list[np.ndarray]:
     """Queries, keys and values [1, N, L, H], and a gradient of the context [1, L, N, H]."""
     rng, N, H = np.random.default_rng(length), config.num_attention_heads, config.head_dim
@@ -83,9 +77,10 @@ def _measure_torch(config: BigBirdConfig, length: int, backward: bool, repeats: 
 
         return run
 
-    sides = {"peer": bound(_torch_peer(config, length)), "ours": bound(_torch_ours(config, length))}
-    timed = _compare_and_time(f"torch, {length} tokens", sides, repeats)
-    return timed | {f"{side}_peak_mib": _torch_peak(run) / MIB for side, run in sides.items()}
+    peer, ours = bound(_torch_peer(config, length)), bound(_torch_ours(config, length))
+    equal = {"ours": bound(_torch_ours(with_their_blocks(config), length))}
+    timed = compare_and_time(f"torch, {length} tokens", peer, equal, {"ours": ours}, repeats)
+    return timed | {"peer_peak_mib": _torch_peak(peer) / MIB, "ours_peak_mib": _torch_peak(ours) / MIB}
 
 
 def _torch_ours(config: BigBirdConfig, length: int) -> Callable[..., Any]:
@@ -139,9 +134,13 @@ def _measure_flax(config: BigBirdConfig, length: int, backward: bool, repeats: i
 
         return jax.jit(run).lower(*qkv).compile()
 
+    def bound(program: Any) -> Callable[[], Any]:
+        return lambda: jax.block_until_ready(program(*qkv))
+
     programs = {"peer": compiled(_flax_peer(config, length)), "ours": compiled(_flax_ours(config, length))}
-    sides = {side: lambda run=run: jax.block_until_ready(run(*qkv)) for side, run in programs.items()}
-    timed = _compare_and_time(f"flax, {length} tokens", sides, repeats)
+    equal = {"ours": bound(compiled(_flax_ours(with_their_blocks(config), length)))}
+    peer, ours = (bound(program) for program in programs.values())
+    timed = compare_and_time(f"flax, {length} tokens", peer, equal, {"ours": ours}, repeats)
     for side, program in programs.items():
         memory = program.memory_analysis()
         timed[f"{side}_temporaries_mib"] = memory.temp_size_in_bytes / MIB

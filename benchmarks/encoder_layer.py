@@ -6,19 +6,19 @@ in the same turns: MKL's, through torch.mm; and the best of MKL's, oneDNN's (wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Measured, check_equal, times_in_turn
-from benchmarks.pairs import make_config, peer_config
+from benchmarks.measure import Measured, compare_and_time
+from benchmarks.pairs import make_config, peer_config, with_their_blocks
 from benchmarks.report import FRAMEWORKS, Row
 from bigbird_port.config import BigBirdConfig
 
 TITLE = "encoder layer of the base model, forward, batch 1"
 CASES = [{"framework": name, "width": "base", "lengths": [1024, 4096]} for name in FRAMEWORKS]
-QUICK = [{"framework": name, "width": "tiny", "lengths": [224]} for name in FRAMEWORKS]
+QUICK = [{"framework": name, "width": "tiny", "lengths": [704]} for name in FRAMEWORKS]
 # Sides of ours by framework: what it is called, the goal against transformers, that against a floor, and which floor.
 GOALS: dict[str, dict[str, tuple[str, float, float, str]]] = {
     "torch": {
@@ -84,14 +84,6 @@ def _product_gflop(config: BigBirdConfig, length: int) -> float:
     return 2e-9 * length * config.hidden_size * config.intermediate_size
 
 
-def _compare_and_time(what: str, sides: Mapping[str, Callable[[], Any]], repeats: int) -> Measured:
-    """Each side gives an array; those that are layers must give transformers'."""
-    outputs = {side: np.asarray(run()) for side, run in sides.items() if side not in sum(_PRODUCTS.values(), ())}
-    peer = outputs.pop("peer")
-    difference = max(check_equal(f"{what}, {side}", [output], [peer]) for side, output in outputs.items())
-    return {"max_abs_difference": difference, **times_in_turn(sides, repeats)}
-
-
 def _draw(config: BigBirdConfig, length: int) -> list[np.ndarray]:
     """Hidden states [1, L, D], and operands of the product: x [L, D], a weight [I, D]."""
     D, inner = config.hidden_size, config.intermediate_size
@@ -114,19 +106,23 @@ def _measure_torch(config: BigBirdConfig, length: int, repeats: int) -> Measured
     for same in (fast, peer):
         same.load_state_dict(layer.state_dict())
     x_BLD, x_LD, weight = map(torch.from_numpy, _draw(config, length))
-    mask, lists = torch.ones(1, length, dtype=torch.bool), encoder_lists(config, 0, length, x_BLD.device)
+    mask = torch.ones(1, length, dtype=torch.bool)
+    lists, same_lists = (encoder_lists(c, 0, length, x_BLD.device) for c in (config, with_their_blocks(config)))
     blocked, band, from_mask, to_mask = BigBirdModel.create_masks_for_block_sparse_attn(mask.float(), config.block_size)
     masks = {"band_mask": band, "from_mask": from_mask, "to_mask": to_mask, "blocked_encoder_mask": blocked}
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    sides = {
-        "peer": lambda: peer(x_BLD, **masks)[0],
-        "ours": lambda: layer(x_BLD, mask, lists)[0],
-        "fast": lambda: fast(x_BLD, mask, lists)[0],
+    equal = {
+        "ours": lambda: [layer(x_BLD, mask, same_lists)[0]],
+        "fast": lambda: [fast(x_BLD, mask, same_lists)[0]],
+    }
+    timed = {
+        "ours": lambda: layer(x_BLD, mask, lists),
+        "fast": lambda: fast(x_BLD, mask, lists),
         "mkl": lambda: torch.mm(x_LD, weight.T),
         "onednn": lambda: torch.ops.mkldnn._linear_pointwise(x_LD, packed, None, "none", [], ""),
     }
     with torch.no_grad(), fast_linears(fast):
-        return _compare_and_time(f"torch, {length} tokens", sides, repeats)
+        return compare_and_time(f"torch, {length} tokens", lambda: [peer(x_BLD, **masks)[0]], equal, timed, repeats)
 
 
 def _measure_flax(config: BigBirdConfig, length: int, repeats: int) -> Measured:
@@ -137,16 +133,19 @@ def _measure_flax(config: BigBirdConfig, length: int, repeats: int) -> Measured:
 
     x_BLD, x_LD, weight = map(jax.numpy.asarray, _draw(config, length))
     layer, peer = BigBirdLayer(config), PeerLayer(peer_config(config), layer_id=0)
-    mask, lists = jax.numpy.ones((1, length), bool), encoder_lists(config, 0, length)
+    mask = jax.numpy.ones((1, length), bool)
+    lists, same_lists = (encoder_lists(c, 0, length) for c in (config, with_their_blocks(config)))
     params = layer.init(jax.random.key(0), x_BLD, mask, lists)
 
     def compiled(run: Callable[..., Any], *arrays: Any) -> Callable[[], Any]:
         program = jax.jit(run).lower(*arrays).compile()
-        return lambda: jax.block_until_ready(program(*arrays))
+        return lambda: [jax.block_until_ready(program(*arrays))]
 
-    sides = {
-        "peer": compiled(lambda params, x: peer.apply(params, x, mask.astype("int32"), None)[0], params, x_BLD),
+    their_mask = mask.astype("int32")
+    theirs = compiled(lambda params, x: peer.apply(params, x, their_mask, None)[0], params, x_BLD)
+    equal = {"ours": compiled(lambda params, x: layer.apply(params, x, mask, same_lists)[0], params, x_BLD)}
+    timed = {
         "ours": compiled(lambda params, x: layer.apply(params, x, mask, lists)[0], params, x_BLD),
         "xla": compiled(lambda x, kernel: x @ kernel, x_LD, jax.numpy.asarray(weight.T)),
     }
-    return _compare_and_time(f"flax, {length} tokens", sides, repeats)
+    return compare_and_time(f"flax, {length} tokens", theirs, equal, timed, repeats)

@@ -21,13 +21,13 @@ from benchmarks.measure import (
     run_alone,
     times_in_turn,
 )
-from benchmarks.pairs import SIDES, import_models, make_config, make_ids, model_run
+from benchmarks.pairs import SIDES, import_models, make_config, make_ids, model_run, with_their_blocks
 from benchmarks.report import FRAMEWORKS, Row
 
 TITLE = "growth: embeddings and two layers of the base model, forward, batch 1"
 LENGTHS = [4096, 8192, 16384, 32768, 65536]
 CASES = [{"framework": name, "width": "base", "lengths": LENGTHS} for name in FRAMEWORKS]
-QUICK = [{"framework": name, "width": "tiny", "lengths": [256, 512]} for name in FRAMEWORKS]
+QUICK = [{"framework": name, "width": "tiny", "lengths": [640, 1280]} for name in FRAMEWORKS]
 LARGEST_EXPONENT, MOST_MIB = 1.05, 4096
 
 
@@ -61,27 +61,34 @@ def measure(framework: str, width: str, lengths: list[int], repeats: int) -> lis
     results = []
     for length in lengths:
         case = {"framework": framework, "width": width, "length": length}
-        repeated = {"ours": repeats, "peer": 1}  # transformers' curve has no goal, and takes minutes
-        result: Measured = {"framework": framework, "length": length}
         with tempfile.TemporaryDirectory() as folder:
-            for side in SIDES:
-                measured = run_alone(
-                    "benchmarks.growth:measure_side",
-                    side=side,
-                    repeats=repeated[side],
-                    output=f"{folder}/{side}.npy",
-                    **case,
-                )
-                result |= {f"{side}_{name}": value for name, value in measured.items()}
-            ours, peer = (np.load(f"{folder}/{side}.npy", mmap_mode="r") for side in ("ours", "peer"))
-            pairs = zip(np.array_split(ours[0], 16), np.array_split(peer[0], 16), strict=True)
-            differences = [check_equal(f"{framework}, {length} tokens", [a], [b]) for a, b in pairs]
-        results.append(result | {"max_abs_difference": max(differences), "drawing_ms": _drawing_ms(width, length)})
+            files = {side: f"{folder}/{side}.npy" for side in ("ours", "peer")}
+            # transformers' curve has no goal, and takes minutes
+            sides = {"peer": run_alone(_SIDE, side="peer", repeats=1, output=files["peer"], **case)}
+            run_alone("benchmarks.growth:write_ours", output=files["ours"], **case)
+            ours, peer = (np.array_split(np.load(file, mmap_mode="r")[0], 16) for file in files.values())
+            difference = check_equal(f"{framework}, {length} tokens", ours, peer)
+        sides["ours"] = run_alone(_SIDE, side="ours", repeats=repeats, **case)
+        result: Measured = {"framework": framework, "length": length, "max_abs_difference": difference}
+        for side, measured in sides.items():
+            result |= {f"{side}_{name}": value for name, value in measured.items()}
+        results.append(result | {"drawing_ms": _drawing_ms(width, length)})
     return results
 
 
-def measure_side(framework: str, side: str, width: str, length: int, repeats: int, output: str) -> Measured:
-    """Measure one side, and write what it computes to a file, .npy."""
+_SIDE = "benchmarks.growth:measure_side"
+
+
+def write_ours(framework: str, width: str, length: int, output: str) -> None:
+    """Write what our side computes with transformers' random blocks to a file, .npy."""
+    config = with_their_blocks(make_config(width, length, layers=2))
+    np.save(output, model_run(framework, "ours", config, *make_ids(config, (length,)))())
+
+
+def measure_side(
+    framework: str, side: str, width: str, length: int, repeats: int, output: str | None = None
+) -> Measured:
+    """Measure time and memory of one side; with ``output`` write what it computes to that file, .npy."""
     import_models(framework, side)
     interpreter = resident_mib()
     config = make_config(width, length, layers=2)
@@ -89,7 +96,8 @@ def measure_side(framework: str, side: str, width: str, length: int, repeats: in
     weights = resident_mib()
     forget_peak()  # making the weights took more
     hidden = run()
-    np.save(output, hidden)
+    if output:
+        np.save(output, hidden)
     del hidden
     timed = times_in_turn({"": run}, repeats, warm=False)
     peak = peak_mib()
@@ -101,7 +109,7 @@ def _drawing_ms(width: str, length: int) -> float:
     """Milliseconds to draw the random blocks of one layer by the original's plan."""
     from bigbird_port.pattern import layer_pattern
 
-    config = make_config(width, length, random_blocks="original")
+    config = make_config(width, length)
     layer_pattern(config, 0, length)  # finds out whether there is a plan
     start = time.process_time()
     layer_pattern(config, 1, length)

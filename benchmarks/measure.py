@@ -69,6 +69,24 @@ def check_equal(what: str, ours: Arrays, peer: Arrays) -> float:
     return max(differences)
 
 
+def compare_and_time(
+    what: str,
+    peer: Callable[[], Arrays],
+    equal: Mapping[str, Callable[[], Arrays]],
+    timed: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warm: bool = True,
+) -> Measured:
+    """Check that each of ``equal`` gives what transformers' side gives, then time that side and ``timed`` in turn.
+
+    What is timed runs on the original's random blocks and what is compared on transformers', where block 0 stands for
+    each of them: a block that stands in a list again is less work.
+    """
+    expected = peer()
+    differences = [check_equal(f"{what}, {name}", run(), expected) for name, run in equal.items()]
+    return {"max_abs_difference": max(differences), **times_in_turn({"peer": peer, **timed}, repeats, warm)}
+
+
 def times_in_turn(sides: Mapping[str, Callable[[], object]], repeats: int, warm: bool = True) -> Measured:
     """Time all sides in turn, so that drift of the machine meets all: medians and minima, milliseconds of processor.
 

@@ -1,7 +1,4 @@
-"""A model of ours and transformers' with the same weights and key blocks, and inputs for both.
-
-Both sides use the key blocks of transformers' evaluation mode, so that the work is the same.
-"""
+"""A model of ours and transformers' with the same weights, and inputs for both."""
 
 from __future__ import annotations
 
@@ -24,10 +21,15 @@ _PEER_PREFIX = {"torch": "", "flax": "flax_"}
 _OURS_ALONE = ("max_encoder_length", "random_blocks", "classifier_style")  # fields that transformers does not have
 
 
-def make_config(width: str, length: int, layers: int = 1, random_blocks: str = "transformers") -> BigBirdConfig:
-    """The configuration for texts of ``length`` tokens."""
+def make_config(width: str, length: int, layers: int = 1) -> BigBirdConfig:
+    """The configuration for texts of ``length`` tokens, with the original's random blocks."""
     own: dict[str, Any] = {"num_hidden_layers": layers, "max_position_embeddings": length}
-    return BigBirdConfig(**WIDTHS[width], **own, random_blocks=random_blocks)
+    return BigBirdConfig(**WIDTHS[width], **own)
+
+
+def with_their_blocks(config: BigBirdConfig) -> BigBirdConfig:
+    """The same with the random blocks of transformers' evaluation mode: it computes what transformers computes."""
+    return config.replace(random_blocks="transformers")
 
 
 def peer_config(config: BigBirdConfig) -> Any:
