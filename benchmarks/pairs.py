@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -57,24 +58,31 @@ def import_models(framework: str, side: str) -> None:
         importlib.import_module(f"transformers.models.big_bird.modeling_{_PEER_PREFIX[framework]}big_bird")
 
 
-def model_run(framework: str, side: str, config: BigBirdConfig, ids: np.ndarray, mask: np.ndarray) -> Run:
-    """The base model of one side as a function without arguments that gives its last hidden state [B, L, D]."""
-    return {"torch": _torch_run, "flax": _flax_run}[framework](side, config, ids, mask)
+def model_run(
+    framework: str, side: str, config: BigBirdConfig, ids: np.ndarray, mask: np.ndarray, compiled: str = "any mask"
+) -> Run:
+    """The base model of one side as a function without arguments that gives its last hidden state [B, L, D].
+
+    compiled: what of Flax runs under jax.jit: a program for "any mask", one for "this mask", or "no" program.
+    """
+    if framework == "torch":
+        return _torch_run(side, config, ids, mask)
+    return _flax_run(side, config, ids, mask, compiled)
 
 
 def _torch_run(side: str, config: BigBirdConfig, ids: np.ndarray, mask: np.ndarray) -> Run:
     import torch
 
-    from models_torch import BigBirdModel
-
     torch.set_num_threads(1)
-    model: Any = BigBirdModel.from_config(config, 0)
     if side == "peer":
         import transformers
 
-        weights = model.state_dict()
-        model = transformers.BigBirdModel(peer_config(config)).eval()
-        model.load_state_dict(weights)
+        model: Any = transformers.BigBirdModel(peer_config(config))
+    else:
+        import models_torch
+
+        model = models_torch.BigBirdModel(config)
+    model.eval().load_state_dict(_torch_weights(config.replace(random_blocks="original")), assign=True)
     inputs = torch.from_numpy(ids), torch.from_numpy(mask)
 
     def run() -> np.ndarray:
@@ -84,16 +92,40 @@ def _torch_run(side: str, config: BigBirdConfig, ids: np.ndarray, mask: np.ndarr
     return run
 
 
-def _flax_run(side: str, config: BigBirdConfig, ids: np.ndarray, mask: np.ndarray) -> Run:
+def _flax_run(side: str, config: BigBirdConfig, ids: np.ndarray, mask: np.ndarray, compiled: str) -> Run:
     import jax
 
-    from models_flax import FlaxBigBirdModel
-
-    model: Any = FlaxBigBirdModel.from_config(config, 0)
-    params = model.params
+    params = _flax_weights(config.replace(random_blocks="original"))
     if side == "peer":
         import transformers
 
-        model = transformers.FlaxBigBirdModel(peer_config(config), _do_init=False)
-    compiled = jax.jit(lambda params, ids, mask: model(ids, mask, params=params).last_hidden_state)
-    return lambda: np.asarray(compiled(params, ids, mask))
+        model: Any = transformers.FlaxBigBirdModel(peer_config(config), _do_init=False)
+    else:
+        import models_flax
+
+        model = models_flax.FlaxBigBirdModel(config, _do_init=False)
+
+    def forward(params: Any, ids: Any, mask: Any) -> Any:
+        return model(ids, mask, params=params).last_hidden_state
+
+    if compiled == "no":
+        return lambda: np.asarray(forward(params, ids, mask))
+    if compiled == "this mask":
+        program = jax.jit(lambda params, ids: forward(params, ids, mask))
+        return lambda: np.asarray(program(params, ids))
+    program = jax.jit(forward)
+    return lambda: np.asarray(program(params, ids, mask))
+
+
+@functools.cache  # drawing them takes seconds
+def _torch_weights(config: BigBirdConfig) -> Any:
+    from models_torch import BigBirdModel
+
+    return BigBirdModel.from_config(config, 0).state_dict()
+
+
+@functools.cache
+def _flax_weights(config: BigBirdConfig) -> Any:
+    from models_flax import FlaxBigBirdModel
+
+    return FlaxBigBirdModel.from_config(config, 0).params
