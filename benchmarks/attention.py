@@ -22,7 +22,7 @@ CASES = [
     {"framework": name, "width": "base", "forward": FORWARD_LENGTHS, "backward": BACKWARD_LENGTHS}
     for name in FRAMEWORKS
 ]
-QUICK = [{"framework": name, "width": "tiny", "forward": [640, 704], "backward": [704]} for name in FRAMEWORKS]
+QUICK = [{"framework": name, "width": "tiny", "forward": [704], "backward": [704]} for name in FRAMEWORKS]
 FORWARD, BACKWARD = "attention forward", "attention forward and backward"
 FASTER = {"torch": {FORWARD: 4.0, BACKWARD: 2.0}, "flax": {FORWARD: 4.5, BACKWARD: 1.7}}
 MEMORY = {"torch": {FORWARD: 32, BACKWARD: 200}, "flax": {FORWARD: 32, BACKWARD: 128}}

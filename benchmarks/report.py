@@ -80,7 +80,7 @@ def print_rows(rows: Iterable[Row]) -> None:
         table.add_column(heading, justify="right" if 0 < i < 4 else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row.cells())
-    Console(width=130).print(table)
+    Console(width=150).print(table)
 
 
 def markdown_table(rows: Iterable[Row]) -> str:
