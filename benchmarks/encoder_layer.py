@@ -41,17 +41,9 @@ def rows(results: Sequence[Measured]) -> list[Row]:
         for side, (name, faster, near, which) in GOALS[result["framework"]].items():
             ours, floor = result[f"{side}_ms"], 1e3 * result["gflop"] / (own["mkl"] if which == "MKL's" else best)
             what, goals = f"encoder layer forward, {length}, {name}", length == 4096
+            over = f"{what}: over {which} floor of {floor:.0f} ms"
             made.append(Row(what, "ms", peer, ours, faster if goals else None))
-            made.append(
-                Row(
-                    f"{what}: over {which} floor",
-                    f"x {floor:.0f} ms",
-                    peer / floor,
-                    ours / floor,
-                    near if goals else None,
-                    "ours",
-                )
-            )
+            made.append(Row(over, "times", peer / floor, ours / floor, near if goals else None, "ours"))
     return made
 
 

@@ -102,13 +102,9 @@ def measure_side(
     del hidden
     timed = times_in_turn({"": run}, repeats, warm=False)
     peak = peak_mib()
-    activations = max(peak - weights, _PAGE_MIB)
-    memory = {
-        "interpreter_mib": interpreter,
-        "peak_mib": max(peak - interpreter, _PAGE_MIB),
-        "activations_mib": activations,
-    }
-    return memory | {"ms": timed["_ms"], "repeats": timed["repeats"]}
+    beyond = {"peak_mib": interpreter, "activations_mib": weights}
+    memory = {name: max(peak - below, _PAGE_MIB) for name, below in beyond.items()}
+    return {"ms": timed["_ms"], "repeats": timed["repeats"], "interpreter_mib": interpreter, **memory}
 
 
 def _drawing_ms(width: str, length: int) -> float:
