@@ -15,6 +15,7 @@ from benchmarks.measure import Measured, compare_and_time
 from benchmarks.pairs import make_config, peer_config, with_their_blocks
 from benchmarks.report import FRAMEWORKS, Row
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.pattern import layer_pattern
 
 TITLE = "encoder layer of the base model, forward, batch 1"
 CASES = [{"framework": name, "width": "base", "lengths": [1024, 4096]} for name in FRAMEWORKS]
@@ -65,10 +66,17 @@ _PRODUCTS = {"torch": ("mkl", "onednn"), "flax": ("xla",)}
 
 
 def _layer_gflop(config: BigBirdConfig, length: int) -> float:
-    """What a layer's products take: linear layers; scores and contexts of listed and of global blocks."""
-    D, inner, W = config.hidden_size, config.intermediate_size, config.block_size
-    keys = (length - 2 * W) * (5 + config.num_random_blocks) * W + 2 * W * length
-    return 1e-9 * (2 * length * D * (4 * D + 2 * inner) + 4 * D * keys)
+    """What a layer's products take: linear layers; scores and contexts of the pairs of blocks that attend.
+
+    A key block that stands twice in a list counts once: it needs no second product.
+    """
+    D, W, n = config.hidden_size, config.block_size, length // config.block_size
+    pattern = layer_pattern(config, 0, length)
+    assert pattern is not None  # a length with block-sparse attention
+    blocks = np.sort(np.where(pattern.live, pattern.key_blocks, -1), axis=-1)
+    listed = int((blocks[..., 0] >= 0).sum() + ((np.diff(blocks) > 0) & (blocks[..., 1:] >= 0)).sum())
+    pairs = listed + 2 * n * config.num_attention_heads
+    return 1e-9 * (2 * length * D * (4 * D + 2 * config.intermediate_size) + 4 * pairs * W * W * config.head_dim)
 
 
 def _product_gflop(config: BigBirdConfig, length: int) -> float:
