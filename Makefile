@@ -10,6 +10,9 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/bigbird-port demo
 
+# A process for each core: threads of both would wait for each other, and small tests take ten times as long.
+test test-slow: export OMP_NUM_THREADS = 1
+
 test: lint
 	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
 

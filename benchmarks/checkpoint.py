@@ -15,8 +15,8 @@ import google_crc32c
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.file_plan import Planned
-from bigbird_port.filling import open_files
+from bigbird_port.formats.file_plan import Planned
+from bigbird_port.formats.filling import open_files
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.formats.tensor_bundle import TensorBundleFormat
 from bigbird_port.schema import weights_of

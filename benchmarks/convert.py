@@ -3,6 +3,10 @@
 All sides run in turn, in processes of their own, and start with the source in the page cache. Before anything is
 timed, what TensorFlow's road writes is compared with what the conversion writes, tensor by tensor.
 
+The copy is of exactly the bytes that the conversion beside it wrote, to the same disk, in the same run. Flushed, it
+does what a conversion does before its output appears: fsync of every file and folder. cp alone leaves that to later,
+and so does TensorFlow's road.
+
     python -m benchmarks.convert [--size base|large] [--repeats 5] [--folder FOLDER] [--json FILE]
 """
 
@@ -37,6 +41,8 @@ import sys, atexit
 atexit.register(lambda: print("imported:", *sorted({"torch", "jax", "tensorflow"} & set(sys.modules))))
 from bigbird_port.cli import main; main()
 """
+# An installed package has its bytecode, as TensorFlow's has here: the first run, which is not timed, writes this one's.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 COPY = 'mkdir "$1" && cp -r "$0"/. "$1"'
 FLUSHED = COPY + ' && find "$1" -exec sync {} +'  # fsync of each file and folder, as a conversion does
 
@@ -113,7 +119,7 @@ def run(command: list[str]) -> dict[str, float]:
     """Run one process: seconds from start to exit, of processor time, and its peak memory."""
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=ENVIRONMENT)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)

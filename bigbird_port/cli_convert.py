@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,10 +13,9 @@ from typing import Any
 import click
 
 from bigbird_port.cli_common import HeadName, no_traceback
+from bigbird_port.sizes import parse_size
 
 _POSITION_METHODS = ("tile", "interpolate")  # positions.METHODS, without what that module imports
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class Size(click.ParamType):
@@ -27,13 +25,10 @@ class Size(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number of bytes."""
-        if isinstance(value, int):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", value)
-        size = int(float(found[1]) * _UNITS.get(found[2].upper(), 0)) if found else 0
-        if size < 1:
-            self.fail(f"{value!r} is no size: expected a number of bytes such as 500MB or 2GiB", param, ctx)
-        return size
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Targets(click.ParamType):
@@ -94,22 +89,36 @@ def convert(
     SOURCE is a TensorFlow checkpoint (prefix, .index file or folder), a SavedModel, a transformers or Flax model
     folder, a weight file, or what this command wrote. OUT/manifest.json says what became of every name in it.
     """
-    from bigbird_port.convert import Settings, dry_run
-    from bigbird_port.convert import convert as run_convert
-    from bigbird_port.memory import keep_freed_memory
-    from bigbird_port.targets import Choices
+    from bigbird_port.digests import FileDigests
 
-    keep_freed_memory()
-    settings = Settings(choices=Choices(max_shard_size, flax_format, tf_names), **options)
-    if dry:
-        report = dry_run(source, out, settings, overwrite=overwrite)
-    else:
-        with progress_bar(source, quiet) as progress:
-            report = run_convert(source, out, settings, overwrite=overwrite, progress=progress)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing is multiplied here: its threads would only spin up
+    with FileDigests() as digests:
+        if options["checksums"] and not dry:
+            begin(source, digests)
+        from bigbird_port.conversion.convert import Settings, dry_run
+        from bigbird_port.conversion.convert import convert as run_convert
+        from bigbird_port.conversion.targets import Choices
+        from bigbird_port.memory import keep_freed_memory
+
+        keep_freed_memory()
+        settings = Settings(choices=Choices(max_shard_size, flax_format, tf_names), **options)
+        if dry:
+            report = dry_run(source, out, settings, overwrite=overwrite)
+        else:
+            with progress_bar(source, quiet) as progress:
+                report = run_convert(source, out, settings, overwrite=overwrite, progress=progress, digests=digests)
     if json_file:
         json_file.write_text(json.dumps(report_values(report), indent=1) + "\n", encoding="utf-8")
     if not quiet:
         print_report(report)
+
+
+def begin(source: Path, digests: Any) -> None:
+    """Begin to hash what will be hashed, on a second core: the imports that a conversion needs take a while."""
+    from bigbird_port.checkpoint.locate import find_shards
+
+    for shard in find_shards(source):
+        digests.sha256(shard)
 
 
 @contextmanager

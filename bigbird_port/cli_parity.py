@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from bigbird_port.cli_common import FAILED, HeadName, no_traceback
+from bigbird_port.cli_parity_mesh import MeshSizes, mesh_line, mesh_options, missed, with_faults
 from bigbird_port.cli_parity_reports import baseline, report, report_of, report_options, write_reports
 from bigbird_port.heads import HEADS
 
@@ -86,8 +87,11 @@ def parity() -> None:
 @click.option("--device", help="Of both frameworks: cpu, cuda, or auto. [default: cpu]")
 @click.option("--torch-device", help="cpu, cuda or auto; wins over --device.")
 @click.option("--flax-device", help="cpu, cuda, tpu or auto; wins over --device.")
+@click.option("--mesh", type=MeshSizes(), help="Flax on several devices too: data=2,model=2,sequence=2.")
+@click.option("--with-faults", is_flag=True, help="Then inject each fault of a --mesh: it must be caught.")
 @click.option("--no-local", is_flag=True, help="Do not feed each layer the reference's input as well: half the time.")
 @click.option("--no-losses", is_flag=True, help="Do not compare losses.")
+@click.option("--no-calls", is_flag=True, help="Do not call the whole models as well.")
 @click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
 @click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
 @click.option("--tolerances", type=click.Path(path_type=Path), help="Entries that win over the table that is shipped.")
@@ -158,6 +162,8 @@ def check_sources(options: dict[str, Any]) -> None:
     if fixed and options.get("length"):
         raise click.UsageError(f"{fixed[0]} brings its own inputs: leave out --length")
     sweeps = [option for name, option in SWEEPS.items() if options.get(name)]
+    if options.get("with_faults") and not options.get("mesh"):
+        raise click.UsageError("--with-faults injects the faults of a --mesh: give one")
     if given and sweeps:
         raise click.UsageError(f"{given[0]} brings its own inputs: leave out {' and '.join(sweeps)}")
     if options.get("length") and options.get("lengths"):
@@ -192,16 +198,24 @@ def run_and_print(
     from parity.run import run_parity
 
     check_sources(options)
+    if mesh := options.get("mesh"):
+        options = mesh_options(options)
     return_freed_arrays()
     golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
     run_options = make_options(out, options, golden)
     default = (golden.head,) if golden else tuple(HEADS)
     chosen = tuple(HEADS) if "all" in heads else tuple(dict.fromkeys(heads)) or default
     result = run_parity(out, chosen, run_options)
+    if mesh:
+        result.environment["mesh"] = mesh_line(result, mesh)
     found = report_of(result, out, options.get("matrix"))
+    if mesh and options["with_faults"]:
+        found = with_faults(found, out, run_options)
     print_report(make_console(), found, taps)
+    if mesh:
+        click.echo(result.environment["mesh"])
     write_reports(found, options | {"json_file": json_file})
-    return result.passed
+    return result.passed and not (options.get("with_faults") and missed(found))
 
 
 def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
@@ -209,10 +223,10 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
     from parity.conditions import DEFAULT_WITNESSES, Options
     from parity.tolerances import read_table, shipped_table
 
-    plain = ("length", "lengths", "batches", "adversarial", "dtype", "gradients", "decoding", "keep", "batch", "seed")
+    plain = ("length", "lengths", "batches", "adversarial", "dtype", "mesh", "gradients", "decoding", "keep")
     device, given = options.get("device") or "cpu", options.get("tolerances")
     return Options(
-        **{name: options[name] for name in plain if name in options},
+        **{name: options[name] for name in (*plain, "batch", "seed") if name in options},
         inputs=given_inputs(out, options),
         golden=golden,
         overrides={name: options[name] for name in OVERRIDES if options.get(name)},
@@ -221,12 +235,13 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
         flax_device=options.get("flax_device") or device,
         local=not options.get("no_local"),
         losses=not options.get("no_losses"),
+        called=not options.get("no_calls"),
         tolerances=shipped_table().joined(read_table(given)) if given else None,
     )
 
 
 def convert_demo(out: Path) -> Any:
     """Convert the checkpoint that is shipped with the package."""
-    from bigbird_port.convert import convert as run_convert
+    from bigbird_port.conversion.convert import convert as run_convert
 
     return run_convert(Path(os.path.dirname(__file__)) / "demo_checkpoint", out)

@@ -49,7 +49,7 @@ def inspect(path: Path, as_json: bool, **options: Any) -> None:
     PATH is anything that convert takes. Names that are ignored, such as optimizer slots, are counted, not read.
     Exit code 0 if all could be read, whether it fits the schema or not; 1 if a tensor is damaged.
     """
-    from bigbird_port.inspect_source import inspect as run_inspect
+    from bigbird_port.conversion.inspect_source import inspect as run_inspect
 
     found = run_inspect(path, **options)
     if as_json:
@@ -61,7 +61,7 @@ def inspect(path: Path, as_json: bool, **options: Any) -> None:
 
 def print_inspection(found: Any) -> None:
     """Print what a source holds."""
-    from bigbird_port.inspect_source import KINDS
+    from bigbird_port.conversion.inspect_source import KINDS
 
     click.echo(f"{found.opened.path}: {KINDS[found.opened.style]}")
     for file, size in found.files.items():
@@ -148,7 +148,7 @@ def diff(a: Path, b: Path, values: bool, show_all: bool, as_json: bool, **option
     Exit code 0 if every weight of both is there and equal, 1 if not, 2 where they cannot be compared. Configurations
     are shown where they differ, and do not count.
     """
-    from bigbird_port.diff import diff as run_diff
+    from bigbird_port.conversion.diff import diff as run_diff
 
     result = run_diff(a, b, **options)
     same = result.same(values)
@@ -161,7 +161,7 @@ def diff(a: Path, b: Path, values: bool, show_all: bool, as_json: bool, **option
 
 def print_difference(result: Any, same: bool, show_all: bool) -> None:
     """Print how two sources differ."""
-    from bigbird_port.diff import BY_DESIGN, EQUAL
+    from bigbird_port.conversion.diff import BY_DESIGN, EQUAL
 
     for side in (result.a, result.b):
         click.echo(f"{side.letter}: {side.source.opened.path}: {side.source.opened.style}, {side.head}")
@@ -223,7 +223,7 @@ def verify(out: Path, source: Path | None, as_json: bool) -> None:
 
     Exit code 0 if all is as it was written, 1 on any difference, 2 where it cannot be checked.
     """
-    from bigbird_port.verify import verify as run_verify
+    from bigbird_port.conversion.verify import verify as run_verify
 
     result = run_verify(out, source, (lambda check: None) if as_json else _print_check)
     counts = result.counts

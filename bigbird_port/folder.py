@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
 
-from bigbird_port.checkpoint.flax_msgpack import write_flax_msgpack
 from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.checkpoint.store import read
 from bigbird_port.config import BigBirdConfig, config_from, read_config
+from bigbird_port.formats.file_plan import Format
+from bigbird_port.formats.filling import write_arrays
+from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
+from bigbird_port.formats.safetensors import SafetensorsFormat
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.json_object import read_json_object
 from bigbird_port.schema import Framework
 from bigbird_port.weights import Arrays, complete, from_framework, to_framework
 
 WEIGHT_FILES: dict[Framework, str] = {"torch": "model.safetensors", "flax": "flax_model.msgpack"}
+_FORMATS: dict[Framework, Format] = {"torch": SafetensorsFormat({"format": "pt"}), "flax": FlaxMsgpackFormat()}
 Reader = Callable[[Path], dict[str, np.ndarray]]
 # Buffers that old releases of transformers saved among the weights.
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -42,13 +44,7 @@ def write_model_folder(path: Path, weights: Arrays, config: BigBirdConfig, head:
     values = config.to_json_values(HEADS[head].class_name)
     (path / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     arrays = to_framework(weights, config, head, framework)
-    if framework == "torch":
-        try:
-            safetensors.numpy.save_file(arrays, path / WEIGHT_FILES["torch"], metadata={"format": "pt"})
-        except SafetensorError as error:  # it wraps what the system says, as of a full disk
-            raise OSError(str(error)) from None
-    else:
-        write_flax_msgpack(path / WEIGHT_FILES["flax"], arrays)
+    write_arrays(path, _FORMATS[framework], arrays)
 
 
 def read_model_folder(path: Path, framework: Framework, readers: Mapping[str, Reader] | None = None) -> ModelFolder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable
@@ -60,11 +59,13 @@ class Manifest:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that take part in a conversion, as far as they are installed."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import
+
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+            found[package] = version(package)
+        except PackageNotFoundError:
             continue
     return found
 

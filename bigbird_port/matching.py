@@ -150,8 +150,9 @@ def head_held(names: Iterable[str], config: BigBirdConfig, style: StyleName = "o
     naming = naming_of(style, present)
     held = {meaning.name for name in present if (meaning := naming.meaning(name))}
     best, most = "base", 0
+    not_shared = [row for row in weights_of(config) if row.heads != ALL]
     for head in HEADS:
-        own = [row.name for row in weights_of(config, head) if row.heads != ALL]
+        own = [row.name for row in not_shared if head in row.heads]
         if len(own) > most and held.issuperset(own):
             best, most = head, len(own)
     return best

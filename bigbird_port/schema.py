@@ -6,6 +6,7 @@ Flax is mostly the identity and torch mostly a transpose. Torch and Flax names a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -71,10 +72,15 @@ class Weight:
 
     def in_layer(self, i: int) -> Weight:
         """The row with the layer's number in its names."""
-        names = {field: getattr(self, field).replace("{i}", str(i)) for field in ("name", "torch", "flax")}
-        original = tuple(name.replace("{i}", str(i)) for name in self.original)
-        keras = tuple(name.replace("{_i}", f"_{i}" if i else "") for name in self.keras)
-        return replace(self, original=original, keras=keras, **names)
+        return _in_layer(self, i)
+
+
+@functools.cache  # every command asks for all rows many times
+def _in_layer(row: Weight, i: int) -> Weight:
+    names = {field: getattr(row, field).replace("{i}", str(i)) for field in ("name", "torch", "flax")}
+    original = tuple(name.replace("{i}", str(i)) for name in row.original)
+    keras = tuple(name.replace("{_i}", f"_{i}" if i else "") for name in row.keras)
+    return replace(row, original=original, keras=keras, **names)
 
 
 def _holds(conditions: tuple[tuple[str, Any], ...], config: BigBirdConfig) -> bool:

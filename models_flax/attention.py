@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import jax
 from flax import linen as nn
@@ -23,6 +23,9 @@ from jax.typing import DTypeLike
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import Pattern
+
+if TYPE_CHECKING:
+    from models_flax.sequence import SpreadLists
 
 BLOCKS_AT_ONCE = 8  # measured by benchmarks/attention.py: more leave the cache, fewer cost calls
 Taps = dict[str, Array]
@@ -34,6 +37,9 @@ class KeyLists(NamedTuple):
 
     key_blocks: Array
     live: Array
+
+
+Lists: TypeAlias = "KeyLists | SpreadLists"  # on one device, or on many
 
 
 def key_lists(pattern: Pattern | None) -> KeyLists | None:
@@ -93,7 +99,7 @@ def _at_least_float32(x: Array) -> DTypeLike:
 
 
 def block_sparse_attention(
-    q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, lists: KeyLists, block_size: int
+    q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, lists: Lists, block_size: int
 ) -> Array:
     """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, L, N, H].
 
@@ -101,6 +107,8 @@ def block_sparse_attention(
     keep memory linear in L, small, and in the cache; the gradient computes the probabilities again. The batch is
     padded to whole blocks inside.
     """
+    if not isinstance(lists, KeyLists):
+        return lists.attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, block_size)
     B, N, length, _ = q_BNLH.shape
     if missing := -length % block_size:
         q_BNLH, k_BNLH, v_BNLH = (jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in (q_BNLH, k_BNLH, v_BNLH))
@@ -171,7 +179,7 @@ class BigBirdSelfAttention(nn.Module):
         self,
         x_BLD: Array,
         mask_BL: Array,
-        lists: KeyLists | None,
+        lists: Lists | None,
         head_mask_N: Array | None = None,
         past: Past | None = None,
         source_BKD: Array | None = None,
@@ -243,7 +251,7 @@ class BigBirdAttention(nn.Module):
         self,
         x_BLD: Array,
         mask_BL: Array,
-        lists: KeyLists | None,
+        lists: Lists | None,
         head_mask_N: Array | None = None,
         past: Past | None = None,
         source_BKD: Array | None = None,

@@ -19,10 +19,12 @@ from jax.typing import DTypeLike
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import layer_pattern
 from models_flax.activations import ACTIVATIONS
-from models_flax.attention import BigBirdAttention, KeyLists, Taps, key_lists
+from models_flax.attention import BigBirdAttention, KeyLists, Lists, Taps, key_lists
 from models_flax.cache import LayerCache
 from models_flax.inputs import Inputs
 from models_flax.probabilities import dense_probabilities
+from models_flax.sequence import spread_lists
+from models_flax.sharding import placed
 
 Arrays = tuple[Array, ...]
 
@@ -85,7 +87,7 @@ class BigBirdLayer(nn.Module):
         self,
         x_BLD: Array,
         mask_BL: Array,
-        lists: KeyLists | None,
+        lists: Lists | None,
         head_mask_N: Array | None = None,
         past: LayerCache | None = None,
         encoder_BKD: Array | None = None,
@@ -106,7 +108,7 @@ class BigBirdLayer(nn.Module):
             )
             taps |= {f"cross_{name}": tap for name, tap in cross_taps.items()}
         inner_BLI = self.intermediate(attention_BLD)
-        output_BLD = self.output(inner_BLI, attention_BLD, deterministic)
+        output_BLD = placed(self.output(inner_BLI, attention_BLD, deterministic))
         return output_BLD, taps | {"intermediate": inner_BLI, "output": output_BLD}
 
 
@@ -159,11 +161,16 @@ class _Layers(nn.Module):
             )
         return encoded
 
-    def _lists(self, i: int, length: int, deterministic: bool) -> KeyLists | None:
+    def _lists(self, i: int, length: int, deterministic: bool) -> Lists | None:
         """Layer i's key lists; in training, random_blocks="resample" draws them anew."""
         lists = encoder_lists(self.config, i, length)
         if lists is None or deterministic or self.config.random_blocks != "resample":
             return lists
+        if not isinstance(lists, KeyLists):
+            raise ValueError(
+                'random_blocks is "resample", which redraws blocks while compiled code runs, but what a mesh exchanges '
+                'is compiled: set random_blocks="original", or train without a mesh'
+            )
         if not self.has_rng("indices"):
             raise ValueError(
                 'random_blocks is "resample", so training draws new random blocks, but no generator was given: '
@@ -171,7 +178,7 @@ class _Layers(nn.Module):
             )
         return _redrawn_lists(self.config, lists, self.make_rng("indices"), length)
 
-    def _attentions(self, taps: Taps, inputs: Inputs, lists: KeyLists | None, head_mask_N: Array | None) -> Array:
+    def _attentions(self, taps: Taps, inputs: Inputs, lists: Lists | None, head_mask_N: Array | None) -> Array:
         """The probabilities [B, N, L, K] of a layer's self-attention."""
         attentions = dense_probabilities(
             taps["query"], taps["key"], inputs.mask, lists, self.config.block_size, self.config.is_decoder
@@ -224,13 +231,15 @@ def _redrawn_lists(config: BigBirdConfig, like: KeyLists, rng: Array, length: in
     return KeyLists(*jax.pure_callback(draw, shapes, seed, vmap_method="sequential"))
 
 
-def encoder_lists(config: BigBirdConfig, seed: int, length: int) -> KeyLists | None:
+def encoder_lists(config: BigBirdConfig, seed: int, length: int) -> Lists | None:
     """Return a layer's key lists for inputs of ``length`` tokens; ``seed`` is its index. None is full attention."""
     if config.is_decoder:
         if config.attention_type == "block_sparse":
             _say_full_attention()
         return None
-    return key_lists(layer_pattern(config, seed, length))
+    pattern = layer_pattern(config, seed, length)
+    spread = None if pattern is None else spread_lists(pattern, -(-length // config.block_size))
+    return spread or key_lists(pattern)
 
 
 class BigBirdEncoder(nn.Module):

@@ -27,6 +27,7 @@ from bigbird_port.heads import HEADS, find_head
 from bigbird_port.positions import extend_positions
 from bigbird_port.weights import from_framework, initial_arrays
 from models_flax.cache import LayerCache, init_cache
+from models_flax.sharding import partition_specs
 
 Params = dict[str, Any]
 Past = tuple[LayerCache, ...]
@@ -53,7 +54,8 @@ class FlaxBigBirdPreTrainedModel:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.head = find_head(cls.__name__).name
+        if not hasattr(cls, "head"):  # a class of the caller's, or of a wrapper, keeps its base's
+            cls.head = find_head(cls.__name__).name
 
     def __init__(
         self,
@@ -163,22 +165,14 @@ class FlaxBigBirdPreTrainedModel:
         model.initialised = list(self.initialised)
         return model
 
-    def partition_specs(self, tensor_axis: str = "tensor") -> Params:
-        """Return a PartitionSpec for every parameter: heads and intermediate units split over a mesh's tensor_axis.
+    def partition_specs(self, tensor_axis: str = "tensor", size: int = 1) -> Params:
+        """Return a PartitionSpec for every parameter over a mesh axis of your own, as bigbird_port.partition has it.
 
-        The size of the axis must divide num_attention_heads and intermediate_size.
+        size: of the axis; it must divide num_attention_heads and intermediate_size, and a vocabulary that it does not
+        divide stays whole. For a mesh with this project's axes see models_flax.sharding.
         """
-        whole, columns, rows = PartitionSpec(), PartitionSpec(None, tensor_axis), PartitionSpec(tensor_axis, None)
-        entries, specs = PartitionSpec(tensor_axis), {}
-        for name in flatten_dict(self.param_shapes(), sep="/"):
-            module, leaf = name.rsplit("/", 1)
-            if module.endswith(("/self/query", "/self/key", "/self/value", "intermediate/dense")):
-                specs[name] = columns if leaf == "kernel" else entries
-            elif module.endswith("output/dense") and leaf == "kernel":
-                specs[name] = rows
-            else:
-                specs[name] = whole
-        return unflatten_dict(specs, sep="/")
+        specs = partition_specs(self.config, self.head, {"model": size})
+        return jax.tree.map(lambda spec: PartitionSpec(*(axis and tensor_axis for axis in spec)), specs)
 
     def init_cache(self, batch_size: int, max_length: int) -> Past:
         """Return an empty cache for decoding max_length tokens; raises ValueError as models_flax.cache.init_cache."""

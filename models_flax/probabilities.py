@@ -8,11 +8,11 @@ from __future__ import annotations
 from jax import Array
 from jax import numpy as jnp
 
-from models_flax.attention import KeyLists, block_sparse_attention, full_attention
+from models_flax.attention import Lists, block_sparse_attention, full_attention
 
 
 def dense_probabilities(
-    q_BNLH: Array, k_BNKH: Array, mask_BL: Array, lists: KeyLists | None, block_size: int, causal: bool = False
+    q_BNLH: Array, k_BNKH: Array, mask_BL: Array, lists: Lists | None, block_size: int, causal: bool = False
 ) -> Array:
     """Return [B, N, L, K]: what each query gives to each key, before dropout; ``lists`` None is full attention.
 

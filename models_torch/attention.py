@@ -278,7 +278,7 @@ class BigBirdSelfAttention(nn.Module):
         return context_BLNH.flatten(2), taps
 
     def _split_heads(self, x_BLD: Tensor) -> Tensor:
-        return x_BLD.unflatten(-1, (self.config.num_attention_heads, self.config.head_dim)).transpose(1, 2)
+        return x_BLD.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 
 
 class BigBirdSelfOutput(nn.Module):

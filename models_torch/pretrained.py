@@ -6,25 +6,27 @@ import functools
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bigbird_port.casting import float_type
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.folder import load_weights
+from bigbird_port.formats.filling import write_arrays
+from bigbird_port.formats.safetensors import SafetensorsFormat
 from bigbird_port.heads import find_head
 from bigbird_port.positions import extend_positions
+from bigbird_port.sizes import parse_size
 from bigbird_port.weights import initial_arrays
 
 _POSITIONS = "embeddings.position_embeddings.weight"
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 class BigBirdPreTrainedModel(nn.Module):
@@ -40,7 +42,8 @@ class BigBirdPreTrainedModel(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.head = find_head(cls.__name__).name
+        if not hasattr(cls, "head"):  # a class of the caller's, or of a wrapper, keeps its base's
+            cls.head = find_head(cls.__name__).name
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
@@ -214,41 +217,25 @@ def _to_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.require(array, requirements="W"))
 
 
+def _to_array(tensor: Tensor) -> np.ndarray:
+    """Return a tensor's values as an array, which may share its memory; the reverse of _to_tensor."""
+    values = tensor.detach().cpu().contiguous()
+    if values.dtype == torch.bfloat16:
+        return values.view(torch.int16).numpy().view(float_type("bfloat16"))
+    return values.numpy()
+
+
 def _write_folder(
     folder: Path, tensors: Mapping[str, Tensor], config: BigBirdConfig, architecture: str, max_shard_size: int | str
 ) -> None:
     """Write config.json and the weights, in as many shards as max_shard_size asks for (a larger tensor has its own)."""
-    shards = list(_shards(tensors, _bytes(max_shard_size)))
+    try:
+        form = SafetensorsFormat({"format": "pt"}, _SINGLE, parse_size(max_shard_size))
+    except ValueError as error:
+        raise ValueError(f"max_shard_size: {error}") from None
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.iterdir():  # a reader would find the old weights
         if stale.name in (_SINGLE, _INDEX) or _SHARD.fullmatch(stale.name):
             stale.unlink()
     (folder / "config.json").write_text(json.dumps(config.to_json_values(architecture), indent=2) + "\n", "utf-8")
-    if len(shards) == 1:
-        save_file(shards[0], folder / _SINGLE, {"format": "pt"})
-        return
-    weight_map: dict[str, str] = {}
-    for i, shard in enumerate(shards, 1):
-        name = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / name, {"format": "pt"})
-        weight_map |= dict.fromkeys(shard, name)
-    total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-
-
-def _shards(tensors: Mapping[str, Tensor], size: int) -> Iterator[dict[str, Tensor]]:
-    shard: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if shard and sum(held.nbytes for held in shard.values()) + tensor.nbytes > size:
-            yield shard
-            shard = {}
-        shard[name] = tensor.detach().cpu().contiguous()
-    yield shard
-
-
-def _bytes(size: int | str) -> int:
-    match = re.fullmatch(r"(\d+)\s*([KMG]I?B|)", str(size).upper())
-    if not match or int(match[1]) < 1:
-        raise ValueError(f"max_shard_size is {size!r}, expected bytes, or text such as '200MB' or '5GB'")
-    return int(match[1]) * _UNITS[match[2]]
+    write_arrays(folder, form, {name: _to_array(tensor) for name, tensor in tensors.items()})

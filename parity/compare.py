@@ -47,7 +47,7 @@ class Scene:
         scale: float | np.ndarray | None = None,
     ) -> Row:
         """Measure one pair of arrays; scale: that of the whole tap, where ``sides`` are parts of it."""
-        where, pair = self.where(names, tap, sides[0]), sides
+        where, pair = self.where(names, error, tap, sides[0]), sides
         if where is not None:
             pair = batch_first(tap, sides[0]), batch_first(tap, sides[1])
         difference = self.measure(names, error, tap, pair, where, scale)
@@ -80,11 +80,16 @@ class Scene:
             return found
         return replace(found, bound=2 * found.bound, reason=f"{found.reason}; twice, as both sides are off that much")
 
-    def where(self, names: tuple[str, str], tap: str, x: np.ndarray) -> np.ndarray | None:
+    def where(self, names: tuple[str, str], error: Error, tap: str, x: np.ndarray) -> np.ndarray | None:
         """Return which positions count, bool [B, L]; None for all."""
-        if not set(names) & set(_REAL_ONLY):
+        if error != "called" and not set(names) & set(_REAL_ONLY):
             return None
         return self.real_BL if batch_first(tap, x).shape[:2] == self.real_BL.shape else None
+
+    def holds(self, names: tuple[str, str], error: Error, tap: str, x: np.ndarray) -> bool:
+        """Whether any position of a tap counts."""
+        where = self.where(names, error, tap, x)
+        return where is None or bool(where.any())
 
     def _row(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.folder import read_folder_config
+from bigbird_port.partition import check_sizes
 from parity.golden import GoldenCase
 from parity.inputs import DEFAULT_BATCH, Inputs, check_ids, default_length, make_inputs
 from parity.results import Condition
@@ -28,9 +29,10 @@ class Options:
     witnesses: names of parity.witness.MODULES; a golden case adds itself. length, batch: of seeded inputs (None: the
     defaults); lengths, batches: several of them, each length with the attention pattern that the original has when it
     is configured for it. inputs: given ones. golden: a case, which brings its own. adversarial: inputs that are hard on
-    an implementation. overrides: fields of the configuration. local: feed every layer of every framework the
-    reference's input as well. keep: a folder for the tensors of the first failing layer. tolerances: None takes the
-    table that is shipped.
+    an implementation. mesh: sizes of the axes of a mesh, on which Flax runs once more, as the witness "sharded".
+    overrides: fields of the configuration. local: feed every layer of every framework the reference's input as well.
+    called: call every framework's whole model as well. keep: a folder for the tensors of the first failing layer.
+    tolerances: None takes the table that is shipped.
     """
 
     length: int | None = None
@@ -40,6 +42,7 @@ class Options:
     seed: int = 0
     inputs: Inputs | None = None
     golden: GoldenCase | None = None
+    mesh: Mapping[str, int] | None = None
     adversarial: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
     witnesses: tuple[str, ...] = DEFAULT_WITNESSES
@@ -48,6 +51,7 @@ class Options:
     flax_device: str = "cpu"
     local: bool = True
     losses: bool = True
+    called: bool = True
     gradients: bool = False
     decoding: bool = False
     keep: Path | None = None
@@ -56,11 +60,13 @@ class Options:
     @property
     def names(self) -> tuple[str, ...]:
         """The witnesses in order of trust; raises ValueError for unknown ones, or fewer than two."""
-        wanted = {*self.witnesses, *(("golden",) if self.golden else ())}
+        wanted = {*self.witnesses, *(("golden",) if self.golden else ()), *(("sharded",) if self.mesh else ())}
         if unknown := sorted(wanted - set(MODULES)):
             raise ValueError(f"unknown witness {', '.join(unknown)}: expected some of {', '.join(MODULES)}")
         if "golden" in wanted and not self.golden:
             raise ValueError("the witness golden needs a case of the original: give one with --golden FILE")
+        if "sharded" in wanted and not self.mesh:
+            raise ValueError("the witness sharded needs a mesh: give one with --mesh data=2,model=2,sequence=2")
         if len(wanted) < 2 or not wanted & {*FRAMEWORKS, "transformers"}:
             raise ValueError(
                 f"nothing to compare: found {', '.join(sorted(wanted)) or 'no witness'}; choose two or more of "
@@ -74,10 +80,14 @@ class Options:
 
         Raises ValueError for a device that is not there.
         """
-        wanted = {"torch": self.torch_device, "transformers": self.torch_device, "flax": self.flax_device}
+        wanted = {"torch": self.torch_device, "transformers": self.torch_device}
+        wanted |= dict.fromkeys(("flax", "sharded"), self.flax_device)
+        meshes = {"sharded": tuple((self.mesh or {}).items())}
         devices = {name: _device(name, wanted[name]) for name in self.names if name in wanted}
         return {
-            name: Setting(self.dtype, devices[name]) if name in devices else Setting("float64", "cpu")
+            name: Setting(self.dtype, devices[name], meshes.get(name, ()))
+            if name in devices
+            else Setting("float64", "cpu")
             for name in self.names
         }
 
@@ -86,7 +96,7 @@ def _device(witness: str, wanted: str) -> str:
     """The name of the device that a framework will run on: cpu, cuda, or tpu."""
     if wanted == "cpu":
         return wanted
-    if witness == "flax":
+    if witness in ("flax", "sharded"):
         from parity.witness_flax import flax_device
 
         return {"gpu": "cuda"}.get(platform := str(flax_device(wanted).platform), platform)
@@ -111,6 +121,8 @@ def passes(out: Path, options: Options) -> Iterator[Pass]:
         config = base.replace(**overrides)
         check_ids(inputs, config)
         B, L = inputs["input_ids"].shape
+        if options.mesh:
+            check_sizes(config, options.mesh, B)
         condition = Condition(
             name=f"{B}x{L}{name and f' {name}'}",
             batch=B,

@@ -238,12 +238,12 @@ class Bench:
         )
 
     def faulty(self, fault: Fault) -> Result:
-        """Compare with a fault, whose code is held by the caller."""
+        """Compare with a fault, whose code is held by the caller, as far as it takes to locate it."""
         witness = self.witness  # which faults of the twin's code are in by themselves
         if not (fault.twin or fault.change):
             witness = make_witness(self.into, fault.applied(self.setup))
             fault.feed(witness, self.setup)
-        return walk(self.setup, {"reference": self.reference, self.into: witness})
+        return walk(self.setup, {"reference": self.reference, self.into: witness}, until_located=True)
 
     def changes(self, fault: Fault) -> tuple[bool, str]:
         """Whether a fault changes the function, and how that is known; stops at the first tap that moves."""

@@ -37,7 +37,7 @@ class Fault:
     the faulty framework is given, twin replaces code while it lasts, change the pattern, witness changes a witness.
     reference: the same code fault in the reference. always: where there is none, why the fault changes what it
     touches, and holds: whether that is so of a setup. heads: that it can touch. case: the small model that has the
-    feature. expected: the first tap that shows it ({last}: the last layer).
+    feature. expected: the first tap that shows it ({last}: the last layer; {score}: the first that a call returns).
     """
 
     name: str
@@ -50,7 +50,7 @@ class Fault:
     labels: Callable[[Any], Any] | None = None
     twin: tuple[tuple[str, code.Wrap], ...] = ()
     change: pattern.Change | None = None
-    witness: Callable[[Any], None] | None = None
+    witness: Callable[[Any, Setup], None] | None = None
     reference: code.InReference | None = None
     always: str = ""
     holds: Callable[[Setup], bool] = lambda setup: True
@@ -69,7 +69,8 @@ class Fault:
 
     def expects(self, setup: Setup) -> str:
         """The first tap that should show it."""
-        return self.expected.format(last=setup.config.num_hidden_layers - 1)
+        score = "last_hidden_state" if setup.head == "base" else "*logits"
+        return self.expected.format(last=setup.config.num_hidden_layers - 1, score=score)
 
     def applied(self, setup: Setup) -> Setup:
         """Return the setup with the fault's weights and configuration; its inputs are the fed ones', see ``feed``."""
@@ -87,7 +88,7 @@ class Fault:
             loss = witness.loss
             witness.loss = lambda scores, given: loss(scores, labels(given))
         if self.witness:
-            self.witness(witness)
+            self.witness(witness, setup)
 
     @contextmanager
     def in_twin(self, framework: Framework) -> Iterator[None]:
@@ -291,6 +292,19 @@ _TABLE = (
         expected="*_logits",
     ),
     Fault(name="last-layer-skipped", witness=code.last_layer_skipped, expected="layer.{last}.query"),
+    Fault(
+        name="call-skips-a-block",
+        witness=code.call_skips_a_block,
+        always="a text has more than one block, and its tokens see the last of them",
+        holds=lambda setup: setup.length > setup.config.block_size,
+        expected="{score}",
+    ),
+    Fault(
+        name="call-runs-other-weights",
+        witness=code.call_runs_other_weights,
+        always="the kernel's rows differ",
+        expected="{score}",
+    ),
     Fault(
         name="cache-off-by-one",
         twin=((_INPUTS, code.cache_off_by_one),),

@@ -22,6 +22,8 @@ import numpy as np
 
 from bigbird_port.schema import Framework
 from parity import reference, reference_attention
+from parity.faults_setup import Setup, make_witness
+from parity.inputs import Inputs
 from parity.reference_attention import Visibility
 
 Function = Callable[..., Any]
@@ -51,6 +53,18 @@ def in_twin(path: str, wrap: Wrap) -> Injection:
     return inject
 
 
+# What of parity/witness_flax.py is compiled from a module of the twin. Key lists are no part of it, they are passed to
+# it; the embeddings' Dropout is everybody's.
+_COMPILED_FROM = {
+    "encoder.layer_pattern": (),
+    "attention": ("_compiled_layer",),
+    "encoder": ("_compiled_layer",),
+    "embeddings": ("_compiled_layer", "_compiled"),
+    "models": ("_compiled",),
+    "heads": ("_compiled",),
+}
+
+
 @contextmanager
 def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
     """Flax's compiled functions hold what they were compiled from: others for as long as the fault lasts."""
@@ -58,7 +72,7 @@ def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
         yield
         return
     module: Any = importlib.import_module("parity.witness_flax")
-    names = ("_compiled_layer",) if path.startswith("attention.") else ("_compiled_layer", "_compiled")
+    names = _COMPILED_FROM[path if path in _COMPILED_FROM else path.partition(".")[0]]
     fresh = {name: functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__) for name in names}
     with ExitStack() as stack:
         for name, function in fresh.items():
@@ -336,7 +350,32 @@ def cache_off_by_one(complete_inputs: Function) -> Function:
     return faulty
 
 
-def last_layer_skipped(witness: Any) -> None:
+def last_layer_skipped(witness: Any, setup: Setup) -> None:
     """The last layer does not run."""
     right, last = witness.layer, witness.config.num_hidden_layers - 1
     witness.layer = lambda i, stream: ({}, stream) if i == last else right(i, stream)
+
+
+# What only a call of the whole model does.
+
+
+def call_skips_a_block(witness: Any, setup: Setup) -> None:
+    """The call leaves out one block too many: the last of each text that holds tokens (not its first)."""
+    right, W, pad = witness.call, setup.config.block_size, setup.config.pad_token_id
+
+    def faulty(inputs: Inputs) -> Any:
+        ids = inputs["input_ids"]
+        mask = inputs.get("attention_mask", ids != pad) != 0
+        last = np.where(mask, np.arange(ids.shape[-1]), 0).max(axis=-1, keepdims=True) // W
+        return right(
+            inputs | {"attention_mask": (mask & (np.arange(ids.shape[-1]) < np.maximum(last, 1) * W)).astype(np.int32)}
+        )
+
+    witness.call = faulty
+
+
+def call_runs_other_weights(witness: Any, setup: Setup) -> None:
+    """The call runs with weights that are not the loaded ones: the first layer's output kernel is another."""
+    name = "encoder.layer.0.output.dense.kernel"
+    other = replace(setup, weights=setup.weights | {name: np.roll(setup.weights[name], 1, axis=0)})
+    witness.call = make_witness(witness.name, other).call

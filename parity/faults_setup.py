@@ -175,15 +175,21 @@ class Remembered:
         return self._known[key][1]
 
 
-def walk(setup: Setup, witnesses: dict[str, Any], local: bool = True) -> Result:
-    """Compare witnesses of a setup, stage by stage, as a parity run does; causal-lm token by token as well."""
+def walk(setup: Setup, witnesses: dict[str, Any], local: bool = True, until_located: bool = False) -> Result:
+    """Compare witnesses of a setup, stage by stage, as a parity run does; causal-lm token by token as well.
+
+    until_located: leave after the stage where a fault was located; what comes after it is off because of it.
+    """
     options = Options(witnesses=tuple(witnesses), local=local, seed=setup.seed)
     B, L = setup.inputs["input_ids"].shape[0], setup.length
     condition = Condition(setup.name, B, L, f"seed {setup.seed}")
     result = Result(heads=[setup.head], conditions=[condition], witnesses=options.names)
     steps = Walk(options, Pass(condition, setup.inputs, setup.config), setup.head, setup.inputs, witnesses, result)
-    steps.head(steps.layers())
-    if setup.head == "causal-lm":
+    for _ in steps.stages():
+        if until_located and result.located:
+            return result
+    steps.head(steps.hidden())
+    if setup.head == "causal-lm" and not (until_located and result.located):
         decoding: Any = importlib.import_module("parity.decoding")
         result.rows += decoding.compare_decoding(steps.scene, witnesses, setup.inputs)
     return result

@@ -15,7 +15,7 @@ from parity.inputs import Inputs
 from parity.losses import make_labels
 from parity.metrics import gradient_scale
 from parity.results import Row
-from parity.witness import Taps, Witness
+from parity.witness import FRAMEWORKS, Taps, Witness
 
 _AT_MOST = 1 << 26  # elements of all taps and attention weights, 512 MiB in float64
 
@@ -33,15 +33,19 @@ def compare_gradients(
 ) -> Iterator[Row]:
     """Yield a row for every weight and every tap of each framework; ``grad.<name>``.
 
+    A mesh's are compared with those of one device as well, in relation to the reference's.
+
     What is too large is for check_gradients to say.
     """
     labels = make_labels(config, scene.head, inputs, seed)
     reference = _of(witnesses["reference"], inputs, labels)
-    for name in ("torch", "flax"):
-        if name in witnesses:
-            found = _of(witnesses[name], inputs, labels)
-            yield from _rows(scene, name, found.weights, reference.weights)
-            yield from _rows(scene, name, _before_scores(found.taps), _before_scores(reference.taps))
+    found = {name: _of(witnesses[name], inputs, labels) for name in FRAMEWORKS if name in witnesses}
+    wanted = [(name, "reference") for name in found] + [("sharded", "flax")] * ({"sharded", "flax"} <= found.keys())
+    for pair in wanted:
+        value, other = found[pair[0]], found.get(pair[1], reference)
+        yield from _rows(scene, pair, value.weights, other.weights, reference.weights)
+        taps = (_before_scores(x.taps) for x in (value, other, reference))
+        yield from _rows(scene, pair, *taps)
 
 
 def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Gradients:
@@ -49,18 +53,17 @@ def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Gradients:
     return found
 
 
-def _rows(scene: Scene, name: str, found: Taps, reference: Taps) -> Iterator[Row]:
+def _rows(scene: Scene, pair: tuple[str, str], found: Taps, other: Taps, reference: Taps) -> Iterator[Row]:
     """Rows of weights or of taps; one that only a side has is a failure, but for weights that the head does not use."""
-    pair = (name, "reference")
-    for key in [*reference, *(key for key in found if key not in reference)]:
-        if key not in reference and not found[key].any():
+    for key in [*other, *(key for key in found if key not in other)]:
+        if key not in other and not found[key].any():
             continue  # carried along by torch's class without a part in the loss
-        if key not in found or key not in reference:
-            lacking = name if key in reference else "reference"
+        if key not in found or key not in other:
+            lacking = pair[0] if key in other else pair[1]
             yield scene.failed(pair, "gradient", f"grad.{key}", f"{lacking} has no such gradient")
             continue
-        scale = gradient_scale(key, reference)
-        yield scene.row(pair, "gradient", f"grad.{key}", (found[key], reference[key]), scale=scale)
+        scale = gradient_scale(key, reference if key in reference else other)
+        yield scene.row(pair, "gradient", f"grad.{key}", (found[key], other[key]), scale=scale)
 
 
 def _before_scores(taps: Taps) -> Taps:

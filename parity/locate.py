@@ -131,8 +131,8 @@ def _finding(stage: Stage, tap: str, config: BigBirdConfig) -> Finding:
     where = "; ".join(parts.words(heads, blocks, positions)) if parts else ""
     what = row.difference.problem or f"max abs {row.difference.max_abs:.1e}, {row.difference.excess:.3g} times allowed"
     sentence = (
-        f"starts here: {tap} ({module}) of {row.value} against {row.reference}, {row.head}: {stage.evidence}, "
-        f"its output is not: {what}{'; ' + where if where else ''}"
+        f"starts here: {tap} ({module}) of {row.value} against {row.reference}, {row.head}, {row.condition}: "
+        f"{stage.evidence}, its output is not: {what}{'; ' + where if where else ''}"
     )
     return Finding(
         *(row.head, row.condition, row.value, row.reference, tap, module, stage.evidence, sentence),
@@ -188,7 +188,7 @@ class _Parts:
     def _is_off(self, index: Any, mask_BL: np.ndarray | None = None) -> bool:
         """Whether a part is not within tolerance; the tap's own scale counts, not the part's."""
         scene, names = self.stage.scene, self.stage.names
-        mask = scene.where(names, self.tap, self.stage.sides[0][self.tap])
+        mask = scene.where(names, self.stage.error, self.tap, self.stage.sides[0][self.tap])
         if mask_BL is not None:
             mask = mask_BL if mask is None else mask & mask_BL
         if mask is not None:

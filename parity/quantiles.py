@@ -35,8 +35,10 @@ class Quantiles:
             self._kept[self.count : self.count + numbers.size] = numbers
             self._sorted = False
         else:
-            positive = np.abs(numbers, dtype=np.float64)  # -0 has other bits
-            bins = ((positive.view(np.uint64) + _ROUND_UP) >> _DROPPED).astype(np.int64)  # rounded up
+            bins = np.abs(numbers, dtype=np.float64).view(np.uint64)  # an array of its own; -0 has other bits
+            bins += _ROUND_UP
+            bins >>= _DROPPED
+            bins = bins.view(np.int64)
             first = int(bins.min())
             counts = np.bincount(bins - first)
             self._bins[first : first + len(counts)] += counts

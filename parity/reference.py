@@ -29,35 +29,35 @@ from parity.reference_heads import WORDS, Taps, head_taps
 from parity.reference_inputs import Stream, complete_inputs
 from parity.reference_losses import Labels, loss_terms
 from parity.reference_math import Weights, activate, dense, layer_norm
+from parity.reference_weights import StoredWeights, Widened
 from parity.runners import Run
-
-_KEPT = (np.float32, np.float64)  # a float32 is widened where it is used; NumPy does not compute with bfloat16
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A model: configuration, head, and canonical weights. initialised: weights that the folder lacked.
+    """A model: configuration, head, and canonical weights, in types to compute with.
 
-    dtypes: of the weights as they were given, by name.
+    initialised: weights that the folder lacked.
     """
 
     config: BigBirdConfig
     head: str
-    weights: Weights
+    weights: Widened
     initialised: list[str] = field(default_factory=list)
-    dtypes: Mapping[str, np.dtype] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, head: str, overrides: Mapping[str, Any], init_seed: int) -> Reference:
-        """Read a model folder (what convert wrote: its torch folder, or flax where there is no other).
+        """Open a model folder (what convert wrote: its torch folder, or flax where there is no other).
 
-        Raises ValueError naming the file and what is wrong with it.
+        All of it is read once, and judged; then each weight is read when it is used. Raises ValueError naming the file
+        and what is wrong with it.
         """
         model = read_model_folder(folder, _framework_of(folder))
         config = model.config.replace(**overrides)
         # "flax": the rows that the head uses; torch classes carry some that they do not.
         weights, initialised = complete(model.weights, config, head, "flax", init_seed)
-        return cls.of(config, head, weights, initialised)
+        held = {name: weights[name] for name in initialised}
+        return cls.of(config, head, StoredWeights(model.path, list(weights), held), initialised)
 
     @classmethod
     def of(cls, config: BigBirdConfig, head: str, weights: Weights, initialised: list[str] | None = None) -> Reference:
@@ -65,8 +65,7 @@ class Reference:
         config = config.for_head(head)
         if config.is_decoder:
             config = config.replace(attention_type="original_full")
-        wide = {name: x if x.dtype in _KEPT else x.astype(np.float64) for name, x in weights.items()}
-        return cls(config, head, wide, initialised or [], {name: x.dtype for name, x in weights.items()})
+        return cls(config, head, Widened(weights), initialised or [])
 
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Return the taps embeddings_prenorm and embeddings [B, L, D], and what layer 0 needs."""
@@ -91,11 +90,10 @@ class Reference:
     def sublayers(self, i: int, stream: Stream) -> Iterator[tuple[Taps, Stream]]:
         """Yield the same in two parts: attention, up to attention_output, and feed-forward."""
         taps = self._attention(i, stream)
-        attention = taps["attention_output"]
+        stream = replace(stream, x=taps["attention_output"])  # nothing but it and the yielded arrays is kept
         yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
-        taps = self._feed_forward(i, attention)
+        taps = self._feed_forward(i, stream.x)
         stream = replace(stream, x=taps["output"])
-        del attention  # nothing but the yielded arrays keeps taps alive
         yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
 
     def _attention(self, i: int, stream: Stream) -> Taps:

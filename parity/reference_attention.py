@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import rand_attn
@@ -92,11 +94,11 @@ def attend(q_BNLH: np.ndarray, k_BNLH: np.ndarray, v_BNLH: np.ndarray, visibilit
     """Return the context [B, L, N, H]; scores exist for one head and a chunk of query rows at a time."""
     B, N, L, H = q_BNLH.shape
     context_BLNH = np.empty((B, L, N, H))
-    for b, head, rows, keys in _chunks(B, N, L, visibility):
-        bias_RK = visibility.bias(b, head, rows, keys)
-        context_BLNH[b, rows, head] = (
-            _probabilities(q_BNLH[b, head, rows], k_BNLH[b, head, keys], bias_RK) @ v_BNLH[b, head, keys]
-        )
+    with _one_thread():
+        for b, head, rows, keys in _chunks(B, N, L, visibility):
+            bias_RK = visibility.bias(b, head, rows, keys)
+            p_RK = _probabilities(q_BNLH[b, head, rows], k_BNLH[b, head, keys], bias_RK)
+            context_BLNH[b, rows, head] = p_RK @ v_BNLH[b, head, keys]
     context_BLNH *= visibility.live_queries()[:, :, None, None]
     return context_BLNH
 
@@ -108,16 +110,23 @@ def attend_backward(
     B, N, L, H = q_BNLH.shape
     d_q, d_k, d_v = (np.zeros((B, N, L, H)) for _ in range(3))
     d_context_BLNH = d_context_BLNH * visibility.live_queries()[:, :, None, None]
-    for b, head, rows, keys in _chunks(B, N, L, visibility):
-        q_RH, k_KH, v_KH = q_BNLH[b, head, rows], k_BNLH[b, head, keys], v_BNLH[b, head, keys]
-        p_RK = _probabilities(q_RH, k_KH, visibility.bias(b, head, rows, keys))
-        d_context_RH = d_context_BLNH[b, rows, head]
-        d_v[b, head, keys] += p_RK.T @ d_context_RH
-        d_p_RK = d_context_RH @ v_KH.T
-        d_scores_RK = p_RK * (d_p_RK - (p_RK * d_p_RK).sum(axis=-1, keepdims=True)) / math.sqrt(H)
-        d_q[b, head, rows] = d_scores_RK @ k_KH
-        d_k[b, head, keys] += d_scores_RK.T @ q_RH
+    with _one_thread():
+        for b, head, rows, keys in _chunks(B, N, L, visibility):
+            q_RH, k_KH, v_KH = q_BNLH[b, head, rows], k_BNLH[b, head, keys], v_BNLH[b, head, keys]
+            p_RK = _probabilities(q_RH, k_KH, visibility.bias(b, head, rows, keys))
+            d_context_RH = d_context_BLNH[b, rows, head]
+            d_v[b, head, keys] += p_RK.T @ d_context_RH
+            d_p_RK = d_context_RH @ v_KH.T
+            d_scores_RK = p_RK * (d_p_RK - (p_RK * d_p_RK).sum(axis=-1, keepdims=True)) / math.sqrt(H)
+            d_q[b, head, rows] = d_scores_RK @ k_KH
+            d_k[b, head, keys] += d_scores_RK.T @ q_RH
     return d_q, d_k, d_v
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """BLAS on one thread: in thousands of small products, threads wait for each other longer than they work."""
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
+    return limits
 
 
 def _probabilities(q_RH: np.ndarray, k_KH: np.ndarray, bias_RK: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from parity.integrity import Check
 from parity.metrics import Difference
 from parity.tolerances import Tolerance
 
-Error = Literal["accumulated", "local", "gradient", "loss", "decoding"]
+Error = Literal["accumulated", "local", "called", "gradient", "loss", "decoding"]
 ORIGINAL = "original"  # the witness that replays a golden case
 
 
@@ -40,8 +40,9 @@ class Row:
     """One comparison: ``value`` against ``reference`` (names of witnesses) at one tap of one head.
 
     error: "accumulated" where each witness went on from its own values, "local" where ``value`` was given the
-    reference's input of this layer or head, "gradient" (tap: ``grad.<canonical name or tap>``), "loss", or "decoding"
-    (token by token against all at once). condition: name of the Condition. part: None for the whole tap.
+    reference's input of this layer or head, "called" where it is what the whole model returned in one call, on real
+    tokens, "gradient" (tap: ``grad.<canonical name or tap>``), "loss", or "decoding" (token by token against all at
+    once). condition: name of the Condition. part: None for the whole tap.
     shared_by: other heads with the same inputs and encoder weights, for which this row stands as well.
     """
 

@@ -26,13 +26,14 @@ def ulp_distance(a: np.ndarray, b: np.ndarray, dtype: str) -> np.ndarray:
         return np.abs(a - b)
     if dtype not in _BITS:
         raise ValueError(f"there are no ulps of {dtype}: expected one of {', '.join(_BITS)}")
-    x, y = (_ordinal(numbers, dtype) for numbers in (a, b))
+    x, y = (_ordinal(numbers, dtype).astype(np.int64) for numbers in (a, b))
     return (np.maximum(x, y) - np.minimum(x, y)).view(np.uint64).astype(np.float64)  # modulo 2**64, so none overflows
 
 
 def _ordinal(numbers: np.ndarray, dtype: str) -> np.ndarray:
-    """Each number's place among those of the dtype, int64; that of 0 is 0."""
+    """Each number's place among those of the dtype, an integer of its size; that of 0 is 0."""
     bits = _BITS[dtype]
     with np.errstate(over="ignore"):
-        raw = numbers.astype(float_type(dtype)).view(f"i{bits // 8}").astype(np.int64)
-    return np.where(raw >= 0, raw, -(raw & ((1 << (bits - 1)) - 1)))
+        raw = numbers.astype(float_type(dtype)).view(f"i{bits // 8}")
+    negative = raw >> (bits - 1)  # -1 where the sign is set, else 0
+    return (raw ^ (negative & np.iinfo(raw.dtype).max)) - negative

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.called import Called
 from parity.compare import Scene, compare
 from parity.conditions import Options, Pass
 from parity.golden import derived_of_layer, derived_scores
@@ -45,10 +46,17 @@ class Walk:
 
     def layers(self) -> Hidden:
         """Run and compare embeddings and layers; return each stepping witness's last hidden states."""
+        for _ in self.stages():
+            pass
+        return self.hidden()
+
+    def stages(self) -> Iterator[None]:
+        """Run and compare the embeddings, then layer after layer; may be left after any."""
         self._compare("embeddings", self._start(), "it is computed from the ids")
+        yield
         for i in range(self.config.num_hidden_layers):
             self._layer(i)
-        return self.hidden()
+            yield
 
     def head(self, finals: Hidden) -> None:
         """Run and compare what follows the layers, from hidden states that ``layers`` returned."""
@@ -57,8 +65,12 @@ class Walk:
             for name, x in finals.items():
                 self.streams[name] = self.witnesses[name].inject(self.streams[name], x)
         self._begin_stage(f"layer.{self.config.num_hidden_layers - 1}.output")
-        for positions in self._pieces():
-            self._finish(positions)
+        pieces = list(self._pieces())
+        called = None
+        if self.options.called:
+            called = Called(self.scene.head, self.witnesses, self.inputs, in_pieces=pieces != [None])
+        for positions in pieces:
+            self._finish(positions, called)
 
     def hidden(self) -> Hidden:
         """Return the hidden states that each stepping witness has reached."""
@@ -77,15 +89,15 @@ class Walk:
         fed = self._fed()
         own = {name: self._run_layer(name, i, self.streams[name]) for name in self.witnesses}
         local = {
-            name: self._run_layer(name, i, witness.inject(self.streams[name], fed))
-            for name, witness in self.witnesses.items()
-            if fed is not None and self._runs_local(name)
+            name: self._run_local(name, i, fed) for name in self.witnesses if fed is not None and self._runs_local(name)
         }
+        if self._in_parts():
+            fed = None  # it is for the tensors that are kept of a failing layer, which none run in parts has
         for _ in range(2 if self._in_parts() else 1):
             taps: dict[str, Taps] = {}
             for name in self.witnesses:
                 if name in local:  # first, so that its taps are gone before the others come
-                    found, _ = next(local[name])
+                    found = next(local[name])[0]
                     self._compare_local(name, f"layer.{i}", found, taps[str(self.truth)], fed)
                     del found
                 taps[name], self.streams[name] = next(own[name])
@@ -98,9 +110,14 @@ class Walk:
     def _run_layer(self, name: str, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
         """A witness's layer, whole or in parts; nothing runs before it is asked for."""
         if self._in_parts():
-            yield from self.witnesses[name].sublayers(i, stream)
-        else:
-            yield self.witnesses[name].layer(i, stream)
+            return self.witnesses[name].sublayers(i, stream)
+        return (self.witnesses[name].layer(i, x) for x in (stream,))
+
+    def _run_local(self, name: str, i: int, fed: np.ndarray) -> Iterator[tuple[Taps, Any]]:
+        """The same, on hidden states that are fed in only then, and held no longer than the layer needs them."""
+        run = self._run_layer(name, i, self.witnesses[name].inject(self.streams[name], fed))
+        del fed
+        yield from run
 
     def _in_parts(self) -> bool:
         """Whether a layer's taps are too large to be there at once; those to be kept, and a file's, come at once."""
@@ -124,8 +141,8 @@ class Walk:
     def _runs_local(self, name: str) -> bool:
         return self.options.local and self.truth is not None and name in FRAMEWORKS
 
-    def _finish(self, positions: slice | None) -> None:
-        """The head, on all positions or on some; and its loss."""
+    def _finish(self, positions: slice | None, called: Called | None) -> None:
+        """The head, on all positions or on some; its loss, and what the call returned there."""
         part = Part(positions=f"{positions.start}:{positions.stop}") if positions else None
         fed = self._fed()
         taps: dict[str, Taps] = {}
@@ -142,6 +159,8 @@ class Walk:
                 if self.witnesses[name].steps:
                     taps[name]["sequence_output"] = self.witnesses[name].hidden(self.streams[name])
         self._compare("head", taps, "the last layer's output is within tolerance", fed, part)
+        if called:
+            self.result.rows += called.rows(self.scene, taps, self.streams, positions, part)
 
     def _pieces(self) -> Iterator[slice | None]:
         """Positions to score at once: a language model's scores of a long text are larger than the model."""

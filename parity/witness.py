@@ -22,10 +22,14 @@ Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 
 @dataclass(frozen=True)
 class Setting:
-    """How a framework is run. device: "cpu", "cuda", "tpu", or "auto" for the framework's default."""
+    """How a framework is run. device: "cpu", "cuda", "tpu", or "auto" for the framework's default.
+
+    mesh: (name, size) of each axis of a mesh of such devices, for the witness "sharded".
+    """
 
     dtype: Dtype = "float32"
     device: str = "cpu"
+    mesh: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Witness(Protocol):
     def sublayers(self, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
         """Yield the same in two parts, attention and feed-forward; what was yielded is not kept.
 
-        The second part's stream is what the next layer needs. Only for witnesses with ``steps``.
+        A part's stream is what the next part, or the next layer, needs. Only for witnesses with ``steps``.
         """
         ...
 
@@ -88,16 +92,30 @@ class Witness(Protocol):
         ...
 
 
+class Framework(Witness, Protocol):
+    """A witness that has users, who call the model whole."""
+
+    def call(self, inputs: Inputs) -> Taps:
+        """Return what one call of the model returns, by field."""
+        ...
+
+    def call_base(self, inputs: Inputs) -> Any:
+        """Return what ``finish`` takes, from one call of the base model."""
+        ...
+
+
 # In order of trust. Every other is measured against the truths that are there.
 MODULES = {
     "golden": "parity.witness_golden",
     "reference": "parity.witness_reference",
     "torch": "parity.witness_torch",
     "flax": "parity.witness_flax",
+    "sharded": "parity.witness_sharded",
     "transformers": "parity.witness_transformers",
 }
 TRUTHS = ("golden", "reference")
-FRAMEWORKS = ("torch", "flax")
+FRAMEWORKS = ("torch", "flax", "sharded")
+_DIRECT = (("flax", "torch"), ("sharded", "flax"))  # twins; one device and many
 
 
 def load_witness(name: str, source: Source, setting: Setting) -> Witness:
@@ -110,12 +128,10 @@ def load_witness(name: str, source: Source, setting: Setting) -> Witness:
 def pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return (value, reference) of every comparison among witnesses.
 
-    Each against every truth that is more trusted; Flax against torch as well; without a truth, all against the first.
+    Each against every truth that is more trusted; Flax against torch as well, and sharded Flax against Flax; without a
+    truth, all against the first.
     """
     order = [name for name in MODULES if name in names]
     truths = [name for name in TRUTHS if name in order] or order[:1]
     found = [(name, truth) for truth in truths for name in order[order.index(truth) + 1 :]]
-    direct = ("flax", "torch")
-    if set(direct) <= set(names) and direct not in found:
-        found.append(direct)
-    return found
+    return found + [direct for direct in _DIRECT if set(direct) <= set(names) and direct not in found]

@@ -9,7 +9,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +53,8 @@ class FlaxWitness:
         self.device, self.dtype, self.head, self.module = device, setting.dtype, model.head, model.module
         with self._scope():
             params = jax.tree.map(lambda x: x.astype(self.dtype), model.params) if self._wide else model.params
-            self.params = jax.device_put(params, device)
+            self.params = model.params = jax.device_put(params, device)
+        self.model = model
 
     @property
     def _wide(self) -> bool:
@@ -66,7 +67,7 @@ class FlaxWitness:
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Run the embeddings."""
         with self._scope():
-            arrays, beside = _split_inputs(self.module, inputs)
+            arrays, beside = self._split_inputs(inputs)
             x, completed, taps = _compiled(_embed, self.module)(self.params, arrays)
         return _arrays(taps), Stream(x, completed, beside)
 
@@ -90,13 +91,13 @@ class FlaxWitness:
             lists = encoder_lists(self.config, i, stream.x.shape[1])
             run = _compiled_layer(self.config, self.dtype, _attention)
             attention, found = run(params, stream.x, stream.inputs.mask, lists)
-            taps = _arrays(found)
-            del found
+            stream, taps = replace(stream, x=attention), _arrays(found)
+            del attention, found  # nothing but the stream and the yielded arrays keeps taps alive
         yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
         with self._scope():
-            output, found = _compiled_layer(self.config, self.dtype, _feed_forward)(params, attention)
+            output, found = _compiled_layer(self.config, self.dtype, _feed_forward)(params, stream.x)
             stream, taps = replace(stream, x=output), _arrays(found)
-            del attention, output, found  # nothing but the yielded arrays keeps taps alive
+            del output, found
         yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
@@ -107,6 +108,23 @@ class FlaxWitness:
             x = stream.x if positions is None else stream.x[:, positions]
             scores, taps = _compiled(_finish, self.module, fixed)(self.params, x, beside)
         return _arrays(taps | scores)
+
+    def call(self, inputs: Inputs) -> Taps:
+        """Return what the whole model returns."""
+        with self._scope():
+            output = self.model(**inputs)
+        return {
+            field.name: np.asarray(x) for field in fields(output) if hasattr(x := getattr(output, field.name), "dtype")
+        }
+
+    def call_base(self, inputs: Inputs) -> Stream:
+        """Call the base model."""
+        from flax import linen as nn
+
+        with self._scope():
+            arrays, beside = _split_inputs(self.module, inputs)
+            output = nn.apply(_call_base, self.module)({"params": self.params}, arrays)
+        return Stream(output.last_hidden_state, None, beside)
 
     def inject(self, stream: Stream, x: np.ndarray) -> Stream:
         """Put hidden states in, rounded to the model's dtype."""
@@ -141,7 +159,7 @@ class FlaxWitness:
         taps |= self.finish(stream)
         with self._scope():
             zeros = {name: jnp.zeros(tap.shape, tap.dtype) for name, tap in taps.items()}
-            arrays = _split_inputs(self.module, inputs)
+            arrays = self._split_inputs(inputs)
             targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
 
             from flax.linen import apply as nn_apply
@@ -172,6 +190,16 @@ class FlaxWitness:
                 found.append(np.asarray(output.logits))
         return np.concatenate(found, axis=1)
 
+    def _split_inputs(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The base model's arrays, and what the head wants; most heads want nothing."""
+        from jax import numpy as jnp
+
+        arrays = {name: jnp.asarray(x) for name, x in inputs.items()}
+        split: tuple[dict[str, Any], dict[str, Any]] = (
+            self.module.split_inputs(arrays) if hasattr(self.module, "split_inputs") else (arrays, {})
+        )
+        return split
+
     def _scope(self) -> ExitStack:
         """The device, full matmul precision and, for float64, wide types; all put back afterwards."""
         import jax
@@ -186,17 +214,21 @@ class FlaxWitness:
 
 def load(source: Source, setting: Setting) -> FlaxWitness:
     """Load the Flax model of a head; raises ValueError as from_pretrained."""
+    device = flax_device(setting.device)
+    return FlaxWitness(load_model(source, setting), setting, device)
+
+
+def load_model(source: Source, setting: Setting) -> Any:
+    """Return the Flax model of a head, on the CPU; raises ValueError as from_pretrained."""
     import jax
 
     import models_flax
 
     cls = getattr(models_flax, HEADS[source.head].flax_class_name)
-    device = flax_device(setting.device)
     with jax.default_device(jax.devices("cpu")[0]), ExitStack() as stack:
         if setting.dtype == "float64":
             stack.enter_context(_wide_types())
-        model = cls.from_pretrained(source.folder, init_seed=source.init_seed, dtype=setting.dtype, **source.overrides)
-    return FlaxWitness(model, setting, device)
+        return cls.from_pretrained(source.folder, init_seed=source.init_seed, dtype=setting.dtype, **source.overrides)
 
 
 def flax_device(name: str) -> Any:
@@ -264,19 +296,12 @@ def _compiled_loss(config: BigBirdConfig, head: str) -> Any:
     return jax.jit(functools.partial(total_loss, losses, config, head))
 
 
-def _split_inputs(module: Any, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The base model's arrays, and what the head wants; most heads want nothing."""
-    from jax import numpy as jnp
-
-    arrays = {name: jnp.asarray(x) for name, x in inputs.items()}
-    split: tuple[dict[str, Any], dict[str, Any]] = (
-        module.split_inputs(arrays) if hasattr(module, "split_inputs") else (arrays, {})
-    )
-    return split
-
-
 def _embed(module: Any, arrays: dict[str, Any]) -> Any:
     return getattr(module, "bert", module).embed(**arrays)
+
+
+def _call_base(module: Any, arrays: dict[str, Any]) -> Any:
+    return getattr(module, "bert", module)(**arrays)
 
 
 def _finish(module: Any, x: Any, beside: dict[str, Any], **fixed: Any) -> Any:

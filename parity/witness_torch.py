@@ -6,7 +6,7 @@ Legend: B batch, L length, D hidden.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,11 +53,8 @@ class TorchWitness:
 
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Run the embeddings."""
-        import torch
-
         with pinned():
-            given = {name: torch.from_numpy(x).to(self.device) for name, x in inputs.items()}
-            arrays, beside = self.model.split_inputs(given)
+            arrays, beside = self.model.split_inputs(self._tensors(inputs))
             x, completed, taps = self.model.base.embed(**arrays)
         return _arrays(taps), Stream(x, completed, beside)
 
@@ -77,13 +74,15 @@ class TorchWitness:
         layer, lists = self.model.base.encoder.layer[i], encoder_lists(self.config, i, stream.x.shape[1], self.device)
         with pinned():
             attention, taps = layer.attention(stream.x, stream.inputs.mask, lists)
+        stream = replace(stream, x=attention)
+        del attention  # nothing but the stream and the yielded arrays keeps taps alive
         yield {f"layer.{i}.{name}": to_array(taps.pop(name)) for name in list(taps)}, stream
         with pinned():
-            inner = layer.intermediate(attention)
-            output = layer.output(inner, attention)
+            inner = layer.intermediate(stream.x)
+            output = layer.output(inner, stream.x)
         taps = {"intermediate": inner, "output": output}
         stream = replace(stream, x=output)
-        del attention, inner, output  # nothing but the yielded arrays keeps taps alive
+        del inner, output
         yield {f"layer.{i}.{name}": to_array(taps.pop(name)) for name in list(taps)}, stream
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
@@ -92,6 +91,26 @@ class TorchWitness:
         with pinned():
             scores, taps = self.model.score(x, self.model.base.pool(x), **stream.beside)
         return _arrays(taps | scores)
+
+    def call(self, inputs: Inputs) -> Taps:
+        """Return what the whole model returns."""
+        with pinned():
+            output = self.model(**self._tensors(inputs))
+        return {
+            field.name: to_array(x) for field in fields(output) if hasattr(x := getattr(output, field.name), "dtype")
+        }
+
+    def call_base(self, inputs: Inputs) -> Stream:
+        """Call the base model."""
+        with pinned():
+            arrays, beside = self.model.split_inputs(self._tensors(inputs))
+            output = self.model.base(**arrays, use_cache=False)
+        return Stream(output.last_hidden_state, None, beside)
+
+    def _tensors(self, inputs: Inputs) -> dict[str, Tensor]:
+        import torch
+
+        return {name: torch.from_numpy(x).to(self.device) for name, x in inputs.items()}
 
     def inject(self, stream: Stream, x: np.ndarray) -> Stream:
         """Put hidden states in, rounded to the model's dtype."""

@@ -9,10 +9,12 @@ Legend: B batch, L length, N heads, H head size.
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -68,8 +70,7 @@ class TransformersWitness:
         taps: Taps = {}
         hooks = list(self._hooks(taps, ids.shape[-1]))
         try:
-            with pinned(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what it says of its fallbacks is not ours to pass on
+            with pinned(), _quiet():  # what it says of its fallbacks is not ours to pass on
                 output = self.model(**given)
         finally:
             for hook in hooks:
@@ -147,11 +148,9 @@ def load(source: Source, setting: Setting) -> TransformersWitness:
     config = config.for_head(source.head)
     theirs = transformers.BigBirdConfig(**config.to_dict() | {"use_cache": False})
     folder = source.folder / "torch" if (source.folder / "torch").is_dir() else source.folder
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.random.fork_rng(devices=[]), _quiet():
         cls = getattr(transformers, HEADS[source.head].class_name)
-        with _quiet(transformers):
-            model, report = cls.from_pretrained(folder, config=theirs, output_loading_info=True)
+        model, report = cls.from_pretrained(folder, config=theirs, output_loading_info=True)
     for name in report["missing_keys"]:
         if name in arrays:
             model.get_parameter(name).data.copy_(torch.from_numpy(arrays[name]))
@@ -159,20 +158,24 @@ def load(source: Source, setting: Setting) -> TransformersWitness:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Keep transformers from logging; its level is put back."""
-    logging = transformers.utils.logging
+def _quiet() -> Iterator[None]:
+    """Keep transformers from logging and warning; its level is put back."""
+    logging = _transformers().utils.logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(before)
 
 
 def _transformers() -> Any:
+    """The package; without TensorFlow, which it would load if it is there, and which takes seconds."""
     try:
-        return importlib.import_module("transformers")
+        with mock.patch.dict(os.environ, {"USE_TF": "0"}):
+            return importlib.import_module("transformers")
     except ImportError:
         raise ValueError(
             "the witness transformers is not installed: pip install 'transformers<5', or leave it out of --against"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bigbird_port
-from bigbird_port.convert import convert
+from bigbird_port.conversion.convert import convert
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("BIGBIRD_PORT_SHARED", ROOT.parent / "shared"))

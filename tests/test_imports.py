@@ -72,7 +72,7 @@ def test_help_loads_no_framework_and_not_even_numpy():
 def test_a_conversion_loads_no_framework(tmp_path):
     from tests.conftest import DEMO
 
-    found = loaded(f"from pathlib import Path; from bigbird_port.convert import convert\n"
+    found = loaded(f"from pathlib import Path; from bigbird_port.conversion.convert import convert\n"
                    f"convert(Path({str(DEMO)!r}), Path({str(tmp_path / 'out')!r}))")  # fmt: skip
     assert "numpy" in found
     assert not found & HEAVY

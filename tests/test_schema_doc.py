@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 from bigbird_port.config import BigBirdConfig, config_from
-from bigbird_port.file_plan import Planned
+from bigbird_port.formats.file_plan import Planned
 from bigbird_port.formats.neutral import FILE_NAME, FORMAT, SCHEMA_VERSION, NeutralFormat
 from bigbird_port.heads import HEADS
 from bigbird_port.schema import ALL, AXES, SCHEMA, weights_of

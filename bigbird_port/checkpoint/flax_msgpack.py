@@ -1,4 +1,4 @@
-"""Reader and writer of Flax's msgpack parameter files, without Flax.
+"""Reader of Flax's msgpack parameter files, without Flax.
 
 A nested map with string keys; an array is extension type 1: a packed (shape, dtype name, bytes) triple. Arrays
 over 2**30 bytes are stored in pieces under "__msgpack_chunked_array__" (flax/serialization.py). The reader walks
@@ -8,12 +8,11 @@ through the file, notes where the values lie and skips them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import msgpack
 import numpy as np
 
 from bigbird_port.checkpoint.dtypes import DTYPES
@@ -24,7 +23,6 @@ from bigbird_port.checkpoint.store import Stored, read
 
 _ARRAY = 1
 _CHUNKED = "__msgpack_chunked_array__"
-_CHUNK_BYTES = 1 << 30
 
 # First byte -> (kind, bytes of the length that follows); github.com/msgpack/msgpack/blob/master/spec.md
 _SIZED = {
@@ -223,29 +221,3 @@ class _Scan:
             raise ValueError("it ends too soon: truncated")
         self.at += size
         return data
-
-
-def write_flax_msgpack(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays under slash-separated paths as a nested parameter file."""
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *parents, leaf = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = array if array.nbytes <= _CHUNK_BYTES else _chunks(array)
-    with path.open("wb") as file:
-        file.write(msgpack.packb(tree, default=_pack_array, strict_types=True))
-
-
-def _pack_array(value: Any) -> msgpack.ExtType:
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"only arrays are written, found {type(value).__name__}")
-    return msgpack.ExtType(_ARRAY, msgpack.packb((value.shape, value.dtype.name, value.tobytes())))
-
-
-def _chunks(array: np.ndarray) -> dict[str, Any]:
-    flat, size = array.reshape(-1), _CHUNK_BYTES // array.itemsize
-    pieces = {str(i): flat[start : start + size] for i, start in enumerate(range(0, flat.size, size))}
-    shape = {str(i): length for i, length in enumerate(array.shape)}
-    return {_CHUNKED: True, "shape": shape, "chunks": pieces}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 
@@ -54,6 +55,16 @@ def _newest(folder: Path) -> Path:
         raise ValueError(f"{folder}: no TensorFlow checkpoint in this folder (no 'checkpoint' file, no *.index)")
     names = ", ".join(file.stem for file in found)
     raise ValueError(f"{folder}: several checkpoints and no 'checkpoint' file to name the newest; give one of {names}")
+
+
+def find_shards(path: Path) -> list[Path]:
+    """Return the data files of a TensorFlow checkpoint given as to find_checkpoint; none where anything is wrong."""
+    try:
+        prefix = find_checkpoint(path)
+        shards = sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-?????-of-?????"))
+        return [shard for shard in shards if file_size(shard)]
+    except (OSError, ValueError):
+        return []
 
 
 def find_flags(prefix: Path) -> Path | None:

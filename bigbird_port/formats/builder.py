@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bigbird_port.file_plan import FilePlan, Planned, Segment
+from bigbird_port.formats.file_plan import FilePlan, Planned, Segment
 
 
 def nbytes(tensor: Planned) -> int:

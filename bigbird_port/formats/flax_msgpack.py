@@ -9,8 +9,8 @@ from typing import Any
 
 import msgpack
 
-from bigbird_port.file_plan import FilePlan, Planned
 from bigbird_port.formats.builder import FileBuilder, nbytes
+from bigbird_port.formats.file_plan import FilePlan, Planned
 from bigbird_port.formats.tree import nested
 
 _ARRAY = 1  # extension type of an array

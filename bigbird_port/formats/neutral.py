@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.file_plan import FilePlan, Planned
+from bigbird_port.formats.file_plan import FilePlan, Planned
 from bigbird_port.formats.safetensors import SafetensorsFormat
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.schema import weights_of

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from bigbird_port.file_plan import FilePlan, Planned
 from bigbird_port.formats.builder import FileBuilder, literal_file, nbytes
+from bigbird_port.formats.file_plan import FilePlan, Planned
 from bigbird_port.formats.shards import check_max_shard_size, split_into_shards
 
 # dtype -> its name in a header, in the library's order (enum Dtype): by it, backwards, tensors lie in a file.

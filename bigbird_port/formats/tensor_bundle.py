@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bigbird_port.checkpoint.runs import masked_crc32c
-from bigbird_port.file_plan import FilePlan, Planned, Segment
 from bigbird_port.formats.builder import FileBuilder, literal_file, nbytes
+from bigbird_port.formats.file_plan import FilePlan, Planned, Segment
 from bigbird_port.formats.shards import check_max_shard_size, split_into_shards
 from bigbird_port.formats.table import write_table, write_varint
 

@@ -6,7 +6,7 @@ Legend: N attention heads.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -18,9 +18,10 @@ import bigbird_port
 from parity.reports import curves, histogram, pattern_picture, svg
 from parity.reports import report as common
 from parity.reports.report import Report
-from parity.results import Result, Row
+from parity.results import Finding, Result, Row
 
 _FAILURES = 100  # of these, "Every tap" has the rest
+_FAILURES_OPEN = 12  # more are folded: where it starts says more than what follows from it
 _FAINTEST = 2  # decades below the tolerance at which a cell of a heat map has no colour
 
 
@@ -39,7 +40,7 @@ def to_html(report: Report) -> str:
     """Return the document; raises ValueError where the report's configuration is none."""
     files = resources.files("parity.reports")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"figure": common.figure, "why": common.why, "pair": common.pair}
+    environment.filters |= {"figure": common.figure, "runs": runs, "pair": common.pair}
     environment.filters |= {"describe": common.describe, "said": curves.said, "warmth": warmth}
     page = environment.from_string((files / "page.html.j2").read_text(encoding="utf-8"))
     result, name = report.result, svg.Names()
@@ -51,8 +52,10 @@ def to_html(report: Report) -> str:
         last_line=common.last_line(result),
         lines=common.summary(result),
         not_compared=list(common.not_compared(result)),
+        starts=starts(result.located),
         failures=list(result.failures),
         failures_shown=_FAILURES,
+        failures_open=_FAILURES_OPEN,
         curves=list(_curves(result, name)),
         heat_maps=heat_maps(result.rows),
         pattern=_pattern(report, name),
@@ -93,6 +96,25 @@ def heat_maps(rows: Iterable[Row]) -> list[HeatMap]:
     ]
 
 
+def starts(findings: Iterable[Finding]) -> list[tuple[str, int, Finding]]:
+    """Return every place where a pair goes apart, in how many heads and conditions, and the first of these."""
+    found: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        found.setdefault((finding.tap, finding.value, finding.reference), []).append(finding)
+    return [(tap, len(own), own[0]) for (tap, _, _), own in found.items()]
+
+
+def runs(numbers: Sequence[int]) -> list[str]:
+    """Return ascending numbers as text, three or more in a row as "first to last"."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return [text for run in found for text in (map(str, run) if len(run) < 3 else [f"{run[0]} to {run[-1]}"])]
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield (name, text) of nested values."""
     for name, value in values.items():
@@ -107,15 +129,23 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def detection(report: Report) -> dict[str, Any] | None:
-    """Return the detection matrix as a table: heads, and the entries by fault and head."""
+    """Return the detection matrix as a table: heads, the entries by fault and head, and where each fault showed."""
     if not report.detection:
         return None
     heads = list(dict.fromkeys(entry["head"] for entry in report.detection))
     faults: dict[str, dict[str, Mapping[str, Any]]] = {}
     for entry in report.detection:
         faults.setdefault(entry["fault"], {})[entry["head"]] = entry
+    taps = {
+        fault: list(dict.fromkeys(entry["tap"] for entry in entries.values() if entry["caught"] and entry["tap"]))
+        for fault, entries in faults.items()
+    }
     caught = sum(bool(entry["caught"]) for entry in report.detection)
-    return {"heads": heads, "faults": faults, "caught": caught, "all": len(report.detection)}
+    into = sorted({str(entry["into"]) for entry in report.detection if "into" in entry})
+    return {
+        **{"heads": heads, "faults": faults, "taps": taps, "into": into},
+        **{"caught": caught, "all": len(report.detection)},
+    }
 
 
 def _curves(result: Result, name: svg.Names) -> Iterator[tuple[str, str, int, list[dict[str, Any]]]]:
@@ -151,23 +181,28 @@ def _histogram(result: Result, name: svg.Names) -> dict[str, Any] | None:
     return {"bins": bins, "errors": errors, "picture": svg.markup(histogram.draw(bins, name("histogram")))}
 
 
-def _tolerances(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """What each entry of the table allows, over the depths at which it was used."""
+def _tolerances(rows: Iterable[Row]) -> dict[str, Any] | None:
+    """What each entry of the table allows, over the depths at which it was used; what reasons share, as notes."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row.tolerance.key, []).append(row)
-    return [
-        {
-            "key": key,
-            "bounds": _range(row.tolerance.bound for row in own),
-            "worst": _range(row.tolerance.worst for row in own),
-            "factor": f"{own[0].tolerance.factor:.3g}",
-            "floor": _range(row.tolerance.floor for row in own),
-            "count": len(own),
-            "reasons": sorted({row.tolerance.reason for row in own}),
-        }
-        for key, own in sorted(found.items())
-    ]
+    notes: dict[str, int] = {}
+    entries = []
+    for key, own in sorted(found.items()):
+        reasons = [reason.partition("; ") for reason in sorted({row.tolerance.reason for row in own})]
+        entries.append(
+            {
+                "key": key,
+                "bounds": _range(row.tolerance.bound for row in own),
+                "worst": _range(row.tolerance.worst for row in own),
+                "factor": f"{own[0].tolerance.factor:.3g}",
+                "floor": _range(row.tolerance.floor for row in own),
+                "count": len(own),
+                "reasons": list(dict.fromkeys(first for first, _, _ in reasons)),
+                "notes": [notes.setdefault(rest, len(notes) + 1) for _, _, rest in reasons if rest],
+            }
+        )
+    return {"entries": entries, "notes": list(notes)} if entries else None
 
 
 def _range(values: Iterable[float]) -> str:

@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from bigbird_port.cli import main
-from bigbird_port.convert import Settings, convert
+from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.folder import load_weights
 from bigbird_port.manifest import MANIFEST, self_digest
 from bigbird_port.positions import METHODS, POSITIONS, extend_positions, how_extended, read_how
-from tests.bigbird_port.sources import CONFIG, numbered, write_torch
+from tests.conversion.sources import CONFIG, numbered, write_torch
 
 P = CONFIG.max_position_embeddings
 TABLE = np.float32([[0, 10], [1, 12], [4, 11]])

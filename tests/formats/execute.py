@@ -5,7 +5,7 @@ from __future__ import annotations
 import google_crc32c
 import numpy as np
 
-from bigbird_port.file_plan import FilePlan, Planned
+from bigbird_port.formats.file_plan import FilePlan, Planned
 
 
 def planned(arrays):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.file_plan import FilePlan, Planned, Segment
+from bigbird_port.formats.file_plan import FilePlan, Planned, Segment
 from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
 from bigbird_port.formats.neutral import NeutralFormat
 from bigbird_port.formats.safetensors import SafetensorsFormat

@@ -13,7 +13,7 @@ from bigbird_port.checkpoint.locate import find_checkpoint
 from bigbird_port.checkpoint.store import read
 from bigbird_port.checkpoint.table import read_table
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
-from bigbird_port.convert import make_plan
+from bigbird_port.conversion.convert import make_plan
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.formats.table import write_table
 from bigbird_port.formats.tensor_bundle import _DTYPES, TensorBundleFormat

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bigbird_port.checkpoint.saved_model import GRAPH, read_string
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
-from tests.bigbird_port.stores import arrays, nested, write_with_tensorflow
+from tests.checkpoint.stores import arrays, nested, write_with_tensorflow
 from tests.conftest import DEMO
 
 ORDER = ("index", "checked_index", "safetensors_file", "shard_index", "flax", "config", "graph", "string")

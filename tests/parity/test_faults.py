@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import json
+from fnmatch import fnmatch
 
 import pytest
 from click.testing import CliRunner
@@ -35,12 +36,6 @@ LOCATED = {
     "question-mask-hits-cls": ("qa", "qa_classifier", (), (0,)),
 }
 BY_SIZE = ("one-element", "bfloat16-weight")  # within a thousand times what is allowed
-
-
-# Fault -> the head that Flax is tried on; the others: pretraining.
-_FLAX_HEADS = {"classifier-wrong-token": "sequence-classification"}
-_FLAX_HEADS |= dict.fromkeys(("causal-off-by-one", "causal-mask-missing", "cache-off-by-one"), "causal-lm")
-_FLAX_HEADS |= {name: "qa" for name, fault in FAULTS.items() if fault.heads == {"qa"}}
 
 
 def parity_faults(*arguments):
@@ -110,6 +105,17 @@ def test_what_changes_nothing_is_green_and_said_so():
     judged(proof)
     assert [found.verdict for found in proof.detections] == ["no change", "no change", "caught"]
     assert "no tap moves" in proof.detections[0].evidence
+
+
+@pytest.mark.parametrize("head", ["base", "pretraining", "qa"])
+def test_what_only_the_call_does_wrong_only_its_rows_show(head):
+    """The walk through the modules is right; on a padded batch, as in the whole matrix for every head."""
+    for name in ("call-skips-a-block", "call-runs-other-weights"):
+        result = bench("padded", head).faulty(FAULTS[name])
+        assert {row.error for row in result.failures} == {"called"}, name
+        found = inject(FAULTS[name], "padded", head)
+        assert found.verdict == "caught"
+        assert found.at_expected, found.tap
 
 
 def test_decoding_shows_a_cache_that_is_off_by_one():
@@ -211,18 +217,17 @@ def test_no_false_alarm_over_a_few_seeds():
 
 
 @pytest.mark.slow
-def test_every_fault_is_seen_for_every_head_in_torch():
-    caught = judged(run_faults())
-    assert {found.fault for found in caught} == set(FAULTS) - {"scale-after-mask"}  # it changes nothing, for any head
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("head", ["pretraining", "causal-lm", "qa", "sequence-classification"])
-def test_every_fault_is_seen_in_flax(head):
-    """Each for one head that it can touch: what it needs to be compiled anew for every head is what takes long."""
-    names = [name for name in FAULTS if _FLAX_HEADS.get(name, "pretraining") == head]
-    caught = judged(run_faults(into="flax", heads=[head], names=names))
-    assert {found.fault for found in caught} == set(names) - {"scale-after-mask"}
+@pytest.mark.parametrize("framework", ["torch", "flax"])
+def test_every_fault_is_seen_for_every_head(framework, tmp_path):
+    """The whole matrix, as the command writes it."""
+    result = parity_faults("--into", framework, "--json", tmp_path / "matrix.json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "matrix.json").read_text())["faults"]
+    touched = {(fault.name, head) for fault in FAULTS.values() for head in fault.heads}
+    assert {(row["fault"], row["head"]) for row in rows} == touched
+    caught = [row for row in rows if row["caught"]]
+    assert [row for row in caught if not fnmatch(row["tap"], row["expected"])] == []
+    assert {row["fault"] for row in caught} == set(FAULTS) - {"scale-after-mask"}  # it changes nothing, for any head
 
 
 @pytest.mark.slow

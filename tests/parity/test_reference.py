@@ -8,7 +8,7 @@ import pytest
 
 import parity.reference
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import read_folder_config
+from bigbird_port.folder import read_folder_config, read_model_folder, write_model_folder
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
 from bigbird_port.schema import weights_of
@@ -271,6 +271,27 @@ def test_a_flax_folder_holds_the_same_model(converted):
     assert torch.weights.keys() == flax.weights.keys()
     for name, x in torch.weights.items():
         np.testing.assert_array_equal(x, flax.weights[name])
+
+
+@pytest.mark.parametrize("framework", ["torch", "flax"])
+def test_weights_are_read_when_they_are_used_and_not_kept(tmp_path, framework):
+    config = BigBirdConfig(vocab_size=3000, hidden_size=128, num_hidden_layers=2, num_attention_heads=2)
+    weights = {row.name: initial_value(row, config, 0) for row in weights_of(config, "pretraining", framework)}
+    write_model_folder(tmp_path, weights, config, "pretraining", framework)
+    folder = read_model_folder(tmp_path, framework)
+    tracemalloc.start()
+    reference = Reference.load(tmp_path, "token-classification", {}, 1)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 0.25 * sum(x.nbytes for x in reference.weights.values())
+    own = set(reference.initialised)
+    assert 0 < len(own) < len(reference.weights)
+    for name in reference.weights.keys() - own:
+        np.testing.assert_array_equal(reference.weights[name], folder.weights[name])
+    other = Reference.of(folder.config, "token-classification", dict(reference.weights))
+    inputs = make_inputs(folder.config, 2, 64, 0)
+    for tap, x in other.start(inputs)[0].items():
+        np.testing.assert_array_equal(reference.start(inputs)[0][tap], x)
 
 
 def test_a_stage_takes_hidden_states_from_elsewhere(converted):

@@ -28,7 +28,7 @@ from parity.reports.curves import curves
 from parity.reports.json_file import from_json, read_report, to_json
 from parity.reports.junit import to_junit
 from parity.reports.markdown import to_markdown
-from parity.reports.page import heat_maps, to_html
+from parity.reports.page import heat_maps, runs, to_html
 from parity.reports.report import Report, by_head, figure, last_line, stage_of
 from parity.reports.terminal import to_text
 from parity.results import Condition, Finding, Part, Result, Row
@@ -157,8 +157,8 @@ def test_the_terminal_shows_checks_heads_faults_and_counts(passing, failing):
 def test_a_head_fails_with_the_layers_that_it_shares(failing):
     """The base model's layers are compared once, as those of masked-lm."""
     lines = [line.split() for line in to_text(failing).splitlines() if line.startswith("base ")]
-    assert lines[0][:8] == ["base", "1x528", "torch", "/", "reference", "36", "3", "layer.1.context"]
-    assert "| base | 1x528 | 36 | 3 ❌ | layer.1.context |" in to_markdown(failing)
+    assert lines[0][:8] == ["base", "1x528", "torch", "/", "reference", "38", "3", "layer.1.context"]
+    assert "| base | 1x528 | 38 | 3 ❌ | layer.1.context |" in to_markdown(failing)
 
 
 def test_markdown_is_short_and_holds_no_markup_from_names(failing, passing):
@@ -225,7 +225,7 @@ def test_junit_of_nothing_fails_and_control_characters_do_no_harm():
 class Page(HTMLParser):
     """What is on a page: its tags in order, its text, whether tags are closed."""
 
-    VOID = ("meta", "link", "br", "hr", "img")
+    VOID = ("meta", "link", "br", "wbr", "hr", "img")
 
     def __init__(self, html):
         super().__init__()
@@ -307,13 +307,33 @@ def test_pages_say_what_the_result_says(pages, failing, passing):
         assert row.difference.problem or figure(row.difference.max_abs) in text
     for row in passing.result.rows:
         assert figure(row.difference.would_pass) in pages["passing"].text
-        assert row.tolerance.reason in pages["passing"].text
+        for part in row.tolerance.reason.split("; ", 1):
+            assert part in pages["passing"].text
     assert "✗ missed" in text
-    assert "layer.0.query 1.32e+04 times" in text
+    assert "query transposedlayer.0.query✓ 1.32e+04✓ 9.12e+03" in text
     assert "✓ PASSED" in pages["passing"].text
     assert "FAIL" not in pages["passing"].text
     assert "Where it starts" not in pages["passing"].text
     assert "✗ FAILED" in pages["empty"].text
+
+
+def test_a_page_begins_with_where_it_starts(pages, passing, failing):
+    """Before any table: the place, once for all heads and conditions in which it is."""
+    head = pages["failing"].text.partition("What was compared")[0]
+    assert head.count("Starts here:") == 1
+    count = len(failing.result.located)
+    assert count > 1
+    assert f"Starts here: layer.1.context, torch against reference, {count} times, first in masked-lm, 1x528" in head
+    once = Page(to_html(Report(replace(failing.result, located=failing.result.located[:1])))).text
+    assert "Starts here: layer.1.context, torch against reference, in masked-lm, 1x528" in once
+    unlocated = Page(to_html(Report(replace(failing.result, located=[])))).text
+    assert "First failure: layer.1.context, torch against reference, in masked-lm, 1x528" in unlocated
+    assert "Starts here:" not in pages["passing"].text
+
+
+def test_numbers_in_a_row_are_said_as_a_run():
+    assert runs(()) == []
+    assert runs((1, 2, 5, 7, 8, 9, 10)) == ["1", "2", "5", "7 to 10"]
 
 
 def test_many_failures_are_counted_not_dropped(failing):

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from bigbird_port.cli import main
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.convert import Settings, convert
+from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.folder import WEIGHT_FILES, write_model_folder
 from bigbird_port.initialise import initial_value
 from bigbird_port.schema import weights_of
@@ -130,7 +130,7 @@ def large(tmp_path, vocabulary):
 
 
 def vocabulary_of(folder):
-    from bigbird_port.convert import make_plan
+    from bigbird_port.conversion.convert import make_plan
 
     return make_plan(folder).vocabulary
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import tracemalloc
 
 import click
@@ -14,6 +16,7 @@ import models_torch.encoder
 import parity.witness_torch
 from bigbird_port.cli_parity import DefaultGroup
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.heads import HEADS
 from models_flax import FlaxBigBirdForPreTraining
 from models_torch import BigBirdForPreTraining
 from parity.compare import Scene, compare
@@ -261,10 +264,11 @@ def test_a_layer_in_parts_is_the_same_layer(out, monkeypatch, tamper):
     """What long inputs are run as: the same taps, figures and findings as of the layer run whole."""
     tamper(scale_output_kernel, before_digest=False)
     options = Options(length=48, losses=False)
-    whole = run_parity(out, ["base"], options)
+    heads = ["base", "masked-lm"]
+    whole = run_parity(out, heads, options)
     monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 0)
-    parts = run_parity(out, ["base"], options)
-    key = ("value", "reference", "error", "place")
+    parts = run_parity(out, heads, options)
+    key = ("head", "shared_by", "value", "reference", "error", "place", "shape", "tolerance")
     figures = [{tuple(getattr(row, name) for name in key): row for row in run.rows} for run in (whole, parts)]
     assert figures[0].keys() == figures[1].keys()
     assert len(whole.rows) == len(parts.rows)
@@ -274,6 +278,81 @@ def test_a_layer_in_parts_is_the_same_layer(out, monkeypatch, tamper):
         assert other.difference.max_abs == pytest.approx(row.difference.max_abs, rel=0.5, abs=1e-6)
     assert [(f.tap, f.value) for f in parts.located] == [("layer.1.output", "torch")]
     assert [(f.tap, f.value) for f in whole.located] == [("layer.1.output", "torch")]
+
+
+FIELDS = {
+    "base": {"last_hidden_state", "pooler_output"},
+    "pretraining": {"prediction_logits", "seq_relationship_logits"},
+    "qa": {"start_logits", "end_logits"},
+}
+
+
+def called(result):
+    return [row for row in result.rows if row.error == "called"]
+
+
+def test_the_whole_call_is_compared_for_every_head(out):
+    result = run_parity(out, list(HEADS), Options(length=48, losses=False, local=False))
+    assert result.passed, [row.place for row in result.failures]
+    found = {(row.head, row.value, row.reference, row.tap) for row in called(result)}
+    everyone = [("torch", "reference"), ("flax", "reference"), ("flax", "torch")]
+    assert found == {(head, *pair, tap) for head in HEADS for pair in everyone for tap in FIELDS.get(head, {"logits"})}
+    for row in called(result):
+        assert row.tolerance.key.endswith("/accumulated")  # measured, as every other
+    without = run_parity(out, ["base"], Options(length=48, losses=False, local=False, called=False))
+    assert without.passed
+    assert not called(without)
+
+
+@pytest.mark.parametrize(("framework", "name"), [("torch", "forward"), ("flax", "__call__")])
+def test_a_path_that_only_the_call_takes_is_seen(out, monkeypatch, framework, name):
+    """The encoder as a whole changes what it is given; the walk runs its layers, which are right."""
+    owner = importlib.import_module(f"models_{framework}.encoder").BigBirdEncoder
+    right = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda self, x, *rest: right(self, x * 1.001, *rest))
+    result = run_parity(out, ["base"], Options(length=48, witnesses=(framework, "reference"), losses=False))
+    assert {(row.error, row.tap) for row in result.failures} == {("called", tap) for tap in FIELDS["base"]}
+    assert not result.passed
+
+
+def test_what_a_call_returns_for_padding_counts_for_nothing(out, monkeypatch):
+    """A call may leave padding out; but no token."""
+    right = parity.witness_torch.TorchWitness.call
+    options = Options(length=48, witnesses=("torch", "reference"), losses=False, local=False)
+
+    def with_zeros(keep):
+        def call(self, inputs):
+            found, ids = right(self, inputs), inputs["input_ids"]
+            real = (ids != self.config.pad_token_id) & (np.arange(ids.shape[1]) < keep)
+            return found | {"last_hidden_state": found["last_hidden_state"] * real[:, :, None]}
+
+        monkeypatch.setattr(parity.witness_torch.TorchWitness, "call", call)
+
+    with_zeros(48)
+    assert run_parity(out, ["base"], options).passed
+    with_zeros(47)
+    assert [row.tap for row in run_parity(out, ["base"], options).failures] == ["last_hidden_state"]
+    nothing = {"input_ids": np.zeros((2, 48), np.int32)}
+    result = run_parity(out, ["base"], dataclasses.replace(options, inputs=nothing))
+    assert [row.tap for row in called(result)] == ["pooler_output"]
+
+
+def test_calls_in_portions_and_pieces_are_the_same_calls(out, monkeypatch):
+    options = Options(length=48, batch=3, witnesses=("torch", "flax", "reference"), losses=False, local=False)
+    whole = called(run_parity(out, ["masked-lm"], options))
+    monkeypatch.setattr("parity.called._AT_ONCE", 48 * CONFIG.hidden_size)
+    monkeypatch.setattr("parity.walk._SCORES_AT_ONCE", 3 * 96 * 20)
+    pieces = called(run_parity(out, ["masked-lm"], options))
+    assert {row.tap for row in whole} == {"logits"}
+    assert {row.tap for row in pieces} == {"logits", "last_hidden_state"}
+    assert {row.part.positions for row in pieces} == {"0:20", "20:40", "40:48"}
+    assert all(row.passed for row in (*whole, *pieces))
+    for value in ("torch", "flax"):
+        largest = [
+            max(row.difference.max_abs for row in rows if row.tap == "logits" and row.value == value)
+            for rows in (whole, pieces)
+        ]
+        assert largest[0] == pytest.approx(largest[1], rel=1)
 
 
 def test_long_scores_are_compared_in_pieces(out, monkeypatch):
@@ -297,13 +376,19 @@ def test_long_scores_are_compared_in_pieces(out, monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_leaves_the_original_at_the_first_sparse_context(tmp_path):
     pytest.importorskip("transformers")
-    config = CONFIG.replace(block_size=64, num_random_blocks=3, num_hidden_layers=2)
-    options = Options(lengths=(512, 768), batch=1, witnesses=("reference", "transformers"), losses=False)
+    config = CONFIG.replace(
+        block_size=64, num_random_blocks=3, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=2048
+    )
+    options = Options(
+        lengths=(512, 768, 1024, 2048), batch=1, witnesses=("torch", "reference", "transformers"), losses=False
+    )
     result = run_parity(write(tmp_path, config), ["masked-lm"], options)
-    assert {row.condition for row in result.failures} == {"1x768"}
-    (found,) = result.located
-    assert (found.tap, found.value, found.condition) == ("layer.0.context", "transformers", "1x768")
-    assert found.positions == ("sparse",)
+    long = ["1x768", "1x1024", "1x2048"]
+    assert {(row.value, row.condition) for row in result.failures} == {("transformers", name) for name in long}
+    assert [found.condition for found in result.located] == long
+    for found in result.located:
+        assert (found.tap, found.value, found.positions) == ("layer.0.context", "transformers", ("sparse",))
+        assert found.sentence.startswith("starts here: layer.0.context (encoder.layer.0.attention.self)")
     short = [row for row in result.rows if row.condition == "1x512"]
     assert {row.tap for row in short} >= {"embeddings", "layer.0.context", "layer.1.output", "transform", "logits"}
 

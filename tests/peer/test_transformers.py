@@ -7,7 +7,7 @@ import torch
 
 import models_flax
 import models_torch
-from bigbird_port.convert import Settings, convert
+from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.heads import HEADS
 from parity.inputs import for_head, make_inputs
 from tests.conftest import DEMO, GOLDEN, require

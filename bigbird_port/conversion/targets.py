@@ -1,0 +1,123 @@
+"""What a conversion can write: for each target its folder, its files, and where each weight goes in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.formats.file_plan import FilePlan, Format, Planned
+from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
+from bigbird_port.formats.neutral import NeutralFormat
+from bigbird_port.formats.safetensors import SafetensorsFormat
+from bigbird_port.formats.tensor_bundle import TensorBundleFormat
+from bigbird_port.layout import merged_shape, split_shape
+from bigbird_port.schema import Weight, dims, weights_of
+
+TargetName = Literal["torch", "flax", "tf", "neutral"]
+TARGETS: tuple[TargetName, ...] = get_args(TargetName)
+FlaxFormat = Literal["msgpack", "orbax"]
+TfNames = Literal["current", "bert"]
+ORBAX_FOLDER = "orbax"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How targets are written. max_shard_size: bytes; None is one file. tf_names: as today's code or as BERT's."""
+
+    max_shard_size: int | None = None
+    flax_format: FlaxFormat = "msgpack"
+    tf_names: TfNames = "current"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one weight goes: its name in the target, the layout of its bytes, and the shape that is written."""
+
+    name: str
+    axes: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target of a conversion, planned. places: by canonical name. format: None where a library writes (Orbax)."""
+
+    name: TargetName
+    places: Mapping[str, Place]
+    tensors: Mapping[str, Planned]
+    format: Format | None
+    files: tuple[FilePlan, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its weight files (of Orbax: of the values)."""
+        if self.format is None:
+            return sum(int(np.prod(tensor.shape)) * tensor.dtype.itemsize for tensor in self.tensors.values())
+        return sum(file.size for file in self.files)
+
+
+def plan_target(name: TargetName, config: BigBirdConfig, head: str, dtype: np.dtype, choices: Choices) -> Target:
+    """Plan one target for the weights of ``head``; raises ValueError where it cannot hold them."""
+    places = _PLACES[name](config, head, choices)
+    tensors = {place.name: Planned(dtype, place.shape) for place in places.values()}
+    file_format = _FORMATS[name](config, head, choices)
+    files = tuple(file_format.plan(tensors)) if file_format else ()
+    return Target(name, places, tensors, file_format, files)
+
+
+def _torch_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
+    sizes, rows = dims(config), weights_of(config, head, "torch")
+    return {row.name: Place(row.torch, row.torch_axes, merged_shape(row.torch_axes, sizes)) for row in rows}
+
+
+def _flax_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
+    sizes, rows = dims(config), weights_of(config, head, "flax")
+    return {row.name: Place(row.flax, row.flax_axes, merged_shape(row.flax_axes, sizes)) for row in rows}
+
+
+def _neutral_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
+    rows = weights_of(config, head, "torch")  # the larger of the two frameworks' sets
+    return {row.name: Place(row.name, row.axes, row.shape(config)) for row in rows}
+
+
+def _tf_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
+    """Names of today's code with 2-D kernels, or BERT's with 3-D attention kernels: both occur in the wild."""
+    rows = list(weights_of(config, head, "torch"))
+    unknown = [row.name for row in rows if not row.original]
+    if unknown:
+        raise ValueError(
+            f"--to tf: the original code has no variables for {', '.join(unknown)} of a {head} model: convert the rest "
+            "with --head base, or leave out tf"
+        )
+    omitted = omitted_from_tf(config, head)
+    return {row.name: _tf_place(row, config, choices) for row in rows if row.name not in omitted}
+
+
+def omitted_from_tf(config: BigBirdConfig, head: str) -> list[str]:
+    """Weights that a model of the frameworks has and the original has not: biases where use_bias is not set."""
+    return [row.name for row in weights_of(config, head, "torch") if row.fill_for(config) == "zeros"]
+
+
+def _tf_place(row: Weight, config: BigBirdConfig, choices: Choices) -> Place:
+    bert = choices.tf_names == "bert"
+    name = row.original[-1 if bert else 0].replace("{scope}", "bert")
+    return Place(name, row.axes, (split_shape if bert else merged_shape)(row.axes, dims(config)))
+
+
+_PLACES = {"torch": _torch_places, "flax": _flax_places, "tf": _tf_places, "neutral": _neutral_places}
+
+
+def _flax_format(choices: Choices) -> Format | None:
+    return FlaxMsgpackFormat() if choices.flax_format == "msgpack" else None
+
+
+_FORMATS = {
+    "torch": lambda config, head, choices: SafetensorsFormat({"format": "pt"}, max_shard_size=choices.max_shard_size),
+    "flax": lambda config, head, choices: _flax_format(choices),
+    "tf": lambda config, head, choices: TensorBundleFormat(max_shard_size=choices.max_shard_size),
+    "neutral": lambda config, head, choices: NeutralFormat(config, head),
+}

@@ -1,0 +1,311 @@
+"""Verify what convert wrote against its manifest, and against the source: files, weights, configurations, fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbird_port.casting import DTYPES, float_type
+from bigbird_port.checkpoint.open_store import open_store
+from bigbird_port.conversion.canonical import for_each, hash_pieces, pieces_as, reading_order
+from bigbird_port.conversion.convert import FLAGS_FILE
+from bigbird_port.conversion.listed_files import compare_files
+from bigbird_port.conversion.targets import ORBAX_FOLDER, TARGETS
+from bigbird_port.digests import file_digest
+from bigbird_port.formats.flags import flags_json
+from bigbird_port.formats.neutral import NeutralFormat
+from bigbird_port.heads import HEADS
+from bigbird_port.initialise import initial_value
+from bigbird_port.json_object import as_json_object, read_json_object
+from bigbird_port.manifest import MANIFEST, MANIFEST_VERSION, Manifest, manifest_text, read_manifest
+from bigbird_port.naming import STYLES
+from bigbird_port.positions import POSITIONS, extend_positions, how_extended, read_how
+from bigbird_port.schema import dims, weights_of
+from bigbird_port.source import Source, open_source
+
+_STYLES_OF = {"torch": "torch", "flax": "flax", "tf": "original", "neutral": "neutral"}
+_SHOWN = 3  # differences that a line names
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what was checked, whether it held, what was found, and how much of OUT it compared."""
+
+    name: str
+    passed: bool
+    detail: str
+    files: int = 0
+    bytes: int = 0
+    tensors: int = 0
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one folder. targets: those that the manifest lists."""
+
+    out: Path
+    checks: tuple[Check, ...]
+    targets: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Files, their bytes, weights (each target's counted) and targets that were compared."""
+        sums = {what: sum(getattr(check, what) for check in self.checks) for what in ("files", "bytes", "tensors")}
+        return sums | {"targets": len(self.targets)}
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check held, and there was something to compare."""
+        return all(check.passed for check in self.checks) and min(self.counts.values()) > 0
+
+
+def verify(out: Path, source: Path | None = None, on: Callable[[Check], None] = lambda check: None) -> Verification:
+    """Verify ``out``, which convert wrote; with ``source`` also that its weights are those of that source.
+
+    on: called with each check as it is done. Raises ValueError where nothing can be checked: there is no manifest or
+    one of another version, it was written without checksums, or the source cannot be opened.
+    """
+    manifest, first = _check_manifest(out)
+    opened = _open_as(source, manifest) if source is not None and manifest else None
+    checks = []
+    for check in chain([first], _checks(out, manifest, opened) if manifest else ()):
+        checks.append(check)
+        on(check)
+    return Verification(out, tuple(checks), tuple(manifest.targets) if manifest else ())
+
+
+def _check_manifest(out: Path) -> tuple[Manifest | None, Check]:
+    """Read the manifest; None where it was changed."""
+    path = out / MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no manifest: give the folder that convert wrote")
+    version = None
+    with suppress(ValueError):  # a damaged one is told below
+        version = read_json_object(path).get("manifest_version")
+    if type(version) is int and version != MANIFEST_VERSION:
+        raise ValueError(f"{path}: manifest_version is {version}, expected {MANIFEST_VERSION}: convert it again")
+    try:
+        manifest = read_manifest(out)
+    except ValueError as error:
+        return None, Check("manifest", False, str(error))
+    if not any(record["sha256"] for target in manifest.targets for record in manifest.files(target)):
+        raise ValueError(f"{out}: it was converted with --no-checksums: there is nothing to compare it with")
+    problems = list(_inconsistencies(manifest))
+    if path.read_text(encoding="utf-8") != manifest_text(manifest.values):
+        problems.append("its text was changed after it was written")
+    return manifest, _check("manifest", problems, "as it was written")
+
+
+def _inconsistencies(manifest: Manifest) -> Iterator[str]:
+    """What in a manifest contradicts its own configuration, head and dtype."""
+    values, config = manifest.values, manifest.config
+    if values["config"] != config.to_json_values(HEADS[manifest.head].class_name):
+        yield f"its configuration is not that of a {manifest.head} model"
+    shapes = {row.name: list(row.shape(config)) for row in weights_of(config, manifest.head, "torch")}
+    tensors = values["tensors"]
+    yield from (f"{name} is not listed" for name in shapes if name not in tensors)
+    yield from (f"{name} is no weight of this model" for name in tensors if name not in shapes)
+    for name, entry in tensors.items():
+        if name in shapes and (entry["shape"], entry["dtype"]) != (shapes[name], values["dtype"]):
+            yield f"{name} is listed as {entry['dtype']} {entry['shape']}, expected {values['dtype']} {shapes[name]}"
+
+
+def _checks(out: Path, manifest: Manifest, source: Source | None) -> Iterator[Check]:
+    """The checks behind that of the manifest itself."""
+    strays = [f"{name}/ is not in the manifest" for name in TARGETS if name not in manifest.targets]
+    strays = [text for text in strays if (out / text.partition("/")[0]).exists()]
+    strays += [] if manifest.targets else ["the manifest lists none"]
+    strays += [f"{name!r} is no target: refused" for name in manifest.targets if name not in TARGETS]
+    yield _check("targets", strays, f"{', '.join(manifest.targets)} and no other")
+    for target in manifest.targets:
+        if target not in TARGETS:
+            continue
+        found = compare_files(out / target, manifest.files(target))
+        detail = f"{found.count} files, {found.bytes} bytes, sha256 as listed"
+        yield _check(f"{target} files", found.problems, detail, files=found.count, bytes=found.bytes)
+        if found.safe and found.problems and (out / target / ORBAX_FOLDER).exists():
+            detail = "not read, as its files differ: the library of Orbax is not made for damaged ones"
+            yield Check(f"{target} weights", False, detail)
+        elif found.safe:
+            yield _guarded(f"{target} weights", partial(_check_weights, out / target, target, manifest))
+        if found.safe:
+            yield _guarded(f"{target} configuration", partial(_check_config, out / target, target, manifest))
+    if source:
+        yield _check_source_files(source, manifest)
+        yield _guarded("source weights", partial(_check_source_weights, source, manifest))
+        yield _guarded("fills", partial(_check_fills, source, manifest))
+
+
+def _check(name: str, problems: Sequence[str], detail: str, **counts: int) -> Check:
+    """A check that held if there are no problems; its line names the first of them."""
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return Check(name, not problems, "; ".join(problems[:_SHOWN]) + more if problems else detail, **counts)
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except ValueError as error:
+        return Check(name, False, str(error))
+
+
+def _check_weights(folder: Path, target: str, manifest: Manifest) -> Check:
+    """Every weight of one target, read again in canonical form, against the manifest's hashes of weights."""
+    opened = open_store(folder)
+    if opened.style != _STYLES_OF[target]:
+        raise ValueError(f"{folder}: it holds a {opened.style} model, expected {_STYLES_OF[target]}")
+    source = Source(opened, manifest.config, manifest.head, ())
+    match = source.match(manifest.head)
+    held = match.sources | match.unused
+    names = {name: entry["names"].get(target) for name, entry in manifest.values["tensors"].items()}
+    problems = [f"{name} is not in it" for name in _owned(target, manifest) if name not in held]
+    problems += [f"{name} is not in the manifest" for name, fate in match.fates.items() if fate.what != "converted"]
+    for name, stored_name in held.items():
+        if stored_name != names.get(name):
+            problems.append(f"{name} is called {stored_name}, in the manifest {names.get(name)}")
+        if (dtype := opened.store.tensors[stored_name].dtype) != _dtype(manifest):
+            problems.append(f"{stored_name} is {dtype}, expected {manifest.values['dtype']}")
+    problems += _differing(_hashes(source, held), manifest.digests(target))
+    detail = f"{len(held)} read again, sha256 of each as listed"
+    return _check(f"{target} weights", problems, detail, tensors=len(held))
+
+
+def _owned(target: str, manifest: Manifest) -> set[str]:
+    """Canonical names of the weights that a target carries."""
+    config = manifest.config
+    rows = weights_of(config, manifest.head, "flax" if target == "flax" else "torch")
+    return {row.name for row in rows if target != "tf" or row.fill_for(config) != "zeros"}
+
+
+def _dtype(manifest: Manifest) -> np.dtype:
+    if manifest.values["dtype"] not in DTYPES:
+        raise ValueError(f"{manifest.path}: dtype is {manifest.values['dtype']!r}, expected one of {', '.join(DTYPES)}")
+    return float_type(manifest.values["dtype"])
+
+
+def _hashes(source: Source, sources: Mapping[str, str], dtype: np.dtype | None = None) -> dict[str, str | ValueError]:
+    """sha256 of weights in canonical form by canonical name, cast to ``dtype`` if given; an error where one fails."""
+    store, style, sizes = source.opened.store, STYLES[source.opened.style], dims(source.config)
+    rows = {row.name: row for row in weights_of(source.config)}
+
+    def of(name: str) -> str:
+        row = rows[name]
+        return hash_pieces(pieces_as(store, sources[name], style.axes(row), row.axes, sizes), dtype, name)
+
+    return for_each((name for name, _ in reading_order(store, sources)), of, store)
+
+
+def _differing(found: Mapping[str, str | ValueError], expected: Mapping[str, str]) -> list[str]:
+    """What keeps two sets of hashes from being one and the same."""
+    problems = [str(value) for value in found.values() if isinstance(value, ValueError)]
+    for name in sorted(found.keys() | expected.keys()):
+        if name not in expected or name not in found:
+            problems.append(f"{name} is {'not in the manifest' if name in found else 'missing'}")
+        elif isinstance(found[name], str) and found[name] != expected[name]:
+            problems.append(f"{name} differs from its sha256")
+    return problems if found or problems else ["there is nothing to compare"]
+
+
+def _check_config(folder: Path, target: str, manifest: Manifest) -> Check:
+    """The configuration beside a target's weights (of the neutral form: also the one in its file)."""
+    name, expected = "config.json", manifest.values["config"]
+    if target == "tf":
+        name, expected = FLAGS_FILE, flags_json(manifest.config, (manifest.values["vocabulary"] or {}).get("name"))[0]
+    problems = _unequal(name, read_json_object(folder / name), expected)
+    if target == "neutral":
+        metadata = getattr(open_store(folder).store, "metadata", {})
+        wanted = NeutralFormat(manifest.config, manifest.head).metadata
+        problems += _unequal("its metadata", {**metadata, "config": None}, {**wanted, "config": None})
+        inner = as_json_object(metadata.get("config", "").encode(), "the configuration in its metadata")
+        problems += _unequal("its metadata's config", inner, expected)
+    return _check(f"{target} configuration", problems, f"{name} equals the manifest's")
+
+
+def _unequal(name: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Fields in which two JSON objects differ; 1, 1.0 and true do."""
+    differing = [
+        field
+        for field in sorted(found.keys() | expected.keys())
+        if field not in found or field not in expected or repr(found[field]) != repr(expected[field])
+    ]
+    return [f"{name} differs from the manifest in {', '.join(differing)}"] if differing else []
+
+
+def _open_as(path: Path, manifest: Manifest) -> Source:
+    """Open a source under the manifest's configuration."""
+    opened, head = open_store(path), manifest.head
+    if STYLES[opened.style].per_head:  # names depend on whose model it is, which its own configuration says
+        with suppress(ValueError):
+            head = open_source(path, head=head).head
+    config = manifest.config
+    if found := _extension(manifest):  # the source's own number of positions
+        config = config.replace(max_position_embeddings=found[1], max_encoder_length=None)
+    return Source(opened, config, head, ())
+
+
+def _extension(manifest: Manifest) -> tuple[str, int] | None:
+    """How the position embeddings were made longer, and from how many; None where they were not."""
+    return read_how(manifest.values["tensors"].get(POSITIONS, {"how": ""})["how"])
+
+
+def _check_source_files(source: Source, manifest: Manifest) -> Check:
+    """The source's files, if they are called what they were called."""
+    listed = sorted((record["name"], record["sha256"]) for record in manifest.values["source"]["files"])
+    files = sorted((path.name, path) for path in source.opened.store.files)
+    if [name for name, _ in files] != [name for name, _ in listed]:
+        return Check("source files", True, "not compared, as their names are others; the weights count")
+    found = sorted((name, file_digest(path)) for name, path in files)
+    changed = [f"{name} differs from its sha256" for name, _ in sorted(set(found) - set(listed))]
+    return _check("source files", changed, f"{len(found)} files, sha256 as listed")
+
+
+def _check_source_weights(source: Source, manifest: Manifest) -> Check:
+    """Every weight read again from the source and cast, against the manifest."""
+    tensors = manifest.values["tensors"]
+    match = source.match(manifest.head)
+    problems = []
+    if source.opened.style == manifest.values["source"]["style"]:
+        problems = [
+            f"{name} is {stored_name} in the source, in the manifest {tensors[name]['source']}"
+            for name, stored_name in match.sources.items()
+            if name in tensors and stored_name != tensors[name]["source"]
+        ]
+    expected = {name: entry["sha256"] for name, entry in tensors.items() if entry["source"] is not None}
+    found = _hashes(source, match.sources, _dtype(manifest))
+    if extension := _extension(manifest):
+        table = source.weight(POSITIONS, match.sources[POSITIONS])
+        longer = extend_positions(table, manifest.config.max_position_embeddings, extension[0])
+        found[POSITIONS] = hash_pieces([longer.reshape(-1)], _dtype(manifest), POSITIONS)
+    problems += _differing(found, expected)
+    detail = f"{len(match.sources)} read again from the source, sha256 of each as listed"
+    return _check("source weights", problems, detail)
+
+
+def _check_fills(source: Source, manifest: Manifest) -> Check:
+    """Weights that the source lacks, made again."""
+    tensors, config = manifest.values["tensors"], manifest.config
+    rows = {row.name: row for row in weights_of(config, manifest.head, "torch")}
+    fills = source.match(manifest.head).fills
+    made = fills | ({POSITIONS: how_extended(*extension)} if (extension := _extension(manifest)) else {})
+    problems = [
+        f"{name} is listed as {tensors[name]['how']}, expected {made.get(name, 'converted')}"
+        for name in tensors
+        if tensors[name]["how"] != made.get(name, "converted")
+    ]
+    for name, how in fills.items():
+        zeros = how == "zeros"
+        values = (
+            np.zeros(rows[name].shape(config), np.float32)
+            if zeros
+            else initial_value(rows[name], config, manifest.values["init_seed"])
+        )
+        if name in tensors and hash_pieces([values], _dtype(manifest), name) != tensors[name]["sha256"]:
+            problems.append(f"{name} differs from what {'zeros' if zeros else 'the seed'} would give")
+    return _check("fills", problems, f"{len(fills)} made again, sha256 of each as listed")

@@ -1,0 +1,16 @@
+"""Numbers of bytes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_size(size: int | str) -> int:
+    """Return the number of bytes of "500MB" or "2GiB" (an integer is one already); raises ValueError below 1."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(size))
+    count = int(float(found[1]) * _UNITS.get(found[2].upper(), 0)) if found else 0
+    if count < 1:
+        raise ValueError(f"{size!r} is no size: expected a number of bytes such as 500MB or 2GiB")
+    return count
