@@ -34,7 +34,7 @@ def in_this_process(monkeypatch):
 
 
 def run_main(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["benchmarks", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--repeats", "1", *map(str, arguments)])
     runner.main()
 
 
