@@ -47,7 +47,12 @@ def test_every_subject_runs(in_this_process, monkeypatch, tmp_path, capsys):
     assert list(record["subjects"]) == list(runner.SUBJECTS)
     for subject in record["subjects"].values():
         assert {result["framework"] for result in subject["results"]} == {"torch", "flax"}
-        assert all(row["peer"] > 0 and row["ours"] > 0 and row["met"] is None for row in subject["rows"] if row["peer"])
+        assert subject["rows"]
+        for row in subject["rows"]:
+            # memory of this process says nothing, so that its growth may be any number
+            figures = [figure for figure in (row["peer"], row["ours"]) if figure is not None]
+            assert all(np.isfinite(figure) and (figure > 0 or row["unit"] == "exponent") for figure in figures), row
+            assert row["met"] is None, row
         assert all(0 < result["max_abs_difference"] < 1e-5 for result in subject["results"])
     said = capsys.readouterr().out
     assert all(row["what"] in said for subject in record["subjects"].values() for row in subject["rows"])
