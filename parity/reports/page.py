@@ -142,10 +142,8 @@ def detection(report: Report) -> dict[str, Any] | None:
     }
     caught = sum(bool(entry["caught"]) for entry in report.detection)
     into = sorted({str(entry["into"]) for entry in report.detection if "into" in entry})
-    return {
-        **{"heads": heads, "faults": faults, "taps": taps, "into": into},
-        **{"caught": caught, "all": len(report.detection)},
-    }
+    count = len(report.detection)
+    return {"heads": heads, "faults": faults, "taps": taps, "into": into, "caught": caught, "all": count}
 
 
 def _curves(result: Result, name: svg.Names) -> Iterator[tuple[str, str, int, list[dict[str, Any]]]]:
