@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.checkpoint.store import read
+from bigbird_port.checkpoint.runs import RunStore
+from bigbird_port.checkpoint.store import Store, read
 from bigbird_port.config import BigBirdConfig, config_from, read_config
 from bigbird_port.formats.file_plan import Format
 from bigbird_port.formats.filling import write_arrays
@@ -119,11 +120,16 @@ def _read_arrays(
     for name in _WEIGHT_NAMES[framework]:
         if (folder / name).exists() or (folder / name).is_symlink():
             store = open_store(folder / name).store
-            return folder / name, {tensor: read(store, tensor) for tensor in store.tensors}
+            return folder / name, {tensor: _mapped_or_read(store, tensor) for tensor in store.tensors}
     for name, reader in readers.items():
         if (folder / name).is_file():
             return folder / name, reader(folder / name)
     raise ValueError(f"{folder / WEIGHT_FILES[framework]}: cannot be read: No such file or directory")
+
+
+def _mapped_or_read(store: Store, name: str) -> np.ndarray:
+    mapped = store.mapped(name) if isinstance(store, RunStore) else None
+    return read(store, name) if mapped is None else mapped
 
 
 # What counts beside config.json, in this order.

@@ -25,6 +25,15 @@ def framework_axes(row: Weight, framework: Framework) -> str:
     return row.torch_axes if framework == "torch" else row.flax_axes
 
 
+def framework_shapes(config: BigBirdConfig, head: str, framework: Framework) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of a framework's class, under its names."""
+    sizes = dims(config)
+    return {
+        framework_name(row, framework): merged_shape(framework_axes(row, framework), sizes)
+        for row in weights_of(config, head, framework)
+    }
+
+
 def to_framework(weights: Arrays, config: BigBirdConfig, head: str, framework: Framework) -> dict[str, np.ndarray]:
     """Return canonical ``weights`` under the names and in the layouts of a framework's class (contiguous arrays)."""
     sizes = dims(config)

@@ -1,9 +1,9 @@
 """Self-attention: full, and block-sparse as one gather of key blocks.
 
-Legend: B batch, L length (of the queries), D hidden, N heads, H head size, W block size, n blocks in the sequence,
-Q query blocks with a key list of their own, S slots in such a list, C query blocks at once, K keys, M places of a
-buffer for keys, G rows of the global blocks. A mask named BL is [B, K] where there are more keys than queries (a
-cache, cross-attention), and may be [B, L, K] for full attention.
+Legend: B batch, L length (of the queries), D hidden, N heads, H head size, W block size, P blocks in a row of texts,
+T lists of key blocks, S slots in such a list, C lists at once, Q query blocks with one list, G global query blocks, E
+lists of theirs, K keys, M places of a buffer for keys. A mask named BL is [B, K] where there are more keys than
+queries (a cache, cross-attention), and may be [B, L, K] for full attention.
 
 Sources: Zaheer et al. 2020, section 2; bigbird/core/attention.py of google-research/bigbird.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 from flax import linen as nn
@@ -22,31 +22,34 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import Pattern
+from bigbird_port.formulation import Formulation, formulation
+from bigbird_port.pattern import Pattern, fold_repeats
+from bigbird_port.static_lists import static_lists
 
 if TYPE_CHECKING:
     from models_flax.sequence import SpreadLists
 
-BLOCKS_AT_ONCE = 8  # measured by benchmarks/attention.py: more leave the cache, fewer cost calls
 Taps = dict[str, Array]
 Past = tuple[Array, Array, Array | int]  # keys, values, and how many of them there are
 
 
 class KeyLists(NamedTuple):
-    """A Pattern on the device: key_blocks int32 [N, Q, S] and live bool [N, Q, S]."""
+    """A Pattern on the device; see bigbird_port.static_lists."""
 
     key_blocks: Array
-    live: Array
+    counts: Array
+    rows: Array
+    global_blocks: Array
+    parts: Array
+    places: Array
 
 
 Lists: TypeAlias = "KeyLists | SpreadLists"  # on one device, or on many
 
 
-def key_lists(pattern: Pattern | None) -> KeyLists | None:
-    """Move a pattern to the device; None (full attention) stays None."""
-    if pattern is None:
-        return None
-    return KeyLists(jnp.asarray(pattern.key_blocks), jnp.asarray(pattern.live))
+def key_lists(pattern: Pattern | None, rounded: bool = False) -> KeyLists | None:
+    """Move a pattern to the device; None (full attention) stays None. rounded: static_lists's."""
+    return None if pattern is None else KeyLists(*map(jnp.asarray, static_lists(fold_repeats(pattern), rounded)))
 
 
 def attend(
@@ -56,15 +59,25 @@ def attend(
 
     Scores and their softmax are float32 (at least) even for half-precision inputs.
     """
-    dtype = _at_least_float32(q_LH)
-    scores_LK = jnp.matmul(q_LH / math.sqrt(q_LH.shape[-1]), k_KH.swapaxes(-1, -2), preferred_element_type=dtype)
-    scores_LK += bias_LK
-    if dropout:
-        return dropout(jax.nn.softmax(scores_LK, axis=-1)).astype(v_KH.dtype) @ v_KH
+    if dropout is None:
+        return _attend_in_part(q_LH, k_KH, v_KH, bias_LK)[0]
+    return dropout(jax.nn.softmax(_scores(q_LH, k_KH, bias_LK), axis=-1)).astype(v_KH.dtype) @ v_KH
+
+
+def _scores(q_LH: Array, k_KH: Array, bias_LK: Array) -> Array:
+    scaled_LH, dtype = q_LH / math.sqrt(q_LH.shape[-1]), _at_least_float32(q_LH)
+    return jnp.matmul(scaled_LH, k_KH.swapaxes(-1, -2), preferred_element_type=dtype) + bias_LK
+
+
+def _attend_in_part(q_LH: Array, k_KH: Array, v_KH: Array, bias_LK: Array) -> tuple[Array, Array]:
+    """attend's result, and the logarithm of the sum of all weights, [..., L]: what it weighs beside other keys."""
+    scores_LK = _scores(q_LH, k_KH, bias_LK)
+    largest_L1 = lax.stop_gradient(scores_LK.max(axis=-1, keepdims=True))
+    weights_LK = jnp.exp(scores_LK - largest_L1)
+    sum_L1 = weights_LK.sum(axis=-1, keepdims=True)
     # Normalising after the value product spares a pass over the weights.
-    weights_LK = jnp.exp(scores_LK - lax.stop_gradient(scores_LK.max(axis=-1, keepdims=True)))
-    sums_LH = jnp.matmul(weights_LK.astype(v_KH.dtype), v_KH, preferred_element_type=dtype)
-    return (sums_LH / weights_LK.sum(axis=-1, keepdims=True)).astype(v_KH.dtype)
+    values_LH = jnp.matmul(weights_LK.astype(v_KH.dtype), v_KH, preferred_element_type=scores_LK.dtype)
+    return (values_LH / sum_L1).astype(v_KH.dtype), (largest_L1 + jnp.log(sum_L1))[..., 0]
 
 
 def mask_bias(allowed: Array, dtype: DTypeLike) -> Array:
@@ -99,68 +112,160 @@ def _at_least_float32(x: Array) -> DTypeLike:
 
 
 def block_sparse_attention(
-    q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, lists: Lists, block_size: int
+    q_BNLH: Array,
+    k_BNLH: Array,
+    v_BNLH: Array,
+    mask_BL: Array,
+    lists: Lists,
+    block_size: int,
+    how: Formulation | None = None,
 ) -> Array:
-    """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, L, N, H].
+    """Each query block attends to its own list of key blocks, the global blocks to their whole text; [B, L, N, H].
 
-    The context of padded queries is 0. Values may be wider than keys. One head at a time and a few query blocks of it
-    keep memory linear in L, small, and in the cache; the gradient computes the probabilities again. The batch is
-    padded to whole blocks inside.
+    The context of padded queries is 0. Some heads and lists at a time (``how``, None: as the device's formulation has
+    it) keep memory linear in L; the gradient computes the probabilities again. The batch is padded to whole blocks
+    inside. Values may be wider than keys.
     """
     if not isinstance(lists, KeyLists):
         return lists.attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, block_size)
+    how = how or formulation("flax", jax.default_backend())
     B, N, length, _ = q_BNLH.shape
     if missing := -length % block_size:
         q_BNLH, k_BNLH, v_BNLH = (jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in (q_BNLH, k_BNLH, v_BNLH))
         mask_BL = jnp.pad(mask_BL, ((0, 0), (0, missing)))
     every_head = (
-        *(x.reshape(B * N, *x.shape[2:]) for x in (q_BNLH, k_BNLH, v_BNLH)),
-        jnp.repeat(mask_BL, N, axis=0),
-        *(jnp.tile(x, (B, 1, 1)) for x in lists),
+        *(x.reshape(B * N, -1, block_size, x.shape[-1]) for x in (q_BNLH, k_BNLH, v_BNLH)),
+        jnp.repeat(mask_BL.reshape(B, -1, block_size), N, axis=0),
+        *(jnp.tile(x, (B, 1, 1)) for x in (lists.key_blocks, lists.counts)),
     )
-    heads = lax.map(_recomputed(lambda head: _one_head(head, block_size)), every_head)
-    context_BLNH = heads.reshape(B, N, *heads.shape[1:]).swapaxes(1, 2)
-    return context_BLNH[:, :length]
+
+    def one_head(head: tuple[Array, ...]) -> Array:
+        return _one_head(*head, lists, how.blocks_at_once)
+
+    if how.heads_at_once == 1:
+        heads = lax.map(one_head, every_head)  # batch_size=1 would add an axis of 1 to everything, at twice the time
+    else:
+        heads = lax.map(one_head, every_head, batch_size=how.heads_at_once or B * N)
+    return heads.reshape(B, N, -1, heads.shape[-1]).swapaxes(1, 2)[:, :length]
 
 
-def _one_head(head: tuple[Array, ...], W: int) -> Array:
-    """Block-sparse attention of one head of one text, [L, H]; ``head`` is an element of every_head.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
+def _one_head(
+    q_PWH: Array,
+    k_PWH: Array,
+    v_PWH: Array,
+    mask_PW: Array,
+    blocks_TS: Array,
+    counts_TS: Array,
+    lists: KeyLists,
+    at_once: int | None,
+) -> Array:
+    """Block-sparse attention of one head of one row of blocks, [P, W, H]; blocks and counts are its part of the lists.
 
-    One softmax runs over a query block's whole list, so that a block that stands in it twice counts twice.
+    One softmax runs over a query block's whole list, in which a block weighs as often as it counts.
     """
-    q_LH, k_LH, v_LH, mask_L, blocks_QS, live_QS = head
-    L, H = q_LH.shape
-    Q, S = blocks_QS.shape
-    k_nWH, v_nWH = (x.reshape(L // W, W, -1) for x in (k_LH, v_LH))
-    mask_nW = mask_L.reshape(L // W, W)
-    # block 0 and, if the batch reaches it, the pattern's last block: G rows
-    q_GH = jnp.concatenate((q_LH[:W], q_LH[(Q + 1) * W :]))
-    global_GH = attend(q_GH, k_LH, v_LH, mask_bias(mask_L, _at_least_float32(q_LH)))
-
-    def some_blocks(_: None, rows: tuple[Array, ...]) -> tuple[None, Array]:
-        q_CWH, blocks_CS, live_CS = rows
-        C = blocks_CS.shape[0]
-        k_CKH, v_CKH = (x.at[blocks_CS].get(mode=_INSIDE).reshape(C, S * W, -1) for x in (k_nWH, v_nWH))
-        allowed_CSW = mask_nW[blocks_CS] & live_CS[:, :, None]
-        bias_C1K = mask_bias(allowed_CSW.reshape(C, 1, S * W), _at_least_float32(q_LH))
-        return None, attend(q_CWH, k_CKH, v_CKH, bias_C1K)
-
-    q_QWH = q_LH[W : (Q + 1) * W].reshape(Q, W, H)
-    _, middle = lax.scan(_recomputed(some_blocks), None, tuple(_in_chunks(x) for x in (q_QWH, blocks_QS, live_QS)))
-    contexts = (global_GH[:W], middle.reshape(-1, v_LH.shape[-1])[: Q * W], global_GH[W:])
-    return jnp.concatenate(contexts) * mask_L[:, None]
+    return _one_head_forward(q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS, lists, at_once)[0]
 
 
-# In a loop's body, which the gradient then runs again rather than keep what the first run computed.
-_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+def _one_head_forward(*arguments: Any) -> tuple[Array, tuple[Any, ...]]:
+    """_one_head, and what its gradient wants: what went in, what came out, and each query's sum of weights (log)."""
+    *kept, at_once = arguments
+    q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS, lists = kept
+    (_, W, H), T, Q = v_PWH.shape, len(blocks_TS), len(lists.rows)
+
+    def some_lists(_: None, chunk: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
+        rows_C, blocks_CS, counts_CS = chunk
+        keyed = _take(k_PWH, blocks_CS), _take(v_PWH, blocks_CS), _bias(mask_PW, blocks_CS, counts_CS, q_PWH)
+        return None, _attend_in_part(q_PWH.at[rows_C].get(mode=_INSIDE), *keyed)
+
+    _, (contexts, logs) = lax.scan(some_lists, None, _chunks(lists, blocks_TS, counts_TS, at_once))
+    contexts_TWH, logs_TW = contexts.reshape(-1, W, H)[:T], logs.reshape(-1, W)[:T]
+    global_GWH, logs_GW = _added_up(contexts_TWH[Q:], logs_TW[Q:], lists)
+    context_PWH = jnp.concatenate((contexts_TWH[:Q], global_GWH)).at[lists.places].get(mode=_INSIDE)
+    context_PWH *= mask_PW[:, :, None]
+    log_PW = jnp.concatenate((logs_TW[:Q], logs_GW)).at[lists.places].get(mode=_INSIDE)
+    return context_PWH, (*kept, context_PWH, log_PW)
+
+
+def _one_head_backward(at_once: int | None, kept: tuple[Any, ...], grad_PWH: Array) -> tuple[Any, ...]:
+    """The gradients of queries, keys and values: the weights of some lists at a time are computed again."""
+    q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS, lists, context_PWH, log_PW = kept
+    dtype, scale = log_PW.dtype, 1 / math.sqrt(q_PWH.shape[-1])
+    grad_PWH = grad_PWH * mask_PW[:, :, None]
+    delta_PW = jnp.einsum("pwh,pwh->pw", grad_PWH, context_PWH, preferred_element_type=dtype)
+    product = functools.partial(jnp.einsum, preferred_element_type=dtype)
+
+    def some_lists(sums: tuple[Array, Array], chunk: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
+        rows_C, blocks_CS, counts_CS = chunk
+        q_CWH, grad_CWH, log_CW, delta_CW = (
+            x.at[rows_C].get(mode=_INSIDE) for x in (q_PWH, grad_PWH, log_PW, delta_PW)
+        )
+        k_CKH, v_CKH = _take(k_PWH, blocks_CS), _take(v_PWH, blocks_CS)
+        scores_CWK = _scores(q_CWH, k_CKH, _bias(mask_PW, blocks_CS, counts_CS, q_PWH))
+        weights_CWK = jnp.exp(scores_CWK - log_CW[:, :, None])
+        dscores_CWK = weights_CWK * (product("cwh,ckh->cwk", grad_CWH, v_CKH) - delta_CW[:, :, None])
+        dscores_CWK, weights_CWK = dscores_CWK.astype(k_CKH.dtype), weights_CWK.astype(k_CKH.dtype)
+        found = product("cwk,cwh->ckh", dscores_CWK, q_CWH), product("cwk,cwh->ckh", weights_CWK, grad_CWH)
+        dk_PWH, dv_PWH = (
+            x_PWH.at[blocks_CS].add(dx_CKH.reshape(*blocks_CS.shape, *x_PWH.shape[1:]), mode=_INSIDE)
+            for x_PWH, dx_CKH in zip(sums, found, strict=True)
+        )
+        return (dk_PWH, dv_PWH), product("cwk,ckh->cwh", dscores_CWK, k_CKH)
+
+    zeros = jnp.zeros(k_PWH.shape, dtype), jnp.zeros(v_PWH.shape, dtype)
+    (dk_PWH, dv_PWH), dq = lax.scan(some_lists, zeros, _chunks(lists, blocks_TS, counts_TS, at_once))
+    dq_TWH = dq.reshape(-1, *q_PWH.shape[1:])[: len(blocks_TS)]
+    dq_PWH = jnp.zeros(q_PWH.shape, dtype).at[_rows(lists)].add(dq_TWH, mode=_INSIDE)
+    gradients = (x.astype(q_PWH.dtype) for x in (dq_PWH * scale, dk_PWH * scale, dv_PWH))
+    return *gradients, None, None, None, None
+
+
+_one_head.defvjp(_one_head_forward, _one_head_backward)
+
+
+def _rows(lists: KeyLists) -> Array:
+    """The query block of each list, [T]."""
+    return jnp.concatenate((lists.rows, lists.global_blocks[lists.parts]))
+
+
+def _chunks(lists: KeyLists, blocks_TS: Array, counts_TS: Array, at_once: int | None) -> tuple[Array, ...]:
+    """Some lists at a time: their query blocks, key blocks and counts."""
+    return tuple(_in_chunks(x, at_once) for x in (_rows(lists), blocks_TS, counts_TS))
+
+
+def _take(x_PWH: Array, blocks_CS: Array) -> Array:
+    """The rows of each list's key blocks, [C, K, H]."""
+    return x_PWH.at[blocks_CS].get(mode=_INSIDE).reshape(len(blocks_CS), -1, x_PWH.shape[-1])
+
+
+def _bias(mask_PW: Array, blocks_CS: Array, counts_CS: Array, like: Array) -> Array:
+    """What is added to the scores of each list's keys, [C, 1, K]: the log of how often they count."""
+    dtype = _at_least_float32(like)
+    allowed_CSW = mask_PW[blocks_CS] & (counts_CS > 0)[:, :, None]
+    bias_CSW = mask_bias(allowed_CSW, dtype) + jnp.log(jnp.maximum(counts_CS, 1).astype(dtype))[:, :, None]
+    return bias_CSW.reshape(len(blocks_CS), 1, -1)
+
+
+def _added_up(contexts_EWH: Array, logs_EW: Array, lists: KeyLists) -> tuple[Array, Array]:
+    """The context of the global blocks [G, W, H] and the log of their sum of weights, from those of their parts."""
+    add = functools.partial(
+        jax.ops.segment_sum, segment_ids=lists.parts, num_segments=len(lists.global_blocks), indices_are_sorted=True
+    )
+    largest_GW = jax.ops.segment_max(logs_EW, lists.parts, len(lists.global_blocks), indices_are_sorted=True)
+    weights_EW = jnp.exp(logs_EW - largest_GW[lists.parts])
+    values_GWH, sums_GW = add(contexts_EWH * weights_EW[:, :, None]), add(weights_EW)
+    return (values_GWH / sums_GW[:, :, None]).astype(contexts_EWH.dtype), largest_GW + jnp.log(sums_GW)
+
+
 _INSIDE = "promise_in_bounds"  # a pattern names no block outside; the check costs time
 
 
-def _in_chunks(rows: Array) -> Array:
-    """Fold the first axis, padded with zeros, into chunks of BLOCKS_AT_ONCE."""
-    missing = -rows.shape[0] % BLOCKS_AT_ONCE
-    padded = jnp.pad(rows, ((0, missing),) + ((0, 0),) * (rows.ndim - 1))
-    return padded.reshape(-1, BLOCKS_AT_ONCE, *rows.shape[1:])
+def _in_chunks(x_T: Array, at_once: int | None) -> Array:
+    """Fold the first axis, padded with zeros, into chunks of equal size, at most ``at_once`` (None: one chunk)."""
+    chunks = -(-len(x_T) // (at_once or len(x_T)))
+    missing = -len(x_T) % chunks
+    padded = jnp.pad(x_T, ((0, missing),) + ((0, 0),) * (x_T.ndim - 1))
+    return padded.reshape(chunks, -1, *x_T.shape[1:])
 
 
 class BigBirdSelfAttention(nn.Module):

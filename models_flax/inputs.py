@@ -15,6 +15,7 @@ from jax import numpy as jnp
 from jax.typing import ArrayLike
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.packing import Packing, make_packing
 from bigbird_port.pattern import pattern_blocks
 from models_flax.cache import LayerCache, cached_length
 
@@ -26,7 +27,8 @@ class Inputs(NamedTuple):
 
     mask: bool [B, L] or [B, L, K]. token_type_ids [B, L], position_ids [B or 1, L]. head_mask: [layers, N] or None.
     encoder_states [B, K, D] and encoder_mask (bool, [B, K] or [B, L, K]): of cross-attention, or None. past: the
-    caches, the new tokens in their masks already.
+    caches, the new tokens in their masks already. packing: how to skip padded blocks; None where there are none, or the
+    mask is not known before the code is compiled.
     """
 
     mask: Array
@@ -36,6 +38,7 @@ class Inputs(NamedTuple):
     encoder_states: Array | None
     encoder_mask: Array | None
     past: tuple[LayerCache, ...] | None
+    packing: Packing | None = None
 
 
 def check_inputs(
@@ -91,6 +94,8 @@ def complete_inputs(
 ) -> Inputs:
     """Return checked arguments with what was left out: no padding but pad_token_id, type 0, positions in order."""
     L, start = input_ids.shape[1], cached_length(past_key_values)
+    block_sparse = not config.is_decoder and pattern_blocks(config, L) is not None
+    packing = _packing(config, input_ids, attention_mask) if block_sparse else None
     mask = input_ids != config.pad_token_id if attention_mask is None else attention_mask.astype(bool)
     if past_key_values is not None:
         mask, past_key_values = _with_cached(mask, past_key_values, *input_ids.shape)
@@ -111,7 +116,18 @@ def complete_inputs(
         encoder_hidden_states,
         encoder_mask,
         past_key_values,
+        packing,
     )
+
+
+def _packing(config: BigBirdConfig, input_ids: Array, attention_mask: Array | None) -> Packing | None:
+    """How to skip padded blocks, if the mask's values are at hand: the one thing that is read of the device."""
+    given = input_ids if attention_mask is None else attention_mask
+    if isinstance(given, jax.core.Tracer) or not getattr(given, "is_fully_addressable", True):
+        return None
+    values = np.asarray(given)
+    mask_BL = values != config.pad_token_id if attention_mask is None else values != 0
+    return make_packing(np.broadcast_to(mask_BL, input_ids.shape), config.block_size)
 
 
 def check_labels(name: str, labels: Array, shape: tuple[int, ...], size: int) -> None:

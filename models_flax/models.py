@@ -53,17 +53,19 @@ class FlaxBigBirdModule(nn.Module):
     """Embeddings, encoder and (with ``add_pooling_layer``) pooler; a decoder if the configuration says so.
 
     dtype: of the computation; parameters stay float32. gradient_checkpointing: keep the layers' inputs only, and
-    compute the rest again for the gradient.
+    compute the rest again for the gradient. skip_padding: leave out blocks that are nothing but padding, where
+    attention is block-sparse and the mask is known before anything is compiled (no argument of a jitted function).
     """
 
     config: BigBirdConfig
     add_pooling_layer: bool = True
     dtype: DTypeLike = jnp.float32
     gradient_checkpointing: bool = False
+    skip_padding: bool = True
 
     def setup(self) -> None:
         self.embeddings = BigBirdEmbeddings(self.config, self.dtype)
-        self.encoder = BigBirdEncoder(self.config, self.dtype, self.gradient_checkpointing)
+        self.encoder = BigBirdEncoder(self.config, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.pooler = nn.Dense(self.config.hidden_size, dtype=self.dtype) if self.add_pooling_layer else None
 
     def __call__(
@@ -95,7 +97,8 @@ class FlaxBigBirdModule(nn.Module):
             *(encoder_hidden_states, encoder_attention_mask, past_key_values, deterministic),
         )
         use_cache = past_key_values is not None
-        encoded = self.encoder(x_BLD, inputs, use_cache, output_attentions, output_taps, deterministic)
+        flags = (use_cache, output_attentions, output_taps, deterministic, output_hidden_states)
+        encoded = self.encoder(x_BLD, inputs, *flags)
         last_BLD = encoded.hidden_states[-1]
         return BigBirdModelOutput(
             last_hidden_state=last_BLD,
@@ -142,9 +145,10 @@ class FlaxBigBirdForPreTrainingModule(nn.Module):
     config: BigBirdConfig
     dtype: DTypeLike = jnp.float32
     gradient_checkpointing: bool = False
+    skip_padding: bool = True
 
     def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing)
+        self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=True, dtype=self.dtype)
 
     def __call__(
@@ -183,9 +187,10 @@ class FlaxBigBirdForMaskedLMModule(nn.Module):
     config: BigBirdConfig
     dtype: DTypeLike = jnp.float32
     gradient_checkpointing: bool = False
+    skip_padding: bool = True
 
     def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing)
+        self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=False, dtype=self.dtype)
 
     def __call__(
@@ -228,10 +233,11 @@ class FlaxBigBirdForCausalLMModule(nn.Module):
     config: BigBirdConfig
     dtype: DTypeLike = jnp.float32
     gradient_checkpointing: bool = False
+    skip_padding: bool = True
 
     def setup(self) -> None:
         config = self.config.for_head("causal-lm")
-        self.bert = FlaxBigBirdModule(config, False, self.dtype, self.gradient_checkpointing)
+        self.bert = FlaxBigBirdModule(config, False, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.cls = BigBirdPreTrainingHeads(config, next_sentence=False, dtype=self.dtype)
 
     def __call__(
@@ -276,9 +282,10 @@ class FlaxBigBirdForSequenceClassificationModule(nn.Module):
     config: BigBirdConfig
     dtype: DTypeLike = jnp.float32
     gradient_checkpointing: bool = False
+    skip_padding: bool = True
 
     def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing)
+        self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing, self.skip_padding)
         if self.config.classifier_style == "original":
             self.dropout = nn.Dropout(classifier_dropout(self.config))
             self.classifier: Any = nn.Dense(self.config.num_labels, dtype=self.dtype)
@@ -322,9 +329,10 @@ class FlaxBigBirdForMultipleChoiceModule(nn.Module):
     config: BigBirdConfig
     dtype: DTypeLike = jnp.float32
     gradient_checkpointing: bool = False
+    skip_padding: bool = True
 
     def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing)
+        self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.dropout = nn.Dropout(classifier_dropout(self.config))
         self.classifier = nn.Dense(1, dtype=self.dtype)
 
@@ -373,9 +381,10 @@ class FlaxBigBirdForTokenClassificationModule(nn.Module):
     config: BigBirdConfig
     dtype: DTypeLike = jnp.float32
     gradient_checkpointing: bool = False
+    skip_padding: bool = True
 
     def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing)
+        self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.dropout = nn.Dropout(classifier_dropout(self.config))
         self.classifier = nn.Dense(self.config.num_labels, dtype=self.dtype)
 
@@ -413,9 +422,10 @@ class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
     config: BigBirdConfig
     dtype: DTypeLike = jnp.float32
     gradient_checkpointing: bool = False
+    skip_padding: bool = True
 
     def setup(self) -> None:
-        self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing)
+        self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.qa_classifier = BigBirdQuestionAnsweringHead(self.config, self.dtype)
 
     def __call__(

@@ -26,7 +26,7 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.folder import WEIGHT_FILES, load_weights, write_model_folder
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.positions import extend_positions
-from bigbird_port.weights import from_framework, initial_arrays
+from bigbird_port.weights import framework_shapes, from_framework, initial_arrays
 from models_flax.cache import LayerCache, init_cache
 from models_flax.sharding import partition_specs
 
@@ -66,21 +66,28 @@ class FlaxBigBirdPreTrainedModel:
         dtype: DTypeLike = jnp.float32,
         _do_init: bool = True,
         gradient_checkpointing: bool = False,
+        *,
+        skip_padding: bool = True,
     ) -> None:
         """Build with initial weights drawn from ``seed``, the same that the torch twin draws.
 
         input_shape: shape of ids that the module must be able to take (the weights do not depend on it). dtype: of
         the computation; the parameters are float32. _do_init: False leaves ``params`` empty, to be given in the call.
-        gradient_checkpointing: compute the layers again for the gradient, which saves memory. Raises ValueError for an
-        input_shape that the configuration does not allow.
+        gradient_checkpointing: compute the layers again for the gradient, which saves memory. skip_padding: leave out
+        blocks that are nothing but padding. Raises ValueError for an input_shape that the configuration does not allow.
         """
         self.config = config.for_head(self.head)
         self.input_shape = self.smallest_input if input_shape is None else tuple(input_shape)
         self.dtype = jnp.dtype(dtype)
         self.module = self.module_class(
-            config=self.config, dtype=self.dtype, gradient_checkpointing=gradient_checkpointing
+            config=self.config,
+            dtype=self.dtype,
+            gradient_checkpointing=gradient_checkpointing,
+            skip_padding=skip_padding,
         )
         self.params, self.initialised = {}, []
+        if input_shape is not None:
+            self.param_shapes()  # raises where the module does not take it
         if _do_init:
             arrays, self.initialised = initial_arrays(self.config, self.head, "flax", seed)
             self.load_arrays(arrays)
@@ -92,17 +99,24 @@ class FlaxBigBirdPreTrainedModel:
         *,
         dtype: DTypeLike = jnp.float32,
         gradient_checkpointing: bool = False,
+        skip_padding: bool = True,
         init_seed: int | None = None,
         **config_overrides: Any,
     ) -> Self:
         """Load from ``folder`` (config.json with flax_model.msgpack or model.safetensors, or what convert wrote).
 
-        dtype, gradient_checkpointing: the constructor's. init_seed: initialise head weights that the folder lacks from
-        this seed; None makes them an error. config_overrides: fields of BigBirdConfig to change. Raises ValueError
-        naming file, weight or field.
+        dtype, gradient_checkpointing, skip_padding: the constructor's. init_seed: initialise head weights that the
+        folder lacks from this seed; None makes them an error. config_overrides: fields of BigBirdConfig to change.
+        Raises ValueError naming file, weight or field.
         """
         config, arrays, initialised = load_weights(folder, cls.head, "flax", init_seed, config_overrides, _READERS)
-        model = cls(config, dtype=dtype, _do_init=False, gradient_checkpointing=gradient_checkpointing)
+        model = cls(
+            config,
+            dtype=dtype,
+            _do_init=False,
+            gradient_checkpointing=gradient_checkpointing,
+            skip_padding=skip_padding,
+        )
         model.load_arrays(arrays)
         model.initialised = initialised
         return model
@@ -125,22 +139,27 @@ class FlaxBigBirdPreTrainedModel:
         arrays = {name: np.asarray(leaf) for name, leaf in flat.items()}
         weights = from_framework(arrays, self.config, self.head, "flax")
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / WEIGHT_FILES["flax"]).unlink(
+            missing_ok=True
+        )  # not overwritten: these parameters may be mapped from it
         if safe_serialization:
             _write_safetensors(folder / _SAFETENSORS, arrays)
             values = self.config.to_json_values(HEADS[self.head].class_name)
             (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-            (folder / WEIGHT_FILES["flax"]).unlink(missing_ok=True)  # an earlier model's, which would be read first
         else:
             write_model_folder(folder, weights, self.config, self.head, "flax")
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over weights under their Flax paths; raises ValueError unless names and shapes fit exactly."""
-        expected = {name: leaf.shape for name, leaf in flatten_dict(self.param_shapes(), sep="/").items()}
+        """Take over weights under their Flax paths; raises ValueError unless names and shapes fit exactly.
+
+        Without a copy where memory allows: the arrays must not change afterwards.
+        """
+        expected = framework_shapes(self.config, self.head, "flax")
         found = {name: array.shape for name, array in arrays.items()}
         if found != expected:
             differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
             raise ValueError(f"parameters that do not fit the module: {', '.join(differing)}")
-        self.params = unflatten_dict({name: jnp.asarray(array) for name, array in arrays.items()}, sep="/")
+        self.params = unflatten_dict({name: jax.device_put(array) for name, array in arrays.items()}, sep="/")
 
     def param_shapes(self) -> Params:
         """Return the parameter tree as shapes and dtypes, without computing anything."""
@@ -159,8 +178,8 @@ class FlaxBigBirdPreTrainedModel:
         (name,) = (name for name in flat if name.endswith(_POSITIONS))
         longer = extend_positions(np.asarray(flat[name]), length, method)
         config = self.config.replace(max_position_embeddings=length, **config_overrides)
-        checkpointing: bool = self.module.gradient_checkpointing
-        model = type(self)(config, self.input_shape, 0, self.dtype, False, checkpointing)
+        checkpointing, skipping = self.module.gradient_checkpointing, self.module.skip_padding
+        model = type(self)(config, self.input_shape, 0, self.dtype, False, checkpointing, skip_padding=skipping)
         model.params = unflatten_dict(flat | {name: jnp.asarray(longer)}, sep="/")
         model.initialised = list(self.initialised)
         return model
@@ -243,7 +262,8 @@ class FlaxBigBirdPreTrainedModel:
         given = {name: jax.tree.map(jnp.asarray, value) for name, value in decoder.items() if value is not None}
         output: Any = self.module.apply(
             {"params": self._params_for(params)},
-            *(None if x is None else jnp.asarray(x) for x in arrays),
+            # NumPy's stay NumPy's: under jax.jit JAX would make of a mask a traced array, whose padding is not known
+            *(x if x is None or isinstance(x, Array) else np.asarray(x) for x in arrays),
             **given,
             deterministic=not train,
             output_attentions=bool(output_attentions),

@@ -19,8 +19,9 @@ from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
 from bigbird_port.exchange import Exchange, make_exchange
+from bigbird_port.formulation import formulation
 from bigbird_port.pattern import Pattern
-from models_flax.attention import BLOCKS_AT_ONCE, _at_least_float32, attend, mask_bias
+from models_flax.attention import _at_least_float32, attend, mask_bias
 from models_flax.sharding import current_mesh
 
 AXIS = "sequence"
@@ -145,7 +146,8 @@ def _listed_of_head(head: tuple[Array, ...]) -> Array:
         allowed_SW = mask_JW[blocks_S] & live_S[:, None]
         return attend(q_WH, k_KH, v_KH, mask_bias(allowed_SW.reshape(-1), _at_least_float32(q_WH)))
 
-    return lax.map(_recomputed(one_block), (q_bWH, blocks_bS, live_bS), batch_size=BLOCKS_AT_ONCE)
+    at_once = formulation("flax", jax.default_backend()).blocks_at_once
+    return lax.map(_recomputed(one_block), (q_bWH, blocks_bS, live_bS), batch_size=at_once)
 
 
 def _to_all_keys(q_BNbWH: Array, own: _Block, places: Array) -> Array:

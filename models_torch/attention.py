@@ -1,9 +1,9 @@
 """Self-attention: full, and block-sparse as one gather of key blocks.
 
 Legend: B batch, L length (of the queries), D hidden, N heads, H head size, W block size, n blocks in the sequence,
-Q query blocks with a key list of their own, S slots in such a list, C query blocks at once, K keys, G rows of the
-global blocks. A mask named BL is [B, K] where there are more keys than queries (a cache, cross-attention), and may
-be [B, L, K] for full attention.
+Q query blocks with a key list of their own, S slots in such a list, M heads and C query blocks at once, X = M x C,
+K keys, G rows of the global blocks. A mask named BL is [B, K] where there are more keys than queries (a cache,
+cross-attention), and may be [B, L, K] for full attention.
 
 Sources: Zaheer et al. 2020, section 2; bigbird/core/attention.py of google-research/bigbird.
 """
@@ -11,7 +11,8 @@ Sources: Zaheer et al. 2020, section 2; bigbird/core/attention.py of google-rese
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,27 +20,34 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import Pattern
-
-BLOCKS_AT_ONCE = 8  # measured by benchmarks/attention.py: more leave the cache, fewer cost calls
+from bigbird_port.formulation import Formulation, formulation
+from bigbird_port.pattern import Pattern, Text, fold_repeats
 
 Taps = dict[str, Tensor]
 
 
 class KeyLists(NamedTuple):
-    """A Pattern on the device: key_blocks int64 [N, Q, S] and live bool [N, Q, S]."""
+    """A Pattern on the device: key_blocks int64 [N, Q, S], counts int32 [N, Q, S], and its texts on the host.
+
+    counts: how often each key block counts. global_blocks: each text's query blocks without a list.
+    """
 
     key_blocks: Tensor
-    live: Tensor
+    counts: Tensor
+    texts: tuple[Text, ...]
+    global_blocks: tuple[tuple[int, ...], ...]
 
 
 def key_lists(pattern: Pattern | None, device: torch.device) -> KeyLists | None:
     """Move a pattern to a device; None (full attention) stays None."""
     if pattern is None:
         return None
+    folded = fold_repeats(pattern)
     return KeyLists(
-        torch.as_tensor(pattern.key_blocks.astype("int64"), device=device),
-        torch.as_tensor(pattern.live.copy(), device=device),
+        torch.as_tensor(folded.key_blocks.astype("int64"), device=device),
+        torch.as_tensor(folded.live, device=device),
+        folded.texts,
+        folded.global_blocks(),
     )
 
 
@@ -58,6 +66,13 @@ def _weights(q_LH: Tensor, k_KH: Tensor, bias_LK: Tensor) -> Tensor:
         scores_LK = (q_LH * scale) @ k_KH.transpose(-1, -2)
         scores_LK += bias_LK
     return scores_LK.softmax(dim=-1)
+
+
+def _fused_attend(q_XWH: Tensor, k_XKH: Tensor, v_XKH: Tensor, bias: Tensor) -> Tensor:
+    """The same in torch's fused attention, which keeps no scores in memory; [X, W, H]."""
+    mask = bias.expand(len(q_XWH), q_XWH.shape[1], k_XKH.shape[1])
+    q_X1WH, k_X1KH, v_X1KH = (x[:, None] for x in (q_XWH, k_XKH, v_XKH))
+    return functional.scaled_dot_product_attention(q_X1WH, k_X1KH, v_X1KH, attn_mask=mask[:, None])[:, 0]
 
 
 def mask_bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
@@ -84,68 +99,138 @@ def full_attention(
 
 
 def block_sparse_attention(
-    q_BNLH: Tensor, k_BNLH: Tensor, v_BNLH: Tensor, mask_BL: Tensor, lists: KeyLists, block_size: int
+    q_BNLH: Tensor,
+    k_BNLH: Tensor,
+    v_BNLH: Tensor,
+    mask_BL: Tensor,
+    lists: KeyLists,
+    block_size: int,
+    how: Formulation | None = None,
 ) -> Tensor:
-    """Each query block attends to its own list of key blocks, the global blocks to all keys; [B, L, N, H].
+    """Each query block attends to its own list of key blocks, the global blocks to their whole text; [B, L, N, H].
 
-    The context of padded queries is 0. One head at a time and a few query blocks of it keep memory linear in L,
-    small, and in the cache; the gradient computes the probabilities again. The batch is padded to whole blocks inside.
-    Values may be wider than keys.
+    The context of padded queries is 0. Some heads and query blocks at a time (``how``, None: as the device's
+    formulation has it) keep memory linear in L; the gradient computes the probabilities again. The batch is padded to
+    whole blocks inside. Values may be wider than keys.
     """
     length = q_BNLH.shape[2]
     if missing := -length % block_size:
         q_BNLH, k_BNLH, v_BNLH = (functional.pad(x, (0, 0, 0, missing)) for x in (q_BNLH, k_BNLH, v_BNLH))
         mask_BL = functional.pad(mask_BL, (0, missing))
+    row = _Row(lists.texts, lists.global_blocks, block_size, how or formulation("torch", q_BNLH.device.type))
     # a compiler has its own way to choose what to keep
     run: Callable[..., Tensor] = _every_head if torch.compiler.is_compiling() else _BlockSparse.apply
-    return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, *lists, block_size)[:, :length]
+    return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, lists.key_blocks, lists.counts, row)[:, :length]
 
 
-def _every_head(q: Tensor, k: Tensor, v: Tensor, mask_BL: Tensor, blocks: Tensor, live: Tensor, W: int) -> Tensor:
-    """Block-sparse attention of whole blocks, [B, L, N, H]; blocks, live: KeyLists's."""
-    B, N = q.shape[:2]
-    heads = [
-        _one_head(q[b, h], k[b, h], v[b, h], mask_BL[b], blocks[h], live[h], W) for b in range(B) for h in range(N)
-    ]
-    return torch.stack(heads).unflatten(0, (B, N)).transpose(1, 2)
+class _Text(NamedTuple):
+    """A text's rows in L: all, those of its global blocks, and chunks of the others with their lists in Q."""
+
+    rows: slice
+    global_rows: list[slice]
+    chunks: list[tuple[slice, slice]]
 
 
-def _one_head(
-    q_LH: Tensor, k_LH: Tensor, v_LH: Tensor, mask_L: Tensor, blocks_QS: Tensor, live_QS: Tensor, W: int
+@dataclass(frozen=True)
+class _Row:
+    """What is known of a row of blocks before anything runs: its texts (see KeyLists), and how it is run."""
+
+    texts: tuple[Text, ...]
+    global_blocks: tuple[tuple[int, ...], ...]
+    block_size: int
+    how: Formulation
+
+    def heads(self, N: int) -> list[slice]:
+        """The heads that run at once."""
+        step = self.how.heads_at_once or N
+        return [slice(h, h + step) for h in range(0, N, step)]
+
+    def in_order(self) -> Iterator[_Text]:
+        """The texts. Blocks that have a list follow a text's first, and lists are in the order of their blocks."""
+        W, done = self.block_size, 0
+        for (first, blocks), own in zip(self.texts, self.global_blocks, strict=True):
+            listed = blocks - len(own)
+            step, chunks = self.how.blocks_at_once or max(listed, 1), []
+            for i in range(0, listed, step):
+                end = min(i + step, listed)
+                chunks.append((slice((first + 1 + i) * W, (first + 1 + end) * W), slice(done + i, done + end)))
+            done += listed
+            global_rows = [slice(block * W, (block + 1) * W) for block in own]
+            yield _Text(slice(first * W, (first + blocks) * W), global_rows, chunks)
+
+
+def _every_head(q: Tensor, k: Tensor, v: Tensor, mask_BL: Tensor, blocks: Tensor, counts: Tensor, row: _Row) -> Tensor:
+    """Block-sparse attention of whole blocks, [B, L, N, H]; blocks, counts: KeyLists's."""
+    return _join_heads(
+        [_some_heads(q[b, h], k[b, h], v[b, h], mask_BL[b], blocks[h], counts[h], row) for h in row.heads(q.shape[1])]
+        for b in range(len(q))
+    )
+
+
+def _join_heads(batch: Iterable[list[Tensor]]) -> Tensor:
+    """[B, L, N, H], copied once where B is 1, from some heads at a time [M, L, H]."""
+    texts = [torch.cat([x_MLH.transpose(0, 1) for x_MLH in heads], dim=1) for heads in batch]
+    return texts[0][None] if len(texts) == 1 else torch.stack(texts)
+
+
+def _some_heads(
+    q_MLH: Tensor, k_MLH: Tensor, v_MLH: Tensor, mask_L: Tensor, blocks_MQS: Tensor, counts_MQS: Tensor, row: _Row
 ) -> Tensor:
-    """Block-sparse attention of one head of one text, [L, H].
+    """Block-sparse attention of some heads of one row, [M, L, H].
 
-    One softmax runs over a query block's whole list, so that a block that stands in it twice counts twice.
+    One softmax runs over a query block's whole list, in which a block counts as often as it stood there.
     """
-    bias_L, last = mask_bias(mask_L, q_LH.dtype), (len(blocks_QS) + 1) * W
-    global_GH = attend(_global_rows(q_LH, last, W), k_LH[None], v_LH[None], bias_L)[0]
-    contexts = [global_GH[:W]]
-    for rows, blocks_CS, bias_C1K in _chunks(bias_L, blocks_QS, live_QS, W):
-        k_CKH, v_CKH = _take_blocks(k_LH, blocks_CS, W), _take_blocks(v_LH, blocks_CS, W)
-        contexts.append(attend(q_LH[rows].unflatten(0, (-1, W)), k_CKH, v_CKH, bias_C1K).flatten(0, 1))
-    contexts.append(global_GH[W:])
-    return torch.cat(contexts).mul_(mask_L[:, None])
+    run, W = _fused_attend if row.how.fused else attend, row.block_size
+    q_MLH, k_MLH, v_MLH = (x.contiguous() for x in (q_MLH, k_MLH, v_MLH))
+    bias_L = mask_bias(mask_L, q_MLH.dtype)
+    listed, contexts = _Listed(bias_L, blocks_MQS, counts_MQS, W), []
+    for text in row.in_order():
+        global_MGH = run(_rows(q_MLH, text.global_rows), k_MLH[:, text.rows], v_MLH[:, text.rows], bias_L[text.rows])
+        contexts.append(global_MGH[:, :W])
+        for rows, lists in text.chunks:
+            blocks, bias_X1K = listed.chunk(lists)
+            context_XWH = run(_fold(q_MLH[:, rows], W), _take(k_MLH, blocks, W), _take(v_MLH, blocks, W), bias_X1K)
+            contexts.append(context_XWH.reshape(len(q_MLH), -1, v_MLH.shape[-1]))
+        contexts.append(global_MGH[:, W:])
+    return torch.cat(contexts, dim=1).mul_(mask_L[:, None])
 
 
-def _global_rows(x_LH: Tensor, last: int, W: int) -> Tensor:
-    """Rows of block 0 and, if the batch reaches it, of the pattern's last block, [1, G, H]."""
-    return torch.cat((x_LH[:W], x_LH[last:]))[None]
+class _Listed:
+    """The lists of some heads; query blocks of different heads are alike to attend: X = M x C of them at once."""
+
+    def __init__(self, bias_L: Tensor, blocks_MQS: Tensor, counts_MQS: Tensor, W: int) -> None:
+        self.bias_nW = bias_L.view(-1, W)
+        self.blocks_MQS = blocks_MQS
+        # what counts m times is what has log(m) added to its scores
+        count_bias_MQS = mask_bias(counts_MQS > 0, bias_L.dtype) + counts_MQS.clamp(min=1).to(bias_L.dtype).log()
+        self.count_bias_MQS1 = count_bias_MQS[..., None]
+
+    def chunk(self, lists: slice) -> tuple[Tensor, Tensor]:
+        """Return key blocks [X, S], numbered through all heads, and their bias [X, 1, K]."""
+        blocks_MCS, count_bias_MCS1 = self.blocks_MQS[:, lists], self.count_bias_MQS1[:, lists]
+        M, C, S = blocks_MCS.shape
+        bias_MCSW = self.bias_nW.index_select(0, blocks_MCS.flatten()).view(M, C, S, -1) + count_bias_MCS1
+        heads_M11 = torch.arange(M, device=blocks_MCS.device)[:, None, None]
+        return (blocks_MCS + heads_M11 * len(self.bias_nW)).view(M * C, S), bias_MCSW.view(M * C, 1, -1)
 
 
-def _chunks(bias_L: Tensor, blocks_QS: Tensor, live_QS: Tensor, W: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield a few query blocks at a time: their rows in L, their key blocks [C, S] and the bias of these [C, 1, K]."""
-    bias_nW, dead_QS1 = bias_L.view(-1, W), mask_bias(live_QS, bias_L.dtype)[:, :, None]
-    for i in range(0, len(blocks_QS), BLOCKS_AT_ONCE):
-        blocks_CS = blocks_QS[i : i + BLOCKS_AT_ONCE]
-        C, S = blocks_CS.shape
-        bias_CSW = bias_nW.index_select(0, blocks_CS.flatten()).view(C, S, W) + dead_QS1[i : i + C]
-        yield slice((i + 1) * W, (i + 1 + C) * W), blocks_CS, bias_CSW.view(C, 1, S * W)
+def _rows(x_MLH: Tensor, slices: list[slice]) -> Tensor:
+    return torch.cat([x_MLH[:, rows] for rows in slices], dim=1)
 
 
-def _take_blocks(x_LH: Tensor, blocks_CS: Tensor, W: int) -> Tensor:
-    """The rows of each chunk's key blocks, [C, K, H]."""
-    x_blocks = x_LH.reshape(len(x_LH) // W, -1)
-    return x_blocks.index_select(0, blocks_CS.flatten()).view(len(blocks_CS), -1, x_LH.shape[-1])
+def _fold(x_MLH: Tensor, W: int) -> Tensor:
+    """The blocks of all heads, [X, W, H]."""
+    return x_MLH.unflatten(1, (-1, W)).flatten(0, 1)
+
+
+def _in_blocks(x_MLH: Tensor, W: int) -> Tensor:
+    """The blocks of all heads, one a row; x is contiguous."""
+    return x_MLH.view(-1, W * x_MLH.shape[-1])
+
+
+def _take(x_MLH: Tensor, blocks_XS: Tensor, W: int) -> Tensor:
+    """The rows of each query block's key blocks, [X, K, H]."""
+    return _in_blocks(x_MLH, W).index_select(0, blocks_XS.flatten()).view(len(blocks_XS), -1, x_MLH.shape[-1])
 
 
 class _BlockSparse(torch.autograd.Function):
@@ -164,62 +249,74 @@ class _BlockSparse(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep what went in and what came out."""
-        *tensors, ctx.block_size = inputs
+        *tensors, ctx.row = inputs
         ctx.save_for_backward(*tensors, output)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_BLNH: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k and v."""
-        q, k, v, mask_BL, blocks, live, context_BLNH = ctx.saved_tensors
-        B, N = q.shape[:2]
-        grad_BLNH = (grad_BLNH * mask_BL[:, :, None, None]).to(q.dtype)
-        heads = []
-        for b in range(B):
-            for h in range(N):
-                head = q[b, h], k[b, h], v[b, h], mask_BL[b], blocks[h], live[h], ctx.block_size
-                heads.append(_one_head_gradient(*head, context_BLNH[b, :, h], grad_BLNH[b, :, h]))
-        gradients = (torch.stack(x).unflatten(0, (B, N)) for x in zip(*heads, strict=True))
-        return *gradients, None, None, None, None
+        q, k, v, mask_BL, blocks, counts, context_BLNH = ctx.saved_tensors
+        grad_BNLH = (grad_BLNH * mask_BL[:, :, None, None]).to(q.dtype).transpose(1, 2)
+        context_BNLH = context_BLNH.transpose(1, 2)
+        gradients: list[list[list[Tensor]]] = [[], [], []]
+        for b in range(len(q)):
+            parts = []
+            for h in ctx.row.heads(q.shape[1]):
+                given = q[b, h], k[b, h], v[b, h], mask_BL[b], blocks[h], counts[h], ctx.row
+                parts.append(_some_heads_gradient(*given, context_BNLH[b, h], grad_BNLH[b, h]))
+            for batch, heads in zip(gradients, zip(*parts, strict=True), strict=True):
+                batch.append(list(heads))
+        return *(_join_heads(x).transpose(1, 2) for x in gradients), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         """Return the directional derivative, as the gradient of the gradient: forward mode does not nest."""
-        *qkv, mask_BL, blocks, live = ctx.saved_tensors
+        *qkv, mask_BL, blocks, counts = ctx.saved_tensors
+        row = replace(ctx.row, how=replace(ctx.row.how, fused=False))  # fused attention has no second derivative
         moved = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(qkv, tangents[:3], strict=True))
         vjp: Any = torch.func.vjp
-        context, gradient = vjp(lambda q, k, v: _every_head(q, k, v, mask_BL, blocks, live, ctx.block_size), *qkv)
+        context, gradient = vjp(lambda q, k, v: _every_head(q, k, v, mask_BL, blocks, counts, row), *qkv)
         derivative: Tensor = vjp(gradient, torch.zeros_like(context))[1](moved)[0]
         return derivative
 
 
-def _one_head_gradient(
-    q_LH: Tensor,
-    k_LH: Tensor,
-    v_LH: Tensor,
+def _some_heads_gradient(
+    q_MLH: Tensor,
+    k_MLH: Tensor,
+    v_MLH: Tensor,
     mask_L: Tensor,
-    blocks_QS: Tensor,
-    live_QS: Tensor,
-    W: int,
-    context_LH: Tensor,
-    grad_LH: Tensor,
+    blocks_MQS: Tensor,
+    counts_MQS: Tensor,
+    row: _Row,
+    context_MLH: Tensor,
+    grad_MLH: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of one head's queries, keys and values, [L, H] each, from that of its context."""
-    bias_L, last = mask_bias(mask_L, q_LH.dtype), (len(blocks_QS) + 1) * W
-    delta_L1 = (grad_LH * context_LH).sum(-1, keepdim=True)
-    q_1GH, grad_1GH, delta_1G1 = (_global_rows(x, last, W) for x in (q_LH, grad_LH, delta_L1))
-    dq_1GH, dk_1LH, dv_1LH = _attend_gradient(q_1GH, k_LH[None], v_LH[None], bias_L, grad_1GH, delta_1G1)
-    dq, dk_blocks, dv_blocks = [dq_1GH[0, :W]], *(x.view(len(k_LH) // W, -1) for x in (dk_1LH, dv_1LH))
-    for rows, blocks_CS, bias_C1K in _chunks(bias_L, blocks_QS, live_QS, W):
-        k_CKH, v_CKH = _take_blocks(k_LH, blocks_CS, W), _take_blocks(v_LH, blocks_CS, W)
-        q_CWH, grad_CWH, delta_CW1 = (x[rows].unflatten(0, (-1, W)) for x in (q_LH, grad_LH, delta_L1))
-        dq_CWH, dk_CKH, dv_CKH = _attend_gradient(q_CWH, k_CKH, v_CKH, bias_C1K, grad_CWH, delta_CW1)
-        dq.append(dq_CWH.flatten(0, 1))
-        for blocks, x_CKH in ((dk_blocks, dk_CKH), (dv_blocks, dv_CKH)):
-            blocks.index_add_(0, blocks_CS.flatten(), x_CKH.view(blocks_CS.numel(), -1))
-    dq.append(dq_1GH[0, W:])
-    scale = 1 / math.sqrt(q_LH.shape[-1])
-    return torch.cat(dq).mul_(scale), dk_1LH[0].mul_(scale), dv_1LH[0]
+    """Gradients of some heads' queries, keys and values, [M, L, H] each, from that of their context."""
+    q_MLH, k_MLH, v_MLH, grad_MLH = (x.contiguous() for x in (q_MLH, k_MLH, v_MLH, grad_MLH))
+    bias_L, W = mask_bias(mask_L, q_MLH.dtype), row.block_size
+    delta_ML1 = (grad_MLH * context_MLH).sum(-1, keepdim=True)
+    edges = []
+    for text in row.in_order():
+        own = (_rows(x, text.global_rows) for x in (q_MLH, grad_MLH, delta_ML1))
+        q_MGH, grad_MGH, delta_MG1 = own
+        keyed = k_MLH[:, text.rows], v_MLH[:, text.rows], bias_L[text.rows]
+        edges.append(_attend_gradient(q_MGH, *keyed, grad_MGH, delta_MG1))
+    dk_MLH, dv_MLH = (torch.cat(x, dim=1) for x in list(zip(*edges, strict=True))[1:])
+    listed, dq = _Listed(bias_L, blocks_MQS, counts_MQS, W), []
+    for text, (dq_MGH, _, _) in zip(row.in_order(), edges, strict=True):
+        dq.append(dq_MGH[:, :W])
+        for rows, lists in text.chunks:
+            blocks, bias_X1K = listed.chunk(lists)
+            q_XWH, grad_XWH, delta_XW1 = (_fold(x[:, rows], W) for x in (q_MLH, grad_MLH, delta_ML1))
+            keyed = _take(k_MLH, blocks, W), _take(v_MLH, blocks, W), bias_X1K
+            dq_XWH, dk_XKH, dv_XKH = _attend_gradient(q_XWH, *keyed, grad_XWH, delta_XW1)
+            dq.append(dq_XWH.reshape(len(q_MLH), -1, q_MLH.shape[-1]))
+            for x_MLH, dx_XKH in ((dk_MLH, dk_XKH), (dv_MLH, dv_XKH)):
+                _in_blocks(x_MLH, W).index_add_(0, blocks.flatten(), _in_blocks(dx_XKH, W))
+        dq.append(dq_MGH[:, W:])
+    scale = 1 / math.sqrt(q_MLH.shape[-1])
+    return torch.cat(dq, dim=1).mul_(scale), dk_MLH.mul_(scale), dv_MLH
 
 
 def _attend_gradient(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.packing import Packing, make_packing
 from bigbird_port.pattern import pattern_blocks
 from models_torch.cache import LayerCache, cached_length
 from models_torch.losses import IGNORED
@@ -21,7 +22,8 @@ class Inputs(NamedTuple):
 
     mask: bool [B, K] or [B, L, K]. token_type_ids [B, L], position_ids [B or 1, L]. head_mask: [layers, N] or None.
     encoder_states [B, K, D] and encoder_mask (bool, [B, K] or [B, L, K]): of cross-attention, or None.
-    past: the cache to go on from, or None.
+    past: the cache to go on from, or None. packing: how to skip padded blocks; None where there are none, or attention
+    is full, or the mask's values are not at hand.
     """
 
     mask: Tensor
@@ -31,6 +33,7 @@ class Inputs(NamedTuple):
     encoder_states: Tensor | None
     encoder_mask: Tensor | None
     past: tuple[LayerCache, ...] | None
+    packing: Packing | None = None
 
 
 def check_inputs(
@@ -105,15 +108,26 @@ def complete_inputs(
     encoder_mask = None if encoder_attention_mask is None else encoder_attention_mask.bool()
     if encoder_hidden_states is not None and encoder_mask is None:
         encoder_mask = torch.ones(encoder_hidden_states.shape[:2], dtype=torch.bool, device=device)
+    mask = mask.expand(B, *mask.shape[1:])
     return Inputs(
-        mask.expand(B, *mask.shape[1:]),
+        mask,
         token_type_ids,
         position_ids,
         head_mask,
         encoder_hidden_states,
         encoder_mask,
         past_key_values,
+        _packing(config, mask),
     )
+
+
+def _packing(config: BigBirdConfig, mask: Tensor) -> Packing | None:
+    """How to skip padded blocks: the one time that the host reads the mask. What is traced must not depend on it."""
+    if mask.ndim != 2 or config.is_decoder or pattern_blocks(config, mask.shape[1]) is None:
+        return None
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or mask.is_meta:
+        return None
+    return make_packing(mask.cpu().numpy(), config.block_size)
 
 
 def check_labels(name: str, labels: Tensor | None, shape: tuple[int, ...], size: int) -> None:

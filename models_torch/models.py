@@ -105,7 +105,8 @@ class BigBirdModel(BigBirdPreTrainedModel):
             checkpointing = self.encoder.gradient_checkpointing and self.training
             use_cache = self.config.use_cache and not output_taps and not checkpointing
         use_cache = use_cache and self.config.is_decoder
-        encoded = self.encoder(x_BLD, inputs, use_cache, bool(output_attentions), output_taps, generator)
+        asked = (use_cache, bool(output_attentions), output_taps, generator, bool(output_hidden_states))
+        encoded = self.encoder(x_BLD, inputs, *asked)
         last_BLD = encoded.hidden_states[-1]
         output = BigBirdModelOutput(
             last_hidden_state=last_BLD,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -34,7 +35,7 @@ def duplicates_removed(pattern: Pattern, config: BigBirdConfig, layer: int, leng
             block = int(pattern.key_blocks[n, q, s])
             live[n, q, s] = block not in seen
             seen.add(block)
-    return Pattern(pattern.key_blocks, live)
+    return replace(pattern, live=live)
 
 
 def wrong_layer_seed(pattern: Pattern, config: BigBirdConfig, layer: int, length: int) -> Pattern:
@@ -62,24 +63,24 @@ def window_off_by_one(pattern: Pattern, config: BigBirdConfig, layer: int, lengt
     present = -(-length // config.block_size)
     blocks = pattern.key_blocks.copy()
     blocks[..., _LEFT : _RIGHT + 1] = np.minimum(blocks[..., _LEFT : _RIGHT + 1] + 1, present - 1)
-    return Pattern(blocks, pattern.live)
+    return replace(pattern, key_blocks=blocks)
 
 
 def last_global_dropped(pattern: Pattern, config: BigBirdConfig, layer: int, length: int) -> Pattern:
     """Query blocks do not attend to the last global block."""
-    return Pattern(pattern.key_blocks, _dead(pattern, np.s_[..., _LAST]))
+    return replace(pattern, live=_dead(pattern, np.s_[..., _LAST]))
 
 
 def first_global_dropped(pattern: Pattern, config: BigBirdConfig, layer: int, length: int) -> Pattern:
     """Query blocks do not attend to the first global block."""
-    return Pattern(pattern.key_blocks, _dead(pattern, np.s_[..., 0]))
+    return replace(pattern, live=_dead(pattern, np.s_[..., 0]))
 
 
 def border_counted_twice(pattern: Pattern, config: BigBirdConfig, layer: int, length: int) -> Pattern:
     """The window of query block 1 lists block 0 again, which it attends to as a global block already."""
     live = pattern.live.copy()
     live[:, :1, _LEFT] = True
-    return Pattern(pattern.key_blocks, live)
+    return replace(pattern, live=live)
 
 
 def one_random_block(pattern: Pattern, config: BigBirdConfig, layer: int, length: int) -> Pattern:
@@ -88,7 +89,7 @@ def one_random_block(pattern: Pattern, config: BigBirdConfig, layer: int, length
     if layer == 0 and blocks.shape[0] > 1 and blocks.shape[1] >= 12:
         row = blocks[1, 11]
         row[_RANDOM] = next(block for block in range(1, blocks.shape[1]) if block not in row)
-    return Pattern(blocks, pattern.live)
+    return replace(pattern, key_blocks=blocks)
 
 
 def _dead(pattern: Pattern, index: Any) -> np.ndarray:
@@ -109,7 +110,7 @@ def _with_random(pattern: Pattern, random: np.ndarray, length: int, config: BigB
     random = random[:, : blocks.shape[1]]
     inside = random < -(-length // config.block_size)
     blocks[..., _RANDOM:], live[..., _RANDOM:] = np.where(inside, random, 0), inside
-    return Pattern(blocks, live)
+    return replace(pattern, key_blocks=blocks, live=live)
 
 
 def pattern_wrap(change: Change) -> Callable[[Function], Function]:

@@ -47,6 +47,21 @@ class RunStore:
         for run in self.runs[name]:
             yield from read_run(run, stored.dtype, name)
 
+    def mapped(self, name: str) -> np.ndarray | None:
+        """Return one tensor as a private mapping of its file: nothing is read before it is used, and what is written
+        to it stays in memory. None where its bytes cannot stand for it: several runs, a checksum, unaligned.
+        """
+        stored, runs = self.tensors[name], self.runs[name]
+        if stored.dtype is None or stored.dtype.kind == "b" or len(runs) != 1 or not stored.nbytes:
+            return None
+        (run,) = runs
+        if run.crc32c is not None or run.size != stored.nbytes or run.offset % stored.dtype.itemsize:
+            return None
+        try:
+            return np.asarray(np.memmap(run.path, stored.dtype, "c", run.offset, stored.shape))
+        except OSError as error:
+            raise ValueError(f"{run.path}: cannot be read: {error.strerror}") from None
+
 
 def read_run(run: Run, dtype: np.dtype, name: str) -> Iterator[np.ndarray]:
     """Yield the values of one run; raises ValueError where they end too soon or do not match their crc32c."""

@@ -142,8 +142,14 @@ def detection(report: Report) -> dict[str, Any] | None:
     }
     caught = sum(bool(entry["caught"]) for entry in report.detection)
     into = sorted({str(entry["into"]) for entry in report.detection if "into" in entry})
-    count = len(report.detection)
-    return {"heads": heads, "faults": faults, "taps": taps, "into": into, "caught": caught, "all": count}
+    return {
+        "heads": heads,
+        "faults": faults,
+        "taps": taps,
+        "into": into,
+        "caught": caught,
+        "all": len(report.detection),
+    }
 
 
 def _curves(result: Result, name: svg.Names) -> Iterator[tuple[str, str, int, list[dict[str, Any]]]]:

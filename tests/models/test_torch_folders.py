@@ -1,6 +1,7 @@
 """Saving, loading and resizing torch models."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -180,3 +181,24 @@ def test_input_embeddings_are_set_and_tied():
     assert table.weight.grad[77].abs().max() > 0
     with pytest.raises(ValueError, match=r"shape \[91, 16\], expected \[90, 16\]"):
         model.set_input_embeddings(torch.nn.Embedding(91, 16))
+
+
+def test_weights_are_mapped_and_what_is_written_to_them_stays_in_memory(tmp_path):
+    folder = tmp_path / "model"
+    models_torch.BigBirdModel.from_config(TINY).save_pretrained(folder)
+    file = folder / "model.safetensors"
+    before, ids = file.read_bytes(), random_ids(1, 20)
+    model = models_torch.BigBirdModel.from_pretrained(folder)
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        assert str(file) in maps.read_text()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model(ids).last_hidden_state.pow(2).sum().backward()
+    optimizer.step()
+    fresh = models_torch.BigBirdModel.from_pretrained(folder)
+    assert not torch.equal(model.embeddings.LayerNorm.weight, fresh.embeddings.LayerNorm.weight)
+    assert file.read_bytes() == before
+    model.save_pretrained(folder)  # over the file that is mapped
+    assert file.read_bytes() != before
+    again = models_torch.BigBirdModel.from_pretrained(folder)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))

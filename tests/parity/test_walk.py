@@ -102,8 +102,8 @@ def test_two_faults_are_both_located(out, tamper):
 def test_a_wrong_random_block_is_named_with_its_head_and_block(out, monkeypatch):
     right = models_torch.encoder.encoder_lists
 
-    def wrong(config, seed, length, device):
-        lists = right(config, seed, length, device)
+    def wrong(config, seed, *rest):
+        lists = right(config, seed, *rest)
         if seed == 1:
             blocks = lists.key_blocks.clone()
             first, second = blocks[2, 12, -2:].tolist()

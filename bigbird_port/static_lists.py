@@ -1,0 +1,97 @@
+"""A Pattern as arrays of few distinct shapes, for code that is compiled for shapes (NumPy only).
+
+A query block with more key blocks than a list has slots, which only the global ones have, gets several lists: parts,
+whose softmaxes are added up afterwards. So every list is the same work, in an ordinary batch and in a packed one.
+
+Legend: N heads, P blocks in the row, Q query blocks with one list, G global query blocks, E parts of theirs, T = Q + E
+lists, S slots in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from bigbird_port.pattern import Pattern, Text
+
+_MOST_GLOBAL = 2  # global query blocks of a text: its first and the pattern's last
+
+
+class StaticLists(NamedTuple):
+    """Which key blocks each list has, and which query block it belongs to.
+
+    key_blocks, counts: int32 [N, T, S], a list's key blocks and how often each counts; first the Q, then the parts.
+    rows: int32 [Q], query blocks with one list. global_blocks: int32 [G]. parts: int32 [E], ascending, to which of the
+    global blocks each part belongs. places: int32 [P], where each query block is among the Q, then the G.
+    """
+
+    key_blocks: np.ndarray
+    counts: np.ndarray
+    rows: np.ndarray
+    global_blocks: np.ndarray
+    parts: np.ndarray
+    places: np.ndarray
+
+
+class _Part(NamedTuple):
+    """Some of the key blocks of a global query block; counts of 0 mark what is not there."""
+
+    key_blocks: np.ndarray
+    counts: np.ndarray
+
+
+def static_lists(pattern: Pattern, rounded: bool = False) -> StaticLists:
+    """Return the lists of a pattern; ``rounded`` rounds P, Q and E up and gives each text the most global blocks.
+
+    What is there for the sake of the shape counts 0 times.
+    """
+    N, Q, S = pattern.key_blocks.shape
+    P = sum(text.blocks for text in pattern.texts)
+    global_blocks: list[int] = []
+    owners: list[int] = []
+    parts: list[_Part] = []
+    for text, own in zip(pattern.texts, pattern.global_blocks(), strict=True):
+        missing = _MOST_GLOBAL - len(own) if rounded else 0
+        of_text = [list(_parts_of(text, S))] * len(own) + [[_dead_part(text.first, S)]] * missing
+        for block, its_parts in zip((*own, *[text.first] * missing), of_text, strict=True):
+            owners += [len(global_blocks)] * len(its_parts)
+            global_blocks.append(block)
+            parts += its_parts
+    places = np.zeros(P, np.int32)
+    places[global_blocks[::-1]] = round_up(Q, rounded) + np.arange(len(global_blocks), dtype=np.int32)[::-1]
+    places[pattern.rows] = np.arange(Q, dtype=np.int32)
+    extra_Q, extra_E, extra_P = (round_up(size, rounded) - size for size in (Q, len(parts), P))
+    parts += [_dead_part(0, S)] * extra_E
+    of_heads = (np.broadcast_to(np.stack(x), (N, len(parts), S)) for x in zip(*parts, strict=True))
+    key_blocks, counts = (
+        np.concatenate((np.pad(x.astype(np.int32), ((0, 0), (0, extra_Q), (0, 0))), part), axis=1)
+        for x, part in zip((pattern.key_blocks, pattern.live), of_heads, strict=True)
+    )
+    return StaticLists(
+        key_blocks,
+        counts,
+        np.pad(pattern.rows, (0, extra_Q)),
+        np.array(global_blocks, np.int32),
+        np.array(owners + [len(global_blocks) - 1] * extra_E, np.int32),
+        np.pad(places, (0, extra_P)),
+    )
+
+
+def round_up(size: int, rounded: bool = True) -> int:
+    """Return a size of few: sixteen between a power of two and the next, so at most a sixteenth more."""
+    step = max(1, 1 << size.bit_length() >> 5) if rounded else 1
+    return -(-size // step) * step
+
+
+def _parts_of(text: Text, S: int) -> Iterator[_Part]:
+    """All key blocks of a text, S at a time."""
+    for start in range(0, text.blocks, S):
+        numbers = np.arange(start, start + S, dtype=np.int32)
+        inside = numbers < text.blocks
+        yield _Part(text.first + np.where(inside, numbers, start), inside.astype(np.int32))
+
+
+def _dead_part(block: int, S: int) -> _Part:
+    return _Part(np.full(S, block, np.int32), np.zeros(S, np.int32))
