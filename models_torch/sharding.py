@@ -106,7 +106,7 @@ def _own_heads(module: nn.Module, arguments: tuple[Any, ...], axis: DeviceMesh) 
         return x.chunk(axis.size())[axis.get_local_rank()]
 
     if lists is not None:
-        lists = lists._replace(key_blocks=own(lists.key_blocks), live=own(lists.live))
+        lists = lists._replace(key_blocks=own(lists.key_blocks), counts=own(lists.counts))
     return x, mask, lists, None if head_mask is None else own(head_mask), *rest
 
 

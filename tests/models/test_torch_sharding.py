@@ -73,7 +73,7 @@ def first_heads(module, arguments, axis, own_heads):
     """The fault: the key lists of the first heads, whichever the process has."""
     lists = arguments[2]
     pieces = axis.size()
-    first = {name: getattr(lists, name).chunk(pieces)[0].repeat(pieces, 1, 1) for name in ("key_blocks", "live")}
+    first = {name: getattr(lists, name).chunk(pieces)[0].repeat(pieces, 1, 1) for name in ("key_blocks", "counts")}
     return own_heads(module, (*arguments[:2], lists._replace(**first), *arguments[3:]), axis)
 
 
