@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint bench bench-convert clean
+.PHONY: demo test test-slow lint bench bench-convert bench-parity clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -25,16 +25,16 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The models against transformers: docs/benchmarks.md, its figures and its plots.
 bench: $(STAMP)
-	$(BIN)/python benchmarks/attention.py
-	$(BIN)/python benchmarks/encoder_layer.py
-	$(BIN)/python benchmarks/mixed_batch.py
-	$(BIN)/python benchmarks/first_call.py
-	$(BIN)/python -m benchmarks.convert
-	$(BIN)/python -m benchmarks.parity
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks --json docs/benchmarks.json --report
 
 bench-convert: $(STAMP)
 	$(BIN)/python -m benchmarks.convert
+
+bench-parity: $(STAMP)
+	$(BIN)/python -m benchmarks.parity
 
 clean:
 	rm -rf $(VENV)

@@ -1,115 +1,151 @@
-"""One encoder layer of the base model, forward, one thread: transformers', ours, and ours in fast_linears.
+"""One encoder layer, forward, batch 1: transformers' and ours, and beside both the floor that this processor sets.
 
-12 heads x 64, inner 3072, block 64, 3 random blocks, batch 1, float32, the same weights and key blocks (transformers'
-evaluation mode). Outputs are checked for equality to 1e-5 of the largest value before anything is timed; times are
-medians of the processor's. The floors are the layer's multiplications at the rate that one large linear layer reaches
-in the same run: as torch runs it (MKL), and the faster of that and oneDNN's from weights laid out once (best).
-
-    python benchmarks/encoder_layer.py [--lengths 1024,4096] [--json FILE]
+The floor is the layer's floating-point operations at the rate of a matrix product of the layer's own shape, measured
+in the same turns: MKL's, through torch.mm; and the best of MKL's, oneDNN's (with a weight that it laid out) and XLA's.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import json
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from attention import REPEATS, machine, make_arrays, settings
+import numpy as np
 
+from benchmarks.measure import Measured, compare_and_time
+from benchmarks.pairs import make_config, peer_config, with_their_blocks
+from benchmarks.report import FRAMEWORKS, Row
 from bigbird_port.config import BigBirdConfig
-from models_torch.attention import KeyLists
-from models_torch.encoder import BigBirdLayer, encoder_lists
-from models_torch.inference import fast_linears
+from bigbird_port.pattern import layer_pattern
+
+TITLE = "encoder layer of the base model, forward, batch 1"
+CASES = [{"framework": name, "width": "base", "lengths": [1024, 4096]} for name in FRAMEWORKS]
+QUICK = [{"framework": name, "width": "tiny", "lengths": [704]} for name in FRAMEWORKS]
+# Sides of ours by framework: what it is called, the goal against transformers, that against a floor, and which floor.
+GOALS: dict[str, dict[str, tuple[str, float, float, str]]] = {
+    "torch": {
+        "ours": ("torch", 1.5, 1.15, "MKL's"),
+        "fast": ("torch with fast_linears", 2.5, 1.35, "the best"),
+    },
+    "flax": {"ours": ("Flax", 2.0, 1.25, "the best")},
+}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lengths", default="1024,4096")
-    parser.add_argument("--json", help="write the figures to this file")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    with torch.no_grad():
-        rows = [measure(int(length)) for length in arguments.lengths.split(",")]
-    print("length  transformers ms  ours ms  ratio  of floor  fast_linears ms  ratio  of best floor  GFLOP")
-    for row in rows:
-        peer, ours, fast = row["peer_ms"], row["ours_ms"], row["fast_ms"]
-        print(
-            f"{row['length']:6}  {peer:15.1f}  {ours:7.1f}  {peer / ours:4.1f}x  {ours / row['floor_ms']:7.2f}x  "
-            f"{fast:15.1f}  {peer / fast:4.1f}x  {fast / row['best_floor_ms']:12.2f}x  {row['gflop']:5.1f}"
+def rows(results: Sequence[Measured]) -> list[Row]:
+    """Times against transformers', and as multiples of a floor; goals are for 4096 tokens."""
+    made = []
+    for result in results:
+        length, peer = result["length"], result["peer_ms"]
+        own = result["gflops_each_second"]
+        best = max(
+            rate for other in results if other["length"] == length for rate in other["gflops_each_second"].values()
         )
-    if arguments.json:
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"machine": machine(), "versions": versions, "results": rows}, file, indent=1)
+        for side, (name, faster, near, which) in GOALS[result["framework"]].items():
+            ours, floor = result[f"{side}_ms"], 1e3 * result["gflop"] / (own["mkl"] if which == "MKL's" else best)
+            what, goals = f"encoder layer forward, {length}, {name}", length == 4096
+            over = f"{what}: over {which} floor of {floor:.0f} ms"
+            made.append(Row(what, "ms", peer, ours, faster if goals else None))
+            made.append(Row(over, "times", peer / floor, ours / floor, near if goals else None, "ours"))
+    return made
 
 
-def measure(length: int) -> dict[str, Any]:
-    from transformers import BigBirdConfig as PeerConfig
+def measure(framework: str, width: str, lengths: list[int], repeats: int) -> list[Measured]:
+    """Measure these lengths of one framework."""
+    run, results = {"torch": _measure_torch, "flax": _measure_flax}[framework], []
+    for length in lengths:
+        config = make_config(width, length)
+        measured = run(config, length, repeats)
+        rates = {
+            name: _product_gflop(config, length) / (1e-3 * measured[f"{name}_ms"]) for name in _PRODUCTS[framework]
+        }
+        case = {"framework": framework, "length": length, "gflop": _layer_gflop(config, length)}
+        results.append(case | {"gflops_each_second": rates} | measured)
+    return results
+
+
+_PRODUCTS = {"torch": ("mkl", "onednn"), "flax": ("xla",)}
+
+
+def _layer_gflop(config: BigBirdConfig, length: int) -> float:
+    """What a layer's products take: linear layers; scores and contexts of the pairs of blocks that attend.
+
+    A key block that stands twice in a list counts once: it needs no second product.
+    """
+    D, W, n = config.hidden_size, config.block_size, length // config.block_size
+    pattern = layer_pattern(config, 0, length)
+    assert pattern is not None  # a length with block-sparse attention
+    blocks = np.sort(np.where(pattern.live, pattern.key_blocks, -1), axis=-1)
+    listed = int((blocks[..., 0] >= 0).sum() + ((np.diff(blocks) > 0) & (blocks[..., 1:] >= 0)).sum())
+    pairs = listed + 2 * n * config.num_attention_heads
+    return 1e-9 * (2 * length * D * (4 * D + 2 * config.intermediate_size) + 4 * pairs * W * W * config.head_dim)
+
+
+def _product_gflop(config: BigBirdConfig, length: int) -> float:
+    """What the product of the widening linear layer takes."""
+    return 2e-9 * length * config.hidden_size * config.intermediate_size
+
+
+def _draw(config: BigBirdConfig, length: int) -> list[np.ndarray]:
+    """Hidden states [1, L, D], and operands of the product: x [L, D], a weight [I, D]."""
+    D, inner = config.hidden_size, config.intermediate_size
+    rng = np.random.default_rng(length)
+    return [rng.standard_normal(shape, np.float32) for shape in ((1, length, D), (length, D), (inner, D))]
+
+
+def _measure_torch(config: BigBirdConfig, length: int, repeats: int) -> Measured:
+    import torch
     from transformers.models.big_bird.modeling_big_bird import BigBirdLayer as PeerLayer
     from transformers.models.big_bird.modeling_big_bird import BigBirdModel
 
-    config = BigBirdConfig(**settings(length), random_blocks="transformers")
+    from models_torch.encoder import BigBirdLayer, encoder_lists
+    from models_torch.inference import fast_linears
+
+    torch.set_num_threads(1)
     torch.manual_seed(0)
-    layer = BigBirdLayer(config).eval()
-    peer = PeerLayer(PeerConfig(**settings(length)), seed=0).eval()
-    peer.load_state_dict(layer.state_dict())
-    x = torch.from_numpy(make_arrays(length)[0]).transpose(1, 2).flatten(2).contiguous()
-    mask, lists = torch.ones(1, length, dtype=torch.bool), encoder_lists(config, 0, length, x.device)
+    layer, fast = BigBirdLayer(config).eval(), BigBirdLayer(config).eval()
+    peer = PeerLayer(peer_config(config), seed=0).eval()
+    for same in (fast, peer):
+        same.load_state_dict(layer.state_dict())
+    x_BLD, x_LD, weight = map(torch.from_numpy, _draw(config, length))
+    mask = torch.ones(1, length, dtype=torch.bool)
+    lists, same_lists = (encoder_lists(c, 0, length, x_BLD.device) for c in (config, with_their_blocks(config)))
     blocked, band, from_mask, to_mask = BigBirdModel.create_masks_for_block_sparse_attn(mask.float(), config.block_size)
     masks = {"band_mask": band, "from_mask": from_mask, "to_mask": to_mask, "blocked_encoder_mask": blocked}
-
-    def ours() -> torch.Tensor:
-        return layer(x, mask, lists)[0]
-
-    def theirs() -> torch.Tensor:
-        return peer(x, **masks)[0]
-
-    expected = theirs()
-    times = {"peer": timed("peer", theirs, expected), "ours": timed("ours", ours, expected)}
-    with fast_linears(layer):
-        times["fast"] = timed("fast", ours, expected)
-    gflop, rates = multiplications(config, lists, length), matmul_rates(length)
-    floors = {"floor": gflop / rates["torch"], "best_floor": gflop / max(rates.values())}
-    figures = {f"{name}_ms": ms for name, ms in (times | {name: 1e3 * s for name, s in floors.items()}).items()}
-    return {"length": length, "repeats": REPEATS, "gflop": gflop, "gflop_per_second": rates, **figures}
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    equal = {
+        "ours": lambda: [layer(x_BLD, mask, same_lists)[0]],
+        "fast": lambda: [fast(x_BLD, mask, same_lists)[0]],
+    }
+    timed = {
+        "ours": lambda: layer(x_BLD, mask, lists),
+        "fast": lambda: fast(x_BLD, mask, lists),
+        "mkl": lambda: torch.mm(x_LD, weight.T),
+        "onednn": lambda: torch.ops.mkldnn._linear_pointwise(x_LD, packed, None, "none", [], ""),
+    }
+    with torch.no_grad(), fast_linears(fast):
+        return compare_and_time(f"torch, {length} tokens", lambda: [peer(x_BLD, **masks)[0]], equal, timed, repeats)
 
 
-def multiplications(config: BigBirdConfig, lists: KeyLists, length: int) -> float:
-    """GFLOP of a layer's matrix products: of its linear layers, and of the pairs of blocks that attention needs."""
-    D, W = config.hidden_size, config.block_size
-    linear = 2 * length * (4 * D * D + 2 * D * config.intermediate_size)
-    (text,), (own,) = lists.texts, lists.global_blocks
-    pairs = int((lists.counts > 0).sum()) + config.num_attention_heads * len(own) * text.blocks
-    return (linear + 4 * pairs * W * W * config.head_dim) / 1e9
+def _measure_flax(config: BigBirdConfig, length: int, repeats: int) -> Measured:
+    import jax
+    from transformers.models.big_bird.modeling_flax_big_bird import FlaxBigBirdLayer as PeerLayer
 
+    from models_flax.encoder import BigBirdLayer, encoder_lists
 
-def matmul_rates(rows: int) -> dict[str, float]:
-    """GFLOP a second of a linear layer from 768 to 3072, as torch runs it and in fast_linears."""
-    x, linear = torch.randn(rows, 768), torch.nn.Linear(768, 3072)
-    expected, gflop = linear(x), 2 * rows * 768 * 3072 / 1e9
-    rates = {"torch": 1e3 * gflop / timed("linear", lambda: linear(x), expected)}
-    with fast_linears(linear):
-        rates["onednn"] = 1e3 * gflop / timed("linear", lambda: linear(x), expected)
-    return rates
+    x_BLD, x_LD, weight = map(jax.numpy.asarray, _draw(config, length))
+    layer, peer = BigBirdLayer(config), PeerLayer(peer_config(config), layer_id=0)
+    mask = jax.numpy.ones((1, length), bool)
+    lists, same_lists = (encoder_lists(c, 0, length) for c in (config, with_their_blocks(config)))
+    params = layer.init(jax.random.key(0), x_BLD, mask, lists)
 
+    def compiled(run: Callable[..., Any], *arrays: Any) -> Callable[[], Any]:
+        program = jax.jit(run).lower(*arrays).compile()
+        return lambda: [jax.block_until_ready(program(*arrays))]
 
-def timed(name: str, run: Callable[[], torch.Tensor], expected: torch.Tensor) -> float:
-    """Median milliseconds of the processor, after an untimed run that must give what is expected."""
-    difference = float((run() - expected).abs().max() / expected.abs().max())
-    if not difference < 1e-5:
-        raise SystemExit(f"{name} differs by {difference}: nothing to time")
-    times = []
-    for _ in range(REPEATS):
-        start = time.process_time()
-        run()
-        times.append(1e3 * (time.process_time() - start))
-    return statistics.median(times)
-
-
-if __name__ == "__main__":
-    main()
+    their_mask = mask.astype("int32")
+    theirs = compiled(lambda params, x: peer.apply(params, x, their_mask, None)[0], params, x_BLD)
+    equal = {"ours": compiled(lambda params, x: layer.apply(params, x, mask, same_lists)[0], params, x_BLD)}
+    timed = {
+        "ours": compiled(lambda params, x: layer.apply(params, x, mask, lists)[0], params, x_BLD),
+        "xla": compiled(lambda x, kernel: x @ kernel, x_LD, jax.numpy.asarray(weight.T)),
+    }
+    return compare_and_time(f"flax, {length} tokens", theirs, equal, timed, repeats)

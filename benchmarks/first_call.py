@@ -1,116 +1,117 @@
-"""From a fresh process to a base model's first output: import, load, and one text of 512 tokens, one thread.
+"""The first call: from a new process to the first output of a base model, transformers' and ours in turn.
 
-Processes of ours and of transformers' load the same folder in turn (the file is in the system's cache); outputs are
-checked for equality to 1e-5 of the largest value. Seconds are the clock's, MiB the process's peak; medians.
-
-    python benchmarks/first_call.py [--repeats 5] [--json FILE]
+Wall time, of imports, from_pretrained, and the first forward (which JAX compiles first), files in the page cache. Peak
+memory is the most that was resident at once, the interpreter included.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import json
-import os
+import importlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from attention import machine
 
-LENGTH = 512
-IDS = "import numpy as np; ids = np.random.default_rng(0).integers(5, 50358, (1, 512))"
-END = """
-import json, resource
-np.save({out!r}, hidden)
-print(json.dumps({{"mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}}))
-"""
-# What each process runs; {folder} is the model's.
-TORCH = {
-    "transformers": """
-import torch; torch.set_num_threads(1)
-from transformers import BigBirdModel
-model = BigBirdModel.from_pretrained({folder!r}, attention_type="original_full")
-with torch.no_grad():
-    hidden = model(torch.from_numpy(ids)).last_hidden_state.numpy()
-""",
-    "ours": """
-import torch; torch.set_num_threads(1)
-from models_torch import BigBirdModel
-model = BigBirdModel.from_pretrained({folder!r}, attention_type="original_full")
-with torch.no_grad():
-    hidden = model(torch.from_numpy(ids)).last_hidden_state.numpy()
-""",
-}
-# The Flax side: the same two programs with FlaxBigBirdModel, and a folder with flax_model.msgpack.
-PROGRAMS: dict[str, dict[str, str]] = {"torch": TORCH}
+from benchmarks.measure import Measured, check_equal, peak_mib, run_alone
+from benchmarks.report import FRAMEWORKS, Row
+
+TITLE = "first call: from a new process to the first output of a base model"
+CASES = [{"framework": name, "width": "base", "layers": 12, "length": 1024} for name in FRAMEWORKS]
+QUICK = [{"framework": name, "width": "tiny", "layers": 1, "length": 704} for name in FRAMEWORKS]
+FASTER = 1.0  # goal: transformers' time over ours
+PARTS = ("import_s", "load_s", "run_s")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", help="write the figures to this file")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "model"
-        write_model(folder)
-        found = {name: measure(programs, folder, arguments.repeats) for name, programs in PROGRAMS.items()}
-    print("framework  transformers s  ours s  ratio  transformers MiB  ours MiB")
-    for name, row in found.items():
-        peer, ours = row["transformers"], row["ours"]
-        print(
-            f"{name:9}  {peer['s']:14.2f}  {ours['s']:6.2f}  {peer['s'] / ours['s']:4.2f}x  "
-            f"{peer['mib']:16.0f}  {ours['mib']:8.0f}"
-        )
-    if arguments.json:
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"machine": machine(), "versions": versions, "results": found}, file, indent=1)
+def rows(results: Sequence[Measured]) -> list[Row]:
+    """Time in whole and in parts, and memory."""
+    made = []
+    for result in results:
+        name = f"first call, {result['length']}, {FRAMEWORKS[result['framework']]}"
+        goal = FASTER if result["layers"] == 12 else None
+        made.append(Row(name, "s", result["peer_s"], result["ours_s"], goal))
+        for part in PARTS:
+            what = f"{name}: {part.removesuffix('_s')}"
+            made.append(Row(what, "s", result[f"peer_{part}"], result[f"ours_{part}"]))
+        made.append(Row(f"{name}: peak", "MiB", result["peer_peak_mib"], result["ours_peak_mib"]))
+    return made
 
 
-def write_model(folder: Path) -> None:
-    """Write a base model with initial weights, as transformers reads it, in a process of its own."""
-    program = (
-        "from bigbird_port.config import BigBirdConfig; from models_torch import BigBirdModel; "
-        f"BigBirdModel.from_config(BigBirdConfig()).save_pretrained({str(folder)!r})"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
+def measure(framework: str, width: str, layers: int, length: int, repeats: int) -> list[Measured]:
+    """Measure one framework; this process itself only compares."""
+    result: Measured = {"framework": framework, "layers": layers, "length": length, "repeats": repeats}
+    case = {"framework": framework, "length": length}
+    runs: dict[str, list[Measured]] = {"peer": [], "ours": []}
+    with tempfile.TemporaryDirectory() as folder:
+        run_alone("benchmarks.first_call:write_model", width=width, layers=layers, folder=folder, **case)
+        files = {side: f"{folder}/{side}.npy" for side in runs}
+        for side, file in files.items():  # and brings the model's files into the page cache
+            run_alone(_SIDE, side=side, folder=folder, output=file, **case)
+        peer, ours = map(np.load, files.values())
+        result["max_abs_difference"] = check_equal(f"{framework}, first call", [ours], [peer])
+        for _ in range(repeats):
+            for side, own in runs.items():
+                own.append(run_alone(_SIDE, side=side, folder=folder, **case))
+    for side, own in runs.items():
+        result |= {f"{side}_{name}": statistics.median(run[name] for run in own) for name in own[0]}
+    return [result]
 
 
-def measure(programs: dict[str, str], folder: Path, repeats: int) -> dict[str, Any]:
-    """Median seconds and MiB of each program, run in turn after an untimed run of each."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    peaks: dict[str, list[float]] = {name: [] for name in programs}
-    for repeat in range(repeats + 1):
-        outputs = []
-        for name, program in programs.items():
-            out = str(folder / "hidden.npy")
-            start = time.perf_counter()
-            printed = run(IDS + program.format(folder=str(folder)) + END.format(out=out))
-            if repeat:
-                times[name].append(time.perf_counter() - start)
-                peaks[name].append(json.loads(printed.splitlines()[-1])["mib"])
-            outputs.append(np.load(out))
-        difference = np.abs(outputs[0] - outputs[1]).max() / np.abs(outputs[0]).max()
-        if not difference < 1e-5:
-            raise SystemExit(f"the two differ by {difference}: nothing to time")
-    return {name: {"s": statistics.median(times[name]), "mib": statistics.median(peaks[name])} for name in programs}
+_SIDE = "benchmarks.first_call:measure_side"
 
 
-def run(program: str) -> str:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "USE_TF": "0", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], env=environment, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return done.stdout
+def write_model(framework: str, width: str, layers: int, length: int, folder: str) -> None:
+    """Write the weights and configuration of a base model as a folder that both sides read."""
+    from benchmarks.pairs import make_config  # which a first call does not find imported
+
+    config = make_config(width, max(4096, length), layers)
+    _model_class("ours", framework).from_config(config, 0).save_pretrained(folder)
 
 
-if __name__ == "__main__":
-    main()
+def _model_class(side: str, framework: str) -> Any:
+    module = importlib.import_module("transformers" if side == "peer" else f"models_{framework}")
+    return getattr(module, {"torch": "BigBirdModel", "flax": "FlaxBigBirdModel"}[framework])
+
+
+def measure_side(framework: str, side: str, length: int, folder: str, output: str | None = None) -> Measured:
+    """Make one first call; with ``output`` write what transformers' random blocks give to that file, .npy."""
+    changes = {"random_blocks": "transformers"} if output and side == "ours" else {}
+    ids = 1 + np.arange(length)[None] % 199  # the tiny model's; 0 would be padding to ours alone
+    first_output = {"torch": _first_torch, "flax": _first_flax}[framework]
+    start = time.perf_counter()
+    imported, loaded, hidden = first_output(side, folder, changes, ids)
+    end = time.perf_counter()
+    peak = peak_mib()
+    if output:
+        np.save(output, hidden)
+    parts = {"import_s": imported - start, "load_s": loaded - imported, "run_s": end - loaded}
+    return {"s": end - start, **parts, "cpu_s": time.process_time(), "peak_mib": peak}
+
+
+def _first_torch(
+    side: str, folder: str, changes: Mapping[str, str], ids: np.ndarray
+) -> tuple[float, float, np.ndarray]:
+    """Times when all is imported and loaded, and the output."""
+    import torch
+
+    torch.set_num_threads(1)
+    model_class = _model_class(side, "torch")
+    imported = time.perf_counter()
+    model = model_class.from_pretrained(folder, **changes)
+    loaded = time.perf_counter()
+    with torch.no_grad():
+        return imported, loaded, model(torch.from_numpy(ids)).last_hidden_state.numpy()
+
+
+def _first_flax(side: str, folder: str, changes: Mapping[str, str], ids: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Times when all is imported and loaded, and the output."""
+    import jax
+
+    model_class = _model_class(side, "flax")
+    imported = time.perf_counter()
+    model = model_class.from_pretrained(folder, **changes)
+    loaded = time.perf_counter()
+    compiled = jax.jit(lambda params, ids: model(ids, params=params).last_hidden_state)
+    return imported, loaded, np.asarray(compiled(model.params, ids))

@@ -283,7 +283,7 @@ def encoder_lists(config: BigBirdConfig, seed: int, length: int, packing: Packin
             _say_full_attention()
         return None
     pattern = _pattern(config, seed, length, packing)
-    spread = None if pattern is None else spread_lists(pattern, -(-length // config.block_size))
+    spread = spread_lists(pattern, -(-length // config.block_size))
     return spread or key_lists(pattern, rounded=packing is not None)
 
 

@@ -5,6 +5,7 @@ A folder is config.json beside flax_model.msgpack or model.safetensors, as conve
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -162,8 +163,7 @@ class FlaxBigBirdPreTrainedModel:
 
     def param_shapes(self) -> Params:
         """Return the parameter tree as shapes and dtypes, without computing anything."""
-        ids = jnp.zeros(self.input_shape, jnp.int32)
-        return jax.eval_shape(self.module.init, jax.random.key(0), ids)["params"]
+        return jax.tree.map(lambda leaf: leaf, _param_shapes(self.module, tuple(self.input_shape)))
 
     def extend_positions(
         self, length: int, method: str = "tile", params: Params | None = None, **config_overrides: Any
@@ -292,6 +292,12 @@ class FlaxBigBirdPreTrainedModel:
             )
         generators = {"dropout": dropout_rng, "indices": indices_rng}
         return {name: rng for name, rng in generators.items() if rng is not None}
+
+
+@functools.lru_cache(maxsize=64)  # tracing takes longer than loading a small model
+def _param_shapes(module: Any, input_shape: tuple[int, ...]) -> Params:
+    shapes: Params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(input_shape, jnp.int32))["params"]
+    return shapes
 
 
 def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -69,10 +69,10 @@ class SpreadLists(NamedTuple):
         return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, *self)[:B, :L]
 
 
-def spread_lists(pattern: Pattern, blocks: int) -> SpreadLists | None:
-    """Return the lists of a pattern for a batch of ``blocks`` blocks on the current mesh; None without a mesh."""
+def spread_lists(pattern: Pattern | None, blocks: int) -> SpreadLists | None:
+    """Return the lists of a pattern for a batch of ``blocks`` blocks on the current mesh; None without either."""
     mesh = current_mesh()
-    if mesh is None:
+    if mesh is None or pattern is None:
         return None
     exchange: Exchange = make_exchange(pattern, blocks, mesh.shape[AXIS])
     return SpreadLists(*(jnp.asarray(getattr(exchange, name)) for name in SpreadLists._fields))

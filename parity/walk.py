@@ -93,11 +93,11 @@ class Walk:
         }
         if self._in_parts():
             fed = None  # it is for the tensors that are kept of a failing layer, which none run in parts has
-        for _ in range(2 if self._in_parts() else 1):
+        for is_last in (False, True) if self._in_parts() else (True,):
             taps: dict[str, Taps] = {}
             for name in self.witnesses:
                 if name in local:  # first, so that its taps are gone before the others come
-                    found = next(local[name])[0]
+                    found = next(local.pop(name) if is_last else local[name])[0]  # nothing of the last part is kept
                     self._compare_local(name, f"layer.{i}", found, taps[str(self.truth)], fed)
                     del found
                 taps[name], self.streams[name] = next(own[name])

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks import communication
-from bigbird_port.convert import convert
+from bigbird_port.conversion.convert import convert
 from tests.conftest import DEMO, ROOT
 from tests.models.test_flax_sharding import FORCED
 

@@ -118,6 +118,15 @@ def test_what_only_the_call_does_wrong_only_its_rows_show(head):
         assert found.at_expected, found.tap
 
 
+def test_a_call_of_the_base_model_is_judged_alike(monkeypatch):
+    """That of a language model whose scores come in pieces."""
+    monkeypatch.setattr("parity.walk._SCORES_AT_ONCE", 2 * 97 * 100)
+    for name in ("call-skips-a-block", "call-runs-other-weights"):
+        result = bench("padded", "masked-lm").faulty(FAULTS[name])
+        assert {row.error for row in result.failures} == {"called"}, name
+        assert "last_hidden_state" in {row.tap for row in result.failures}
+
+
 def test_decoding_shows_a_cache_that_is_off_by_one():
     (found,) = judged(run_faults(heads=["causal-lm"], names=["cache-off-by-one"]))
     assert found.tap == "logits"
