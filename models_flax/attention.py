@@ -143,7 +143,7 @@ def block_sparse_attention(
         return _one_head(*head, lists, how.blocks_at_once)
 
     if how.heads_at_once == 1:
-        heads = lax.map(one_head, every_head)  # batch_size=1 would add an axis of 1 to everything, at 1.4 times the time
+        heads = lax.map(one_head, every_head)  # batch_size=1 would add an axis of 1: 1.4 times the time
     else:
         heads = lax.map(one_head, every_head, batch_size=how.heads_at_once or B * N)
     return heads.reshape(B, N, -1, heads.shape[-1]).swapaxes(1, 2)[:, :length]
