@@ -43,9 +43,10 @@ class _Part(NamedTuple):
 
 
 def static_lists(pattern: Pattern, rounded: bool = False) -> StaticLists:
-    """Return the lists of a pattern; ``rounded`` rounds P, Q and E up and gives each text the most global blocks.
+    """Return the lists of a pattern.
 
-    What is there for the sake of the shape counts 0 times.
+    rounded: P and E are rounded up, Q with P, and each text has the most global blocks; what is there for the sake of
+    the shape counts 0 times.
     """
     N, Q, S = pattern.key_blocks.shape
     P = sum(text.blocks for text in pattern.texts)
@@ -59,10 +60,12 @@ def static_lists(pattern: Pattern, rounded: bool = False) -> StaticLists:
             owners += [len(global_blocks)] * len(its_parts)
             global_blocks.append(block)
             parts += its_parts
+    whole_P, whole_E = (round_up(size, rounded) for size in (P, len(parts)))
+    whole_Q = whole_P - len(pattern.texts) if rounded else Q  # every text has a global block at least
     places = np.zeros(P, np.int32)
-    places[global_blocks[::-1]] = round_up(Q, rounded) + np.arange(len(global_blocks), dtype=np.int32)[::-1]
+    places[global_blocks[::-1]] = whole_Q + np.arange(len(global_blocks), dtype=np.int32)[::-1]
     places[pattern.rows] = np.arange(Q, dtype=np.int32)
-    extra_Q, extra_E, extra_P = (round_up(size, rounded) - size for size in (Q, len(parts), P))
+    extra_Q, extra_E, extra_P = whole_Q - Q, whole_E - len(parts), whole_P - P
     parts += [_dead_part(0, S)] * extra_E
     of_heads = (np.broadcast_to(np.stack(x), (N, len(parts), S)) for x in zip(*parts, strict=True))
     key_blocks, counts = (

@@ -86,7 +86,7 @@ def test_rounded_sizes_are_few_and_a_sixteenth_larger_at_most():
     assert all(size <= round_up(size) <= size * 1.0625 for size in range(1, 4097))
     assert round_up(77, rounded=False) == 77
     many = {tuple(x.shape for x in static_lists(mixed(seed), rounded=True)) for seed in range(20)}
-    assert len(many) < 8
+    assert len(many) <= 10  # P takes 4 sizes here, and E 2 or 3 for each
 
 
 def mixed(seed):
