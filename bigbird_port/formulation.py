@@ -32,8 +32,8 @@ FORMULATIONS = {
         1,
         8,
         False,
-        "110 ms, of which 86 are MKL's matrix products at its full rate and 18 the softmax (transformers 423); "
-        "fused attention on the same keys: 1.05 times as long, oneDNN: 1.8; all heads and one block: 1.3, 32 blocks: 1.3",
+        "110 ms, of which 86 are MKL's matrix products at its full rate and 18 the softmax (transformers 423); fused "
+        "attention on the same keys: 1.05 times as long, oneDNN: 1.8; all heads and one block: 1.3; 32 blocks: 1.3",
     ),
     ("torch", "cuda"): Formulation(
         None, 64, True, "not measured: few large calls, 8 times the keys of 64 query blocks held at a time"

@@ -143,8 +143,12 @@ def detection(report: Report) -> dict[str, Any] | None:
     caught = sum(bool(entry["caught"]) for entry in report.detection)
     into = sorted({str(entry["into"]) for entry in report.detection if "into" in entry})
     return {
-        **{"heads": heads, "faults": faults, "taps": taps, "into": into},
-        **{"caught": caught, "all": len(report.detection)},
+        "heads": heads,
+        "faults": faults,
+        "taps": taps,
+        "into": into,
+        "caught": caught,
+        "all": len(report.detection),
     }
 
 
