@@ -122,7 +122,7 @@ class FlaxWitness:
         from flax import linen as nn
 
         with self._scope():
-            arrays, beside = _split_inputs(self.module, inputs)
+            arrays, beside = self._split_inputs(inputs)
             output = nn.apply(_call_base, self.module)({"params": self.params}, arrays)
         return Stream(output.last_hidden_state, None, beside)
 
