@@ -52,17 +52,17 @@ def test_examples_run(number, out, tmp_path, monkeypatch):
 
 def test_every_file_in_the_tree_exists():
     tree = README.partition("## Files\n\n```\n")[2].partition("```")[0]
-    folder, checked = ROOT, 0
+    folders, checked = {-2: ROOT}, 0  # the latest folder at each indentation
     for line in tree.splitlines():
-        names = re.match(r"^( *)((?:[\w/.]+(?:, )?)+?)(?:  |$)", line)
+        names = re.match(r"^( *)([\w/.]+(?:[,;] [\w/.]+)*)(?:  |$)", line)
         assert names, line
-        if not names[1]:
-            folder = ROOT / names[2]
-            assert folder.is_dir(), line
-            continue
-        for name in names[2].split(", "):
-            assert (folder / name).exists(), line
+        indentation = len(names[1])
+        for name in re.split("[,;] ", names[2]):
+            path = folders[indentation - 2] / name
+            assert path.exists(), line
             checked += 1
+            if path.is_dir():
+                folders[indentation] = path
     assert checked > 30
 
 
