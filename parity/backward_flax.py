@@ -45,7 +45,8 @@ def loss_with_zeros(module: Any, head: str, zeros: dict[str, Any], arrays: Any, 
     base = getattr(module, "bert", module)
     with nn.intercept_methods(intercept):
         x_BLD, inputs, _ = base.embed(**given)
-        last_BLD = base.encoder(x_BLD, inputs).hidden_states[-1]
+        # asked for its taps, the encoder runs layers that are not compiled by themselves: those would keep a zero
+        last_BLD = base.encoder(x_BLD, inputs, output_taps=True).hidden_states[-1]
         pooled_BD = base.pool(last_BLD)
         if pooled_BD is not None and "pooler_output" in zeros:
             pooled_BD = pooled_BD + zeros["pooler_output"]

@@ -36,7 +36,8 @@ class Called:
         for name in (name for name in FRAMEWORKS if name in witnesses):
             witness: Framework = witnesses[name]
             call = witness.call_base if in_pieces else witness.call
-            self._returned[name] = [call(some) for some in _portions(inputs, witness.config.hidden_size)]
+            portions = _portions(inputs, witness.config.hidden_size, witness.multiple)
+            self._returned[name] = [call(some) for some in portions]
 
     def rows(
         self, scene: Scene, taps: dict[str, Taps], streams: dict[str, Any], positions: slice | None, part: Part | None
@@ -70,9 +71,9 @@ class Called:
         return {tap: np.concatenate([some[tap] for some in found]) for tap in found[0] if tap in self._wanted}
 
 
-def _portions(inputs: Inputs, hidden_size: int) -> Iterator[Inputs]:
-    """The inputs, as many texts at a time as make _AT_ONCE elements of hidden states; at least one."""
+def _portions(inputs: Inputs, hidden_size: int, multiple: int) -> Iterator[Inputs]:
+    """The inputs, as many texts at a time as make _AT_ONCE elements of hidden states; at least ``multiple``."""
     ids = inputs["input_ids"]
-    step = max(1, _AT_ONCE // (ids[0].size * hidden_size))
+    step = multiple * max(1, _AT_ONCE // (ids[0].size * hidden_size * multiple))
     for start in range(0, len(ids), step):
         yield {name: x[start : start + step] if len(x) == len(ids) else x for name, x in inputs.items()}

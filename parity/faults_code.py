@@ -53,7 +53,7 @@ def in_twin(path: str, wrap: Wrap) -> Injection:
     return inject
 
 
-# What of parity/witness_flax.py is compiled from a module of the twin. Key lists are no part of it, they are passed to
+# What of parity/witness_flax.py is compiled from a module of the twin, whose own layers are compiled anew always. Key lists are no part of it, they are passed to
 # it; the embeddings' Dropout is everybody's.
 _COMPILED_FROM = {
     "encoder.layer_pattern": (),
@@ -74,7 +74,9 @@ def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
     module: Any = importlib.import_module("parity.witness_flax")
     names = _COMPILED_FROM[path if path in _COMPILED_FROM else path.partition(".")[0]]
     fresh = {name: functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__) for name in names}
+    encoder: Any = importlib.import_module("models_flax.encoder")
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(encoder, "_CompiledLayer", encoder.compiled_layer()))
         for name, function in fresh.items():
             stack.enter_context(mock.patch.object(module, name, function))
         yield

@@ -93,7 +93,12 @@ class Witness(Protocol):
 
 
 class Framework(Witness, Protocol):
-    """A witness that has users, who call the model whole."""
+    """A witness that has users, who call the model whole.
+
+    multiple: a call's number of texts must be a multiple of it.
+    """
+
+    multiple: int
 
     def call(self, inputs: Inputs) -> Taps:
         """Return what one call of the model returns, by field."""

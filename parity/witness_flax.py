@@ -40,6 +40,7 @@ class FlaxWitness:
     """A model of models_flax and its parameters."""
 
     name, complete, steps = "flax", True, True
+    multiple = 1
 
     def __init__(self, model: Any, setting: Setting, device: Any) -> None:
         """Digest the loaded parameters, then move them to their dtype and device."""
@@ -112,10 +113,13 @@ class FlaxWitness:
     def call(self, inputs: Inputs) -> Taps:
         """Return what the whole model returns."""
         with self._scope():
-            output = self.model(**inputs)
+            output = self._call(inputs)
         return {
             field.name: np.asarray(x) for field in fields(output) if hasattr(x := getattr(output, field.name), "dtype")
         }
+
+    def _call(self, inputs: Inputs) -> Any:
+        return self.model(**inputs)
 
     def call_base(self, inputs: Inputs) -> Stream:
         """Call the base model."""

@@ -22,9 +22,18 @@ class ShardedWitness(FlaxWitness):
         """Digest the loaded parameters, then spread them."""
         from models_flax.sharding import shard_params
 
-        self.mesh = mesh
+        self.mesh, self.multiple = mesh, mesh.shape["data"]
         super().__init__(model, setting, mesh.devices.flat[0])
         self.params = shard_params(self.params, self.config, self.head, mesh)
+
+    def _call(self, inputs: Inputs) -> Any:
+        """Compiled as a whole, which is how XLA partitions."""
+        import jax
+
+        from models_flax.sharding import shard_inputs
+
+        run = jax.jit(lambda params, arrays: self.model(**arrays, params=params))
+        return run(self.params, shard_inputs(inputs, self.mesh))
 
     def _split_inputs(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         from models_flax.sharding import shard_inputs

@@ -35,6 +35,7 @@ class TorchWitness:
     """A model of models_torch, in evaluation mode."""
 
     name, complete, steps = "torch", True, True
+    multiple = 1
 
     def __init__(self, model: Any, setting: Setting) -> None:
         """Digest the loaded weights, then move the model to its dtype and device."""

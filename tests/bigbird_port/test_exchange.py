@@ -5,7 +5,7 @@ import pytest
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.exchange import make_exchange
-from bigbird_port.pattern import Pattern, layer_pattern
+from bigbird_port.pattern import Pattern, Text, layer_pattern
 
 SMALL = BigBirdConfig(
     hidden_size=32, num_attention_heads=4, max_position_embeddings=2048, block_size=16, num_random_blocks=3
@@ -46,7 +46,7 @@ def test_lists_are_the_patterns(configured, length, devices):
 def test_a_block_that_stands_twice_is_shared_once_and_listed_twice():
     key_blocks = np.array([[[0, 0, 1, 2, 7, 6, 6]] + [[0, i - 1, i, i + 1, 7, 3, 3] for i in range(2, 7)]], np.int32)
     live = np.ones(key_blocks.shape, bool)
-    exchange = make_exchange(Pattern(key_blocks, live), 8, 4)
+    exchange = make_exchange(Pattern(key_blocks, live, np.arange(1, 7, dtype=np.int32), (Text(0, 8),)), 8, 4)
     assert exchange.shared.tolist() == [0, 3, 6, 7]
     found, _ = listed(exchange)
     assert found[0, 1, -2:].tolist() == [6, 6]
