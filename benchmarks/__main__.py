@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import machine, run_alone, versions
-from benchmarks.report import Record, print_rows, read_record, rows_of, write_record, write_report
-
-SUBJECTS = ("attention", "encoder_layer", "model", "growth", "first_call")
+from benchmarks.report import SUBJECTS, Record, print_rows, read_record, rows_of, write_record, write_report
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ Record = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "docs/benchmarks.md", ROOT / "README.md")
 FRAMEWORKS = {"torch": "torch", "flax": "Flax"}  # and what the rows call them
+SUBJECTS = ("attention", "encoder_layer", "model", "growth", "first_call")  # each a module beside this one
+GROWTH_PLOT = "![Time and memory of a two-layer encoder over length, both axes logarithmic](growth.svg)"
 HEADINGS = ("what", "transformers", "ours", "ratio", "goal", "")
 
 
@@ -116,12 +118,26 @@ def tables(record: Record) -> dict[str, str]:
     conditions = f"""\
 * {machine["processor"]}, one of {machine["cores"]} cores, {machine["memory_mib"] / 1024:.0f} GiB; {machine["system"]}
 * {packages}
-* measured between {first} and {last}, in {minutes} minutes"""
+* measured between {first} and {last}, in {minutes} minutes
+* {runs_of(record)}"""
     return {
+        "growth": GROWTH_PLOT if "growth" in record["subjects"] else "Not measured yet: `python -m benchmarks growth`.",
         "goals": markdown_table(row for row in rows if row.goal is not None),
         "all": markdown_table(rows),
         "conditions": conditions,
     }
+
+
+def runs_of(record: Record) -> str:
+    """Say of how many runs the times of each subject are medians, and what was not measured."""
+    by_runs: dict[int, list[str]] = {}
+    for name, subject in record["subjects"].items():
+        counts = (result[key] for result in subject["results"] for key in ("repeats", "ours_repeats") if key in result)
+        by_runs.setdefault(min(counts), []).append(name)
+    said = [f"of {runs} run{'s' * (runs > 1)}: {', '.join(names)}" for runs, names in sorted(by_runs.items())[::-1]]
+    if lacking := [name for name in SUBJECTS if name not in record["subjects"]]:
+        said.append(f"not measured yet: {', '.join(lacking)}")
+    return f"medians {'; '.join(said)}"
 
 
 def filled(page: str, texts: Mapping[str, str]) -> str:
