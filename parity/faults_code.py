@@ -53,8 +53,8 @@ def in_twin(path: str, wrap: Wrap) -> Injection:
     return inject
 
 
-# What of parity/witness_flax.py is compiled from a module of the twin, whose own layers are compiled anew always. Key lists are no part of it, they are passed to
-# it; the embeddings' Dropout is everybody's.
+# What of parity/witness_flax.py is compiled from a module of the twin, whose own layers are compiled anew always. Key
+# lists are no part of it, they are passed to it; the embeddings' Dropout is everybody's.
 _COMPILED_FROM = {
     "encoder.layer_pattern": (),
     "attention": ("_compiled_layer",),
