@@ -112,7 +112,6 @@ def _both(wrap_sparse: code.Wrap, wrap_full: code.Wrap) -> tuple[tuple[str, code
     return (_SPARSE_PATH, wrap_sparse), (_FULL_PATH, wrap_full)
 
 
-_ATTEND = "attention.attend"
 _SPARSE_PATH = "attention.block_sparse_attention"
 _FULL_PATH = "attention.full_attention"
 _INPUTS = "models.complete_inputs"
@@ -175,25 +174,25 @@ _TABLE = (
     # attention
     Fault(
         name="scale-missing",
-        twin=((_ATTEND, code.scale_missing),),
+        twin=((code.ATTEND, code.scale_missing),),
         reference=code.reference_scale(0.5),
         expected="layer.0.context",
     ),
     Fault(
         name="scale-twice",
-        twin=((_ATTEND, code.scale_twice),),
+        twin=((code.ATTEND, code.scale_twice),),
         reference=code.reference_scale(-0.5),
         expected="layer.0.context",
     ),
     Fault(
         name="scale-after-mask",
-        twin=((_ATTEND, code.scale_after_mask),),
+        twin=((code.ATTEND, code.scale_after_mask),),
         reference=code.reference_scaled_bias,
         expected="layer.0.context",
     ),
     Fault(
         name="half-precision-softmax",
-        twin=((_ATTEND, code.half_precision_softmax),),
+        twin=((code.ATTEND, code.half_precision_softmax),),
         reference=code.reference_half_softmax,
         expected="layer.0.context",
     ),

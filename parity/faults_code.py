@@ -30,6 +30,7 @@ Function = Callable[..., Any]
 Wrap = Callable[[Function], Function]
 Injection = Callable[[Framework], AbstractContextManager[None]]
 InReference = Callable[[], AbstractContextManager[Any]]
+ATTEND = "attention.attend"
 _CALLED = {"torch": "forward", "flax": "__call__"}
 _FLAX_CLASSES = {"BigBirdModel": "FlaxBigBirdModule"}  # the others are called alike
 
@@ -46,11 +47,32 @@ def in_twin(path: str, wrap: Wrap) -> Injection:
         owner: Any = importlib.import_module(f"models_{framework}.{module}")
         for name in names[:-1]:
             owner = getattr(owner, _FLAX_CLASSES.get(name, name) if framework == "flax" else name)
-        name = _CALLED[framework] if names[-1] == "call" else names[-1]
-        with mock.patch.object(owner, name, wrap(getattr(owner, name))), _compiled_anew(framework, path):
+        name, change = _CALLED[framework] if names[-1] == "call" else names[-1], wrap
+        if (framework, path) == ("flax", ATTEND):
+            name, change = "_attend_in_part", _in_part(wrap)
+        with mock.patch.object(owner, name, change(getattr(owner, name))), _compiled_anew(framework, path):
             yield
 
     return inject
+
+
+def _in_part(wrap: Wrap) -> Wrap:
+    """What is done to attend, done to what Flax's attend and its block-sparse attention call: a part and its weight."""
+
+    def changed(attend_in_part: Function) -> Function:
+        def faulty(q: Any, k: Any, v: Any, bias: Any) -> tuple[Any, Any]:
+            logs = []
+
+            def attend(q: Any, k: Any, v: Any, bias: Any, dropout: Any = None) -> Any:
+                context, log = attend_in_part(q, k, v, bias)
+                logs.append(log)
+                return context
+
+            return wrap(attend)(q, k, v, bias), logs[-1]
+
+        return faulty
+
+    return changed
 
 
 # What of parity/witness_flax.py is compiled from a module of the twin, whose own layers are compiled anew always. Key
