@@ -148,13 +148,13 @@ class _BareLayer(BigBirdLayer):
         return output_CTD.reshape(-1, D)[:tokens].reshape(x_BLD.shape), {}
 
 
-def compiled_layer() -> type[BigBirdLayer]:
+def _compiled_layer() -> type[BigBirdLayer]:
     """Return a layer that is compiled where it first runs, and never again for the same shapes."""
     layer: type[BigBirdLayer] = nn.jit(_BareLayer, static_argnums=(8,))
     return layer
 
 
-_CompiledLayer = compiled_layer()  # one for all layers, whoever calls: twelve take as long as one
+_CompiledLayer = _compiled_layer()  # one for all layers, whoever calls: twelve take as long as one
 
 
 class _Layers(nn.Module):
