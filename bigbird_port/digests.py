@@ -1,4 +1,4 @@
-"""sha256 of files, on threads of their own: what a conversion waits for longest, and so begins first."""
+"""sha256 of files, on other threads: what a conversion waits for longest, and so begins first."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ _HASHED_BYTES = 1 << 20  # at once: stays in the cache; hashlib.file_digest take
 
 
 class FileDigests:
-    """sha256 of files, each computed once, from the moment it is first asked for; leaving the block stops what runs."""
+    """sha256 of files, each computed once, from the moment it is first asked for; leaving the block stops what runs.
+
+    threads: those that hash. Whoever has other work for the processor gives it to them too: as many run as there are
+    cores to use, and the hash of one long file, which no second core makes shorter, keeps its own.
+    """
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="sha256")
+        self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="worker")
         self._stopped = threading.Event()
         self._begun: dict[Path, Future[str]] = {}
 
@@ -28,12 +32,12 @@ class FileDigests:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
-        self._threads.shutdown(cancel_futures=True)
+        self.threads.shutdown(cancel_futures=True)
 
     def sha256(self, path: Path) -> Future[str]:
         """Begin to hash a file, or return what was begun."""
         if path not in self._begun:
-            self._begun[path] = self._threads.submit(file_digest, path, self._stopped)
+            self._begun[path] = self.threads.submit(file_digest, path, self._stopped)
         return self._begun[path]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from bigbird_port.checkpoint.store import PIECE_BYTES, Stored
 from bigbird_port.json_object import read_json_object
 
 _METADATA = "_METADATA"
+_one_at_a_time = Lock()  # each call of Orbax runs an event loop of its own
 
 
 def is_orbax(folder: Path) -> bool:
@@ -71,7 +73,7 @@ class OrbaxFolder:
         for key in reversed(self._paths[name]):
             item, how = {key: item}, {key: how}
         try:
-            with ocp.PyTreeCheckpointer() as checkpointer:
+            with _one_at_a_time, ocp.PyTreeCheckpointer() as checkpointer:
                 arguments = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
                 found = checkpointer.restore(self.folder, args=arguments)
             for key in self._paths[name]:
@@ -85,7 +87,7 @@ def _metadata(folder: Path) -> Any:
     import orbax.checkpoint as ocp
 
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with _one_at_a_time, ocp.PyTreeCheckpointer() as checkpointer:
             found = checkpointer.metadata(folder)
         found = getattr(found, "item_metadata", found)  # older releases return the tree at once
         return getattr(found, "tree", found)

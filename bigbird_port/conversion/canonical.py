@@ -10,7 +10,6 @@ from typing import TypeVar
 import numpy as np
 
 from bigbird_port.casting import cast
-from bigbird_port.checkpoint.orbax_folder import OrbaxFolder
 from bigbird_port.checkpoint.store import Store, read
 from bigbird_port.layout import Dims, change_layout, contiguous, same_order
 
@@ -38,11 +37,8 @@ def hash_pieces(pieces: Iterable[np.ndarray], dtype: np.dtype | None = None, nam
     return digest.hexdigest()
 
 
-def for_each(names: Iterable[str], work: Callable[[str], T], *stores: Store) -> dict[str, T | ValueError]:
-    """Return what ``work`` gives for each name, or the ValueError that it raises; on two threads where that is safe.
-
-    stores: those that ``work`` reads.
-    """
+def for_each(names: Iterable[str], work: Callable[[str], T]) -> dict[str, T | ValueError]:
+    """Return what ``work`` gives for each name, or the ValueError that it raises; on two threads."""
 
     def guarded(name: str) -> T | ValueError:
         try:
@@ -51,14 +47,8 @@ def for_each(names: Iterable[str], work: Callable[[str], T], *stores: Store) -> 
             return error
 
     listed = list(names)
-    with ThreadPoolExecutor(threads_for(*stores)) as threads:
+    with ThreadPoolExecutor(_THREADS) as threads:
         return dict(zip(listed, threads.map(guarded, listed), strict=True))
-
-
-def threads_for(*stores: Store) -> int:
-    """How many threads may read stores at once."""
-    alone = any(isinstance(store, OrbaxFolder) for store in stores)  # each restore runs an event loop of its own
-    return 1 if alone else _THREADS
 
 
 def reading_order(store: Store, sources: Mapping[str, str]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
@@ -21,7 +21,7 @@ from bigbird_port.checkpoint.locate import find_vocabulary
 from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.checkpoint.store import Store, read
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.conversion.canonical import pieces_as, reading_order, threads_for
+from bigbird_port.conversion.canonical import pieces_as, reading_order
 from bigbird_port.conversion.content import Finding, check_contents
 from bigbird_port.conversion.output import whole_folder
 from bigbird_port.conversion.streaming import Weight, Written, stream
@@ -123,20 +123,20 @@ def convert(
     Raises ValueError, naming the thing and the next step, and then leaves no output.
     """
     plan = make_plan(source, settings or Settings())
-    with whole_folder(out, overwrite) as staged, digests or FileDigests() as digests, ThreadPoolExecutor(2) as threads:
+    with whole_folder(out, overwrite) as staged, digests or FileDigests() as digests, ThreadPoolExecutor(2) as disk:
         _check_room(plan, staged)
         if plan.settings.checksums:
             for path in plan.source.opened.store.files:
                 digests.sha256(path)
         for target in plan.targets:
             (staged / target.name).mkdir()
-        beside = [threads.submit(_write_beside, target, staged / target.name, plan) for target in plan.targets]
-        written, findings = _pass(plan, staged, progress)
+        beside = [disk.submit(_write_beside, target, staged / target.name, plan) for target in plan.targets]
+        written, findings = _pass(plan, staged, progress, digests.threads)
         for done in beside:
             done.result()
         flushing: list[Future[None]] = []
         files = {
-            target.name: _finish(target, staged / target.name, plan, written, threads, flushing)
+            target.name: _finish(target, staged / target.name, plan, written, digests.threads, disk, flushing)
             for target in plan.targets
         }
         for flushed in flushing:
@@ -153,7 +153,8 @@ def dry_run(source: Path, out: Path, settings: Settings | None = None, *, overwr
         raise ValueError(f"{out}: exists already: choose another name, or replace it with --overwrite")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     _check_room(plan, parent)
-    written, findings = _pass(plan, None, None)
+    with FileDigests() as digests:
+        written, findings = _pass(plan, None, None, digests.threads)
     return Report(plan, None, written, findings, {})
 
 
@@ -205,7 +206,9 @@ def _check_room(plan: Plan, folder: Path) -> None:
         )
 
 
-def _pass(plan: Plan, staged: Path | None, progress: Progress | None) -> tuple[Written, tuple[Finding, ...]]:
+def _pass(
+    plan: Plan, staged: Path | None, progress: Progress | None, threads: Executor
+) -> tuple[Written, tuple[Finding, ...]]:
     """Carry all weights through, and judge their contents."""
     written = stream(
         list(_weights(plan)),
@@ -214,8 +217,8 @@ def _pass(plan: Plan, staged: Path | None, progress: Progress | None) -> tuple[W
         float_type(plan.settings.dtype),
         dims(plan.config),
         (lambda name, size: progress(name, size, plan.size)) if progress else (lambda name, size: None),
+        threads,
         plan.settings.checksums,
-        threads_for(plan.source.opened.store),
     )
     _check_aliases(plan)
     _check_nothing_lost(plan, written)
@@ -280,10 +283,11 @@ def _finish(
     folder: Path,
     plan: Plan,
     written: Written,
-    threads: ThreadPoolExecutor,
+    threads: Executor,
+    disk: Executor,
     flushing: list[Future[None]],
 ) -> list[Future[dict[str, Any]]]:
-    """Write the files that need the checksums; read back all that are there on other threads."""
+    """Write the files that need the checksums; read back all that are there, on ``threads``."""
     checksums = written.crc32c.get(target.name, {})
     late = target.format.finish(target.tensors, checksums) if target.format else []
     with open_files(late, folder):
@@ -291,7 +295,7 @@ def _finish(
     if target.format is None:
         _write_orbax(target, folder, written)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    flushing.extend(threads.submit(flush_one, path) for path in paths)  # the disk is slow: begin before reading back
+    flushing.extend(disk.submit(flush_one, path) for path in paths)  # the disk is slow: begin before reading back
     planned = {folder / file.name: file for file in (*target.files, *late)} if plan.settings.checksums else {}
     return [
         threads.submit(_verified_record, planned[path], path, checksums)

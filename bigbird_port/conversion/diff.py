@@ -134,9 +134,7 @@ def _not_compared(sides: Iterable[Side]) -> dict[str, int]:
 
 def _on_both(a: Side, b: Side) -> Iterator[Row]:
     names = [name for name, _ in reading_order(a.source.opened.store, a.held) if name in b.held]
-    for found in for_each(
-        names, lambda name: _compare(name, a, b), a.source.opened.store, b.source.opened.store
-    ).values():
+    for found in for_each(names, lambda name: _compare(name, a, b)).values():
         if isinstance(found, ValueError):
             raise found
         yield found

@@ -169,7 +169,7 @@ def _uses_guessed(opened: Opened, head: str | None) -> dict[str, Use]:
 def _read(store: Store, uses: Mapping[str, Use]) -> list[Tensor]:
     """Every tensor, with the statistics of those that are not ignored."""
     names = [name for name, stored in store.tensors.items() if uses[name].what != "ignored" and stored.dtype]
-    results = for_each(names, partial(_statistics, store), store)
+    results = for_each(names, partial(_statistics, store))
     tensors = []
     for name, stored in store.tensors.items():
         tensor = Tensor(name, stored.dtype.name if stored.dtype else stored.type_name, stored.shape, uses[name])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,13 +76,13 @@ def stream(
     dtype: np.dtype,
     sizes: Dims,
     on: Callable[[str, int], None],
+    threads: Executor,
     checked: bool = True,
-    threads: int = 1,
 ) -> Written:
     """Carry every weight to its place in every target's files under ``folder``/<target> (None writes nothing).
 
-    dtype: in which weights are written. on: called with each weight's name and bytes as it is done. checked: whether
-    checksums are made; without, ``sha256`` of every weight is empty. threads: how many weights are under way at once.
+    dtype: in which weights are written. on: called with each weight's name and bytes as it is done. threads: those that
+    carry, each one weight at a time. checked: whether checksums are made; without, ``sha256`` of every weight is empty.
     Raises ValueError where a value is lost, and what reading and writing raise.
     """
     written = Written(crc32c={target.name: {} for target in targets})
@@ -92,15 +92,24 @@ def stream(
             for target in targets
             if folder
         }
-        carriers = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="carrier"))
         outlets = [_outlets(weight, targets, files, dtype, written) for weight in weights]
         carry = partial(_carry, dtype=dtype, sizes=sizes, checked=checked)
-        for weight, ways, found in zip(weights, outlets, carriers.map(carry, weights, outlets), strict=True):
+        carried = [threads.submit(carry, weight, ways) for weight, ways in zip(weights, outlets, strict=True)]
+        stack.callback(_abandon, carried)  # before the files are closed
+        for weight, ways, future in zip(weights, outlets, carried, strict=True):
+            found = future.result()
             written.contents[weight.name], written.roundings[weight.name] = found.content, found.rounding
             for outlet, crc32c in zip(ways, found.crc32c, strict=True):
                 written.crc32c[outlet.target][outlet.place.name] = crc32c
             on(weight.name, found.content.count * dtype.itemsize)
     return written
+
+
+def _abandon(carried: Sequence[Future[Carried]]) -> None:
+    """Begin nothing more, and wait for what is under way."""
+    for future in carried:
+        future.cancel()
+    wait(carried)
 
 
 def _outlets(

@@ -199,7 +199,7 @@ def _hashes(source: Source, sources: Mapping[str, str], dtype: np.dtype | None =
         row = rows[name]
         return hash_pieces(pieces_as(store, sources[name], style.axes(row), row.axes, sizes), dtype, name)
 
-    return for_each((name for name, _ in reading_order(store, sources)), of, store)
+    return for_each((name for name, _ in reading_order(store, sources)), of)
 
 
 def _differing(found: Mapping[str, str | ValueError], expected: Mapping[str, str]) -> list[str]:
