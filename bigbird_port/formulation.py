@@ -17,6 +17,9 @@ class Formulation:
     fused: whether the framework's own fused attention runs on the gathered keys, where it has one.
     measured: what justifies these, or what they rest on where nothing was measured.
     tokens_at_once: tokens in the feed-forward sublayer, whose inner states are four times as wide; None is all.
+    scores_at_once: scores of full attention, of all heads and texts; None is all.
+    onednn_from: multiplications in the product of a query block with its keys from which torch has oneDNN make such
+    products, one by one, where that pays (models_torch.onednn); None is never.
     """
 
     heads_at_once: int | None
@@ -24,16 +27,20 @@ class Formulation:
     fused: bool
     measured: str
     tokens_at_once: int | None = None
+    scores_at_once: int | None = None
+    onednn_from: int | None = None
 
 
 # By framework and device type. One processor: 12 heads x 64, block 64, r 3, float32, 4096 tokens, one thread.
 FORMULATIONS = {
     ("torch", "cpu"): Formulation(
         1,
-        8,
+        16,
         False,
         "110 ms, of which 86 are MKL's matrix products at its full rate and 18 the softmax (transformers 423); fused "
-        "attention on the same keys: 1.03 times as long, oneDNN: 1.8; all heads and one block: 1.3; 32 blocks: 1.3",
+        "attention on the same keys: 1.03 times as long, all heads and one block: 1.3; 32 blocks: 1.3",
+        scores_at_once=1 << 22,
+        onednn_from=1 << 20,
     ),
     ("torch", "cuda"): Formulation(
         None, 64, True, "not measured: few large calls, 8 times the keys of 64 query blocks held at a time"
@@ -44,7 +51,8 @@ FORMULATIONS = {
         False,
         "122 ms, 86 on transformers' blocks (transformers 439), 2 to 8 lists alike; with gradients 571, 8 lists 642; "
         "all heads at once: 1.7 times as long",
-        4096,
+        tokens_at_once=1024,
+        scores_at_once=1 << 22,
     ),
     ("flax", "gpu"): Formulation(None, 64, False, "not measured: as for torch"),
     ("flax", "tpu"): Formulation(None, 64, False, "not measured: as for torch"),

@@ -98,13 +98,36 @@ def full_attention(
 ) -> Array:
     """Every query attends to every key that is not padding (``causal``: and does not lie ahead); [B, L, N, H].
 
-    The queries are the last of the keys. A mask [B, L, K] says alone who attends to whom, ``causal`` or not.
+    The queries are the last of the keys. A mask [B, L, K] says alone who attends to whom, ``causal`` or not. Some
+    queries at a time, as the device's formulation has it, where nothing is dropped.
     """
     L, K = q_BNLH.shape[2], k_BNLH.shape[2]
-    allowed = mask_BL[:, None] if mask_BL.ndim == 3 else mask_BL[:, None, None, :]
-    if causal and mask_BL.ndim == 2:
-        allowed = allowed & jnp.tril(jnp.ones((L, K), bool), K - L)
-    return attend(q_BNLH, k_BNLH, v_BNLH, mask_bias(allowed, _at_least_float32(q_BNLH)), dropout).swapaxes(1, 2)
+    step = L if dropout else _queries_at_once(q_BNLH, K)
+
+    def some_queries(q_BNRH: Array, mask: Array, start: Array | int) -> Array:
+        allowed = mask[:, None] if mask.ndim == 3 else mask[:, None, None, :]
+        if causal and mask.ndim == 2:
+            allowed = allowed & (jnp.arange(K) <= jnp.arange(step)[:, None] + start + (K - L))
+        return attend(q_BNRH, k_BNLH, v_BNLH, mask_bias(allowed, _at_least_float32(q_BNLH)), dropout)
+
+    def queries_from(start: Array) -> Array:
+        mask = mask_BL if mask_BL.ndim == 2 else lax.dynamic_slice_in_dim(mask_BL, start, step, axis=1)
+        return some_queries(lax.dynamic_slice_in_dim(q_BNLH, start, step, axis=2), mask, start)
+
+    if step == L:
+        return some_queries(q_BNLH, mask_BL, 0).swapaxes(1, 2)
+    starts = jnp.minimum(jnp.arange(0, L, step), L - step)  # the last ones overlap rather than be fewer
+    contexts_CBNRH = lax.map(queries_from, starts)
+    whole = contexts_CBNRH[:-1].transpose(1, 0, 3, 2, 4)
+    last = contexts_CBNRH[-1].swapaxes(1, 2)[:, whole.shape[1] * step - L :]
+    return jnp.concatenate((whole.reshape(whole.shape[0], -1, *whole.shape[3:]), last), axis=1)
+
+
+def _queries_at_once(q_BNLH: Array, K: int) -> int:
+    """How many queries of all heads and texts attend at once."""
+    B, N, L, _ = q_BNLH.shape
+    limit = formulation("flax", jax.default_backend()).scores_at_once
+    return max(1, L if limit is None else min(L, limit // (B * N * K)))
 
 
 def _at_least_float32(x: Array) -> DTypeLike:

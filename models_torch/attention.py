@@ -22,6 +22,7 @@ from torch.nn import functional
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.formulation import Formulation, formulation
 from bigbird_port.pattern import Pattern, Text, fold_repeats
+from models_torch import onednn
 
 Taps = dict[str, Tensor]
 
@@ -53,8 +54,19 @@ def key_lists(pattern: Pattern | None, device: torch.device) -> KeyLists | None:
 
 def attend(q_LH: Tensor, k_KH: Tensor, v_KH: Tensor, bias_LK: Tensor, dropout: nn.Module | None = None) -> Tensor:
     """Return softmax(q k^T / sqrt(H) + bias) v, [..., L, H]; leading axes broadcast, ``bias`` is mask_bias's."""
+    if dropout is None and _one_by_one(q_LH, k_KH, bias_LK):
+        return onednn.attend(q_LH, k_KH, v_KH, bias_LK.expand(len(q_LH), 1, -1))
     weights_LK = _weights(q_LH, k_KH, bias_LK)
     return (dropout(weights_LK) if dropout else weights_LK) @ v_KH
+
+
+def _one_by_one(q_LH: Tensor, k_KH: Tensor, bias_LK: Tensor) -> bool:
+    """Whether these are query blocks, each with its keys, to be multiplied one after the other."""
+    least = formulation("torch", q_LH.device.type).onednn_from
+    blocks = q_LH.ndim == 3 and k_KH.ndim == 3 and len(k_KH) == len(q_LH)
+    if least is None or not blocks or (bias_LK.ndim > 1 and bias_LK.shape[-2] != 1):
+        return False
+    return q_LH[0].numel() * k_KH.shape[1] >= least and onednn.faster(q_LH)
 
 
 def _weights(q_LH: Tensor, k_KH: Tensor, bias_LK: Tensor) -> Tensor:
@@ -89,13 +101,26 @@ def full_attention(
 ) -> Tensor:
     """Every query attends to every key that is not padding (``causal``: and does not lie ahead); [B, L, N, H].
 
-    The queries are the last of the keys. A mask [B, L, K] says alone who attends to whom, ``causal`` or not.
+    The queries are the last of the keys. A mask [B, L, K] says alone who attends to whom, ``causal`` or not. Some
+    queries at a time, as the device's formulation has it.
     """
     L, K = q_BNLH.shape[2], k_BNLH.shape[2]
-    allowed = mask_BL[:, None] if mask_BL.ndim == 3 else mask_BL[:, None, None, :]
-    if causal and mask_BL.ndim == 2:
-        allowed = allowed & torch.ones(L, K, dtype=torch.bool, device=mask_BL.device).tril(K - L)
-    return attend(q_BNLH, k_BNLH, v_BNLH, mask_bias(allowed, q_BNLH.dtype), dropout).transpose(1, 2)
+    step, contexts = _queries_at_once(q_BNLH, K), []
+    for start in range(0, L, step):
+        some = slice(start, min(start + step, L))
+        allowed = mask_BL[:, None, some] if mask_BL.ndim == 3 else mask_BL[:, None, None, :]
+        if causal and mask_BL.ndim == 2:
+            seen = torch.ones(some.stop - start, K, dtype=torch.bool, device=mask_BL.device)
+            allowed = allowed & seen.tril(K - L + start)
+        contexts.append(attend(q_BNLH[:, :, some], k_BNLH, v_BNLH, mask_bias(allowed, q_BNLH.dtype), dropout))
+    return torch.cat(contexts, dim=2).transpose(1, 2)
+
+
+def _queries_at_once(q_BNLH: Tensor, K: int) -> int:
+    """How many queries of all heads and texts attend at once; all where a compiler chooses."""
+    B, N, L, _ = q_BNLH.shape
+    limit = None if torch.compiler.is_compiling() else formulation("torch", q_BNLH.device.type).scores_at_once
+    return max(1, L if limit is None else min(L, limit // (B * N * K)))
 
 
 def block_sparse_attention(
@@ -326,6 +351,8 @@ def _attend_gradient(
 
     delta: what all scores of a query have in common in the softmax's gradient, the sum of context x gradient.
     """
+    if _one_by_one(q_CLH, k_CKH, bias):
+        return onednn.attend_gradient(q_CLH, k_CKH, v_CKH, bias.expand(len(q_CLH), 1, -1), grad_CLH, delta_CL1)
     weights_CLK = _weights(q_CLH, k_CKH, bias)
     dv_CKH = weights_CLK.transpose(-1, -2) @ grad_CLH
     scores_CLK = torch.baddbmm(-delta_CL1, grad_CLH, v_CKH.transpose(-1, -2)).mul_(weights_CLK)

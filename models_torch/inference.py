@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models_torch import onednn
+
 
 @contextmanager
 def fast_linears(model: nn.Module) -> Iterator[int]:
@@ -20,7 +22,7 @@ def fast_linears(model: nn.Module) -> Iterator[int]:
     Only torch.nn.Linear in float32 on the CPU is taken, and where gradients are switched on again the layer itself
     runs. Raises ValueError where torch was built without oneDNN, or nothing is to be taken.
     """
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not onednn.available():
         raise ValueError("fast_linears needs a torch with oneDNN (mkldnn), which this one lacks: leave it out")
     linears = [module for module in model.modules() if type(module) is nn.Linear and _is_taken(module.weight)]
     if not linears:
@@ -28,7 +30,7 @@ def fast_linears(model: nn.Module) -> Iterator[int]:
     with torch.no_grad():
         try:
             for linear in linears:
-                packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+                packed = onednn.pack(linear.weight.detach())
                 linear.forward = functools.partial(_run, linear, packed)  # type: ignore[method-assign]
             yield len(linears)
         finally:
@@ -42,7 +44,6 @@ def _is_taken(weight: Tensor) -> bool:
 
 def _run(linear: nn.Linear, packed: Tensor, x: Tensor) -> Tensor:
     """The layer from its packed weight, where that computes the same."""
-    if torch.is_grad_enabled() or not _is_taken(x) or torch.is_autocast_enabled("cpu"):
-        return functional.linear(x, linear.weight, linear.bias)
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, linear.bias, "none", [], "")
-    return result
+    return (
+        onednn.product(x, packed, linear.bias) if onednn.takes(x) else functional.linear(x, linear.weight, linear.bias)
+    )

@@ -11,6 +11,7 @@ from jax import numpy as jnp
 import models_flax.attention as flax_attention
 import models_torch.attention as torch_attention
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.formulation import FORMULATIONS, formulation
 from bigbird_port.pattern import Pattern, layer_pattern
 
 N, H, W = 3, 8, 16
@@ -131,6 +132,21 @@ def test_large_scores_do_not_overflow(run):
     assert np.isfinite(result).all()
 
 
+@pytest.fixture(params=[None, 2 * N * 37 * 10, 1], ids=["all queries at once", "ten at once", "one by one"])
+def scores_at_once(request, monkeypatch):
+    for name in (("torch", "cpu"), ("flax", "cpu")):
+        changed = replace(formulation(*name), scores_at_once=request.param)
+        monkeypatch.setitem(FORMULATIONS, name, changed)
+
+
+def both_in_full(q, k, v, mask, causal):
+    tensors = [torch.from_numpy(x) for x in (q, k, v, mask)]
+    with jax.default_matmul_precision("highest"):
+        flax = flax_attention.full_attention(*(jnp.asarray(x) for x in (q, k, v, mask)), causal)
+    return torch_attention.full_attention(*tensors, causal).numpy(), np.asarray(flax)
+
+
+@pytest.mark.usefixtures("scores_at_once")
 @pytest.mark.parametrize("causal", [False, True])
 def test_full_attention_equals_dense(causal):
     q, k, v = arrays(2, 37)
@@ -142,11 +158,24 @@ def test_full_attention_equals_dense(causal):
         scores = np.where(np.tri(37, dtype=bool), scores, -1e30)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     expected = np.einsum("bnqk,bnkh->bqnh", weights / weights.sum(-1, keepdims=True), v)
-    tensors = [torch.from_numpy(x) for x in (q, k, v, mask)]
-    np.testing.assert_allclose(torch_attention.full_attention(*tensors, causal).numpy(), expected, rtol=0, atol=2e-6)
-    with jax.default_matmul_precision("highest"):
-        found = flax_attention.full_attention(*(jnp.asarray(x) for x in (q, k, v, mask)), causal)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    for found in both_in_full(q, k, v, mask, causal):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.usefixtures("scores_at_once")
+def test_the_queries_of_full_attention_are_the_last_of_the_keys_or_the_mask_says():
+    q, k, v = arrays(2, 37)
+    mask = np.arange(37) < np.array([[37], [30]])
+    seen = np.tri(37, dtype=bool) & mask[:, None]
+    for whole, late, told in zip(
+        both_in_full(q, k, v, mask, causal=True),
+        both_in_full(q[:, :, 14:], k, v, mask, causal=True),
+        both_in_full(q[:, :, 14:], k, v, np.ascontiguousarray(seen[:, 14:]), causal=False),
+        strict=True,
+    ):
+        np.testing.assert_allclose(late, whole[:, 14:], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(told, whole[:, 14:], rtol=0, atol=2e-6)
+        assert np.abs(np.diff(whole, axis=1)).max(axis=(2, 3)).min() > 1e-3  # no two queries are alike
 
 
 def test_gradients_of_the_twins_agree():
