@@ -15,7 +15,7 @@ from bigbird_port.heads import HEADS
 
 if TYPE_CHECKING:
     from bigbird_port.schema import Framework
-    from parity.faults import Proof
+    from parity.faults.matrix import Proof
 
 _INTO = click.option("--into", type=click.Choice(("torch", "flax")), default="torch", show_default=True)
 _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
@@ -49,7 +49,7 @@ def faults(out: Path | None, into: str, heads: tuple[str, ...], names: tuple[str
     side = cast("Framework", into)
     if options["clean_seeds"]:
         sys.exit(0 if _print_clean(side, chosen, options["clean_seeds"]) else FAILED)
-    from parity.faults import run_faults
+    from parity.faults.matrix import run_faults
 
     def report(text: str) -> None:
         click.echo(text, err=True)
@@ -61,7 +61,7 @@ def faults(out: Path | None, into: str, heads: tuple[str, ...], names: tuple[str
 
 
 def _print_catalogue() -> None:
-    from parity.faults_catalogue import FAULTS
+    from parity.faults.catalogue import FAULTS
 
     for fault in FAULTS.values():
         heads = "" if len(fault.heads) == len(HEADS) else f" ({', '.join(h for h in HEADS if h in fault.heads)})"
@@ -70,7 +70,7 @@ def _print_catalogue() -> None:
 
 def _print_clean(into: Framework, heads: tuple[str, ...], seeds: int) -> bool:
     """Compare without faults; return whether nothing was red."""
-    from parity.faults import clean_runs
+    from parity.faults.matrix import clean_runs
 
     runs = list(clean_runs(range(seeds), into, heads))
     red = [run for run in runs if run.problem]
@@ -136,8 +136,8 @@ def bisect(out: Path, head: str, into: str, against: str, name: str | None, seed
 
     Exit code 0: nothing is off; 1: something is; 2: bad usage or input.
     """
-    from parity.bisect import bisect_folder
-    from parity.faults_catalogue import find_faults
+    from parity.bisect.search import bisect_folder
+    from parity.faults.catalogue import find_faults
 
     fault = find_faults((name,))[0] if name else None
     found = bisect_folder(out, head, cast("Framework", into), seed, fault)

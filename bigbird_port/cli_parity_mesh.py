@@ -72,8 +72,8 @@ def with_faults(found: Report, out: Path, options: Options) -> Report:
     """Return a report with what of the mesh's faults was caught, each injected for the first head that has a loss."""
     from dataclasses import replace
 
+    from parity.faults.mesh import detect
     from parity.losses import has_loss
-    from parity.mesh_faults import detect
 
     heads = found.result.heads
     return replace(found, detection=list(detect(out, next(filter(has_loss, heads), heads[0]), options)))

@@ -19,7 +19,7 @@ import numpy as np
 from parity.compare import Scene, compare
 from parity.inputs import Inputs
 from parity.results import Part, Row
-from parity.witness import FRAMEWORKS, Framework, Taps, pairs
+from parity.witnesses.witness import FRAMEWORKS, Framework, Taps, pairs
 
 _SCORES = ("prediction_logits", "seq_relationship_logits", "logits", "start_logits", "end_logits")
 _HIDDEN = "last_hidden_state"

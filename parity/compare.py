@@ -13,7 +13,7 @@ import numpy as np
 from parity.metrics import Difference, measure
 from parity.results import ORIGINAL, Error, Part, Row
 from parity.tolerances import Table, Tolerance, tolerance_for
-from parity.witness import TRUTHS, Setting, Taps
+from parity.witnesses.witness import TRUTHS, Setting, Taps
 
 _HEADS_FIRST = (".query", ".key", ".value")  # [B, N, L, H]
 _SCORES = ("prediction_logits", "seq_relationship_logits", "logits")  # distributions over their last axis

@@ -17,7 +17,7 @@ from parity.golden import GoldenCase
 from parity.inputs import DEFAULT_BATCH, Inputs, check_ids, default_length, make_inputs
 from parity.results import Condition
 from parity.tolerances import Table
-from parity.witness import FRAMEWORKS, MODULES, Dtype, Setting
+from parity.witnesses.witness import FRAMEWORKS, MODULES, Dtype, Setting
 
 DEFAULT_WITNESSES = ("torch", "flax", "reference")
 
@@ -26,13 +26,13 @@ DEFAULT_WITNESSES = ("torch", "flax", "reference")
 class Options:
     """What to run, and on what.
 
-    witnesses: names of parity.witness.MODULES; a golden case adds itself. length, batch: of seeded inputs (None: the
-    defaults); lengths, batches: several of them, each length with the attention pattern that the original has when it
-    is configured for it. inputs: given ones. golden: a case, which brings its own. adversarial: inputs that are hard on
-    an implementation. mesh: sizes of the axes of a mesh, on which Flax runs once more, as the witness "sharded".
-    overrides: fields of the configuration. local: feed every layer of every framework the reference's input as well.
-    called: call every framework's whole model as well. keep: a folder for the tensors of the first failing layer.
-    tolerances: None takes the table that is shipped.
+    witnesses: names of parity.witnesses.witness.MODULES; a golden case adds itself. length, batch: of seeded inputs
+    (None: the defaults); lengths, batches: several of them, each length with the attention pattern that the original
+    has when it is configured for it. inputs: given ones. golden: a case, which brings its own. adversarial: inputs that
+    are hard on an implementation. mesh: sizes of the axes of a mesh, on which Flax runs once more, as the witness
+    "sharded". overrides: fields of the configuration. local: feed every layer of every framework the reference's input
+    as well. called: call every framework's whole model as well. keep: a folder for the tensors of the first failing
+    layer. tolerances: None takes the table that is shipped.
     """
 
     length: int | None = None
@@ -97,10 +97,10 @@ def _device(witness: str, wanted: str) -> str:
     if wanted == "cpu":
         return wanted
     if witness in ("flax", "sharded"):
-        from parity.witness_flax import flax_device
+        from parity.witnesses.with_flax import flax_device
 
         return {"gpu": "cuda"}.get(platform := str(flax_device(wanted).platform), platform)
-    from parity.witness_torch import torch_device
+    from parity.witnesses.with_torch import torch_device
 
     return str(torch_device(wanted).type)
 

@@ -13,7 +13,7 @@ import numpy as np
 from parity.compare import Scene
 from parity.inputs import Inputs
 from parity.results import Row
-from parity.witness import FRAMEWORKS, TRUTHS, Witness, pairs
+from parity.witnesses.witness import FRAMEWORKS, TRUTHS, Witness, pairs
 
 TOKENS = 64  # so many are decoded: each step sees all before it
 

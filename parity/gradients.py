@@ -15,7 +15,7 @@ from parity.inputs import Inputs
 from parity.losses import make_labels
 from parity.metrics import gradient_scale
 from parity.results import Row
-from parity.witness import FRAMEWORKS, Taps, Witness
+from parity.witnesses.witness import FRAMEWORKS, Taps, Witness
 
 _AT_MOST = 1 << 26  # elements of all taps and attention weights, 512 MiB in float64
 

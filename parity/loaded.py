@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from parity.integrity import Check
-from parity.witness import Witness
+from parity.witnesses.witness import Witness
 
 _ENCODER = ("embeddings.", "encoder.")
 

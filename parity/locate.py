@@ -16,7 +16,7 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import pattern_blocks
 from parity.compare import Scene, batch_first
 from parity.results import Error, Finding, Row
-from parity.witness import Taps
+from parity.witnesses.witness import Taps
 
 STAGE = ""  # what goes into a stage: the ids, the last layer's output, or the hidden states fed in
 # Tap -> what it is computed from, within its stage. Taps of layers without "layer.<i>.".

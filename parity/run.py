@@ -23,8 +23,8 @@ from parity.loaded import check_loaded
 from parity.losses import has_loss
 from parity.results import Result
 from parity.walk import Walk
-from parity.witness import Source, Witness, load_witness
-from parity.witness_golden import GoldenWitness
+from parity.witnesses.with_golden import GoldenWitness
+from parity.witnesses.witness import Source, Witness, load_witness
 
 __all__ = ["Options", "run_parity"]
 

@@ -19,7 +19,7 @@ from parity.keep import keep_tensors
 from parity.locate import Stage, locate
 from parity.losses import has_loss, make_labels
 from parity.results import Error, Part, Result, Row
-from parity.witness import FRAMEWORKS, TRUTHS, Taps, Witness, pairs
+from parity.witnesses.witness import FRAMEWORKS, TRUTHS, Taps, Witness, pairs
 
 _TAPS_AT_ONCE = 1 << 23  # elements of a layer's taps, 64 MiB in float64; one with more is run in parts
 _SCORES_AT_ONCE = 1 << 23  # elements of a language model's scores, 64 MiB in float64

@@ -10,7 +10,7 @@ import models_torch
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.positions import extend_positions
 from bigbird_port.weights import from_framework
-from parity.reference import Reference
+from parity.reference.model import Reference
 
 SMALL = BigBirdConfig(
     vocab_size=90,

@@ -13,7 +13,7 @@ from parity.integrity import Check
 from parity.metrics import Difference
 from parity.reports.report import Report
 from parity.run import run_parity
-from parity.witness_torch import TorchWitness
+from parity.witnesses.with_torch import TorchWitness
 
 HEADS = ("masked-lm", "qa", "base")
 MARKUP = "<b>&\"'</b><script>alert(1)</script>|`]]>"

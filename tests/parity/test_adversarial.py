@@ -6,10 +6,10 @@ import pytest
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.weights import from_framework, initial_arrays
 from parity.adversarial import adversarial_inputs, large_norm
-from parity.calibrate_witnesses import WITNESSES
+from parity.calibration.witnesses import WITNESSES
 from parity.metrics import measure
-from parity.reference import Reference
-from parity.reference_backward import forward
+from parity.reference.backward import forward
+from parity.reference.model import Reference
 from parity.tolerances import tolerance_for
 
 L, W = 200, 16

@@ -14,7 +14,7 @@ from parity.baseline import RESOLUTION, Regression, check, new_keys, save
 from parity.metrics import Difference
 from parity.reports.json_file import to_json
 from parity.reports.report import Report
-from parity.witness_torch import TorchWitness
+from parity.witnesses.with_torch import TorchWitness
 from tests.parity.small_results import run
 
 SEEDS = 3

@@ -7,8 +7,16 @@ import math
 import numpy as np
 import pytest
 
-from parity.calibrate import DTYPES, FACTOR, Sample, calibrate, growth_exponents, make_table, measure_samples
-from parity.calibrate_cases import SIZES, Size, make_case
+from parity.calibration.calibrate import (
+    DTYPES,
+    FACTOR,
+    Sample,
+    calibrate,
+    growth_exponents,
+    make_table,
+    measure_samples,
+)
+from parity.calibration.cases import SIZES, Size, make_case
 from parity.tolerances import ERRORS, GROWTH, SHIPPED, Tolerance, kind_of, read_table, shipped_table, tolerance_for
 
 LAYER_KINDS = ("query", "key", "value", "context", "attention_output", "intermediate", "output")
@@ -227,7 +235,7 @@ def test_the_table_is_not_loose(fresh):
     ],
 )
 def test_a_single_element_of_a_weight_off_by_a_percent_is_beyond_the_table(monkeypatch, weight, tap):
-    from parity.calibrate_witnesses import TorchWitness
+    from parity.calibration.witnesses import TorchWitness
 
     load = TorchWitness.load
 

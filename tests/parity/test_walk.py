@@ -13,7 +13,7 @@ import safetensors.numpy
 from click.testing import CliRunner
 
 import models_torch.encoder
-import parity.witness_torch
+import parity.witnesses.with_torch
 from bigbird_port.cli_parity import DefaultGroup
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.heads import HEADS
@@ -22,7 +22,7 @@ from models_torch import BigBirdForPreTraining
 from parity.compare import Scene, compare
 from parity.conditions import Options
 from parity.run import run_parity
-from parity.witness import Setting, pairs
+from parity.witnesses.witness import Setting, pairs
 
 CONFIG = BigBirdConfig(
     vocab_size=96, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48,
@@ -49,7 +49,7 @@ def tamper(monkeypatch):
     """Return a function that changes every torch model after it was loaded."""
 
     def install(change, before_digest=True):
-        cls = parity.witness_torch.TorchWitness
+        cls = parity.witnesses.with_torch.TorchWitness
         init = cls.__init__
 
         def changed(self, model, setting):
@@ -187,13 +187,13 @@ def test_what_was_not_compared_fails():
 
 
 def test_a_tap_that_a_witness_skips_fails_the_run(out, monkeypatch):
-    layer = parity.witness_torch.TorchWitness.layer
+    layer = parity.witnesses.with_torch.TorchWitness.layer
 
     def without_value(self, i, stream):
         taps, stream = layer(self, i, stream)
         return {name: tap for name, tap in taps.items() if name != "layer.2.value"}, stream
 
-    monkeypatch.setattr(parity.witness_torch.TorchWitness, "layer", without_value)
+    monkeypatch.setattr(parity.witnesses.with_torch.TorchWitness, "layer", without_value)
     result = run_parity(out, ["base"], SHORT)
     assert {(row.tap, row.difference.problem) for row in result.failures} == {
         ("layer.2.value", "torch has no such tap")
@@ -317,7 +317,7 @@ def test_a_path_that_only_the_call_takes_is_seen(out, monkeypatch, framework, na
 
 def test_what_a_call_returns_for_padding_counts_for_nothing(out, monkeypatch):
     """A call may leave padding out; but no token."""
-    right = parity.witness_torch.TorchWitness.call
+    right = parity.witnesses.with_torch.TorchWitness.call
     options = Options(length=48, witnesses=("torch", "reference"), losses=False, local=False)
 
     def with_zeros(keep):
@@ -326,7 +326,7 @@ def test_what_a_call_returns_for_padding_counts_for_nothing(out, monkeypatch):
             real = (ids != self.config.pad_token_id) & (np.arange(ids.shape[1]) < keep)
             return found | {"last_hidden_state": found["last_hidden_state"] * real[:, :, None]}
 
-        monkeypatch.setattr(parity.witness_torch.TorchWitness, "call", call)
+        monkeypatch.setattr(parity.witnesses.with_torch.TorchWitness, "call", call)
 
     with_zeros(48)
     assert run_parity(out, ["base"], options).passed
@@ -422,7 +422,7 @@ def test_the_walk_is_the_model(out):
     """Stage by stage or all at once: the same numbers, to the last bit in torch."""
     import torch
 
-    from parity.witness import Source, load_witness
+    from parity.witnesses.witness import Source, load_witness
 
     ids = np.arange(2 * 528, dtype=np.int32).reshape(2, 528) % 90 + 1
     source = Source(out, "pretraining", {}, 0)

@@ -1,0 +1,1 @@
+"""Which weight or which piece of code explains a bad module."""

@@ -1,0 +1,297 @@
+"""Measures the table of tolerances: how far each framework is from the float64 reference, over sizes and seeds.
+
+Every tap of every size is measured accumulated (each witness goes on from its own values) and locally (each layer, and
+the head, is given the reference's input), and the gradients, the loss and token-by-token decoding where a size has
+them. The reference is parity/reference, in NumPy and float64, whose own error is some 1e-16 times what the entries
+hold.
+
+How errors grow with depth (growth_exponents, float32, 1 to 16 layers of 64 units, three heads): accumulated ones like
+depth ** 0.35 in the median of the kinds of taps, 0.65 for the steepest (0.75 for the scores of question answering,
+whose head has a layer of its own); the table takes the square root. Gradients like depth ** 0.6 in the median and
+depth ** 1.1 for the steepest: they pass through all layers twice; the table takes them as proportional. Local errors do
+not depend on the layer. The worst case is divided by the law before it is multiplied by the factor, so that no law
+widens a bound at the depths that were measured.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from parity.calibration.cases import SIZES, Case, Size, make_case
+from parity.calibration.witnesses import WITNESSES, Witness
+from parity.golden import log_softmax
+from parity.metrics import gradient_scale, measure, scale_of
+from parity.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
+
+DTYPES = ("float32", "bfloat16", "float16")
+SEEDS = (0, 1, 2, 3)
+FACTOR = 4.0
+_FACTOR_REASON = (
+    "factor 4: twice, because two witnesses may be off to opposite sides, and twice for sizes, seeds and orders of "
+    "summation that were not sampled"
+)
+_GROWTH_REASONS = {
+    "none": "",
+    "sqrt": "; the bound is for the first layer and grows with the root of the layers up to the tap (layer + 1)",
+    "linear": "; the bound is for no layers and grows with the number of layers + 1",
+}
+# Losses and log-probabilities are in nats: errors in them come from the scores', and do not shrink with them.
+_FLOORS = {"loss": 1.0, "log_probs": 1.0}
+_NEAR_THE_LOSS = ("grad.pooler_output", "grad.transform", "grad.span_logits", "grad.logits")
+_NO_DEPTH = ("embeddings_prenorm", "embeddings")
+_LANGUAGE_SCORES = ("logits", "prediction_logits", "seq_relationship_logits")
+_MASKED = -5e5  # scores of the question's tokens, where no answer may lie, are 1e6 lower than computed
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measured tap. layer: how many layers lie before its own. found: the tolerance that would just pass."""
+
+    kind: str
+    dtype: str
+    device: str
+    error: str
+    layer: int
+    found: float
+    at: str
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What the table's entries are told apart by."""
+        return self.kind, self.dtype, self.device, self.error
+
+    @property
+    def growth(self) -> str:
+        """How this sample's error grows with depth."""
+        if self.error == "gradient":
+            return "none" if self.kind in _NEAR_THE_LOSS else "linear"
+        grows = self.error in ("accumulated", "decoding") and self.kind not in _NO_DEPTH
+        return "sqrt" if grows else "none"
+
+
+def calibrate(
+    out: Path | None = None,
+    seeds: Sequence[int] = SEEDS,
+    sizes: Sequence[str] = tuple(SIZES),
+    dtypes: Sequence[str] = DTYPES,
+    devices: Sequence[str] = ("cpu",),
+    witnesses: Sequence[str] = ("torch", "flax"),
+    report: Callable[[str], None] | None = None,
+) -> Table:
+    """Measure a table of tolerances and, with ``out``, write it there.
+
+    sizes: names of SIZES. devices: "cpu", "cuda", "tpu" (the last for Flax alone: witnesses=("flax",)). report: is told
+    what is being measured. Raises ValueError for what is unknown or not there; nothing is written then.
+    """
+    _check(seeds, sizes, dtypes, witnesses)
+    samples = list(measure_samples(seeds, sizes, dtypes, devices, witnesses, report))
+    table = make_table(samples, _command(seeds, sizes, dtypes, devices, witnesses))
+    if out:
+        out.write_text(table.to_json(), encoding="utf-8")
+    return table
+
+
+def measure_samples(
+    seeds: Sequence[int],
+    sizes: Sequence[str],
+    dtypes: Sequence[str],
+    devices: Sequence[str],
+    witnesses: Sequence[str] = ("torch", "flax"),
+    report: Callable[[str], None] | None = None,
+) -> Iterator[Sample]:
+    """Yield every measured tap; raises ValueError if one holds NaN or Inf, or is not that of the reference."""
+    for name in sizes:
+        truths = [_truth(make_case(name, seed)) for seed in seeds[: SIZES[name].most_seeds]]
+        for dtype in dtypes:
+            for device in devices:
+                for witness in witnesses:
+                    if report:
+                        report(f"{name}: {witness} in {dtype} on {device}")
+                    case = truths[0].case
+                    model = WITNESSES[witness](case.config, case.size.head, dtype, device)
+                    for truth in truths:
+                        model.load(truth.case.weights)
+                        for kind, error, layer, found in _compare(model, truth):
+                            at = f"{witness}, {truth.case.where}, layer {layer}"
+                            yield Sample(kind, dtype, device, error, layer, found, at)
+
+
+def growth_exponents(
+    layers: Sequence[int], seeds: Sequence[int], like: Size, dtype: str = "float32"
+) -> dict[tuple[str, str], float]:
+    """Return x of "the worst error is proportional to layers ** x", fitted for each (error, kind) that has depth.
+
+    layers: numbers of layers to run ``like`` with, in torch on the CPU. Accumulated errors are those of the last layer
+    and of what follows it.
+    """
+    worst: dict[tuple[str, str], dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    for number in layers:
+        size = replace(like, layers=number)
+        for seed in seeds:
+            truth = _truth(make_case("depth", seed, size))
+            model = WITNESSES["torch"](truth.case.config, size.head, dtype, "cpu")
+            model.load(truth.case.weights)
+            for kind, error, layer, found in _compare(model, truth):
+                if error == "gradient" or (error == "accumulated" and layer >= number - 1 and kind not in _NO_DEPTH):
+                    worst[error, kind][number] = max(worst[error, kind][number], found)
+    fits = {key: np.polyfit(np.log(list(by)), np.log(list(by.values())), 1) for key, by in worst.items()}
+    return {key: float(fit[0]) for key, fit in fits.items()}
+
+
+def make_table(samples: Sequence[Sample], command: str) -> Table:
+    """Return the table that follows from samples: the worst of each key, and its bound."""
+    by_key: dict[tuple[str, str, str, str], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_key[sample.key].append(sample)
+    entries, unjudged = {}, {}
+    for (kind, dtype, device, error), group in by_key.items():
+        worst, sample = max(((s.found / GROWTH[s.growth](s.layer), s) for s in group), key=lambda pair: pair[0])
+        reason = f"worst of {len(group)} taps; {_FACTOR_REASON}{_GROWTH_REASONS[sample.growth]}"
+        floor = _FLOORS.get(kind, 0.0)
+        numbers = (worst, len(group), FACTOR, worst * FACTOR)
+        entry = Entry(kind, dtype, device, error, *numbers, sample.growth, floor, sample.at, reason)
+        if entry.bound < MEANINGLESS:
+            entries[entry.key] = entry
+        else:
+            unjudged[entry.key] = f"off by {worst:.2g} of its scale at worst ({sample.at}): a bound would excuse all"
+    return Table(entries, command, _versions(), unjudged)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the reference computes for a case. streams: hidden states into layer 0, 1, .. and into the head."""
+
+    case: Case
+    taps: dict[str, np.ndarray]
+    streams: list[np.ndarray]
+    loss: float
+    weight_gradients: dict[str, np.ndarray]
+    tap_gradients: dict[str, np.ndarray]
+    decoding: tuple[np.ndarray, np.ndarray] | None
+
+
+def _truth(case: Case) -> Truth:
+    from parity.reference.backward import backward, forward
+    from parity.reference.losses import loss_terms
+    from parity.reference.model import Reference
+
+    reference = Reference.of(case.config, case.size.head, case.weights)
+    taps, streams = forward(reference, case.inputs)
+    if case.size.gradients:
+        found = backward(reference, case.inputs, case.labels)
+        gradients = (found.loss, found.weights, found.taps)
+    else:
+        terms = loss_terms(case.config, case.size.head, taps, case.labels)
+        gradients = (sum(term.value for term in terms.values()), {}, {})
+    decoding = None
+    if case.size.head == "causal-lm":
+        ids = np.maximum(case.inputs["input_ids"], case.config.pad_token_id + 1)  # decoding has no padding
+        decoding = ids, forward(reference, {"input_ids": ids})[0]["logits"]
+    return Truth(case, taps, [stream.x for stream in streams], *gradients, decoding)
+
+
+Found = tuple[str, str, int, float]  # kind, error, layer, found
+
+
+def _compare(model: Witness, truth: Truth) -> Iterator[Found]:
+    case, layers = truth.case, truth.case.config.num_hidden_layers
+    for error, streams in (("accumulated", None), ("local", truth.streams)):
+        found = model.forward(case.inputs, streams)
+        if set(found) != set(truth.taps):
+            raise ValueError(f"{case.where}: taps differ from the reference's: {sorted(set(found) ^ set(truth.taps))}")
+        for name, reference in truth.taps.items():
+            where = reference > _MASKED if name in ("start_logits", "end_logits") else None
+            yield kind_of(name), error, _layer(name, layers), _found(case, name, found[name], reference, where=where)
+            if name in _LANGUAGE_SCORES:
+                pair = log_softmax(found[name]), log_softmax(reference)
+                yield "log_probs", error, layers, _found(case, "log_probs", *pair)
+    if truth.weight_gradients:
+        yield from _compare_gradients(model, truth, layers)
+    if truth.decoding:
+        ids, logits = truth.decoding
+        yield "logits", "decoding", layers, _found(case, "decoding", model.decode(ids), logits)
+
+
+def _compare_gradients(model: Witness, truth: Truth, layers: int) -> Iterator[Found]:
+    case = truth.case
+    found = model.backward(case.inputs, case.labels)
+    yield "loss", "loss", layers, _found(case, "loss", np.array(found.loss), np.array(truth.loss))
+    for values, references in ((found.weights, truth.weight_gradients), (found.taps, truth.tap_gradients)):
+        for name in (name for name in references if name in values):
+            scale = gradient_scale(name, references)
+            distance = _found(case, name, values[name], references[name], scale=scale)
+            yield kind_of(name, "gradient"), "gradient", layers, distance
+
+
+def _found(
+    case: Case,
+    name: str,
+    value: np.ndarray,
+    reference: np.ndarray,
+    where: np.ndarray | None = None,
+    scale: np.ndarray | None = None,
+) -> float:
+    """The tolerance that would just pass; raises ValueError where nothing can be said."""
+    if scale is None:
+        scale = np.array(max(scale_of(reference, where), _FLOORS.get(kind_of(name), 0.0)))
+    difference = measure(value, reference, 1.0, where, scale=scale)
+    if difference.problem or not np.isfinite(difference.would_pass):
+        raise ValueError(f"{case.where}: {name}: {difference.problem or 'the reference is 0, the value is not'}")
+    return difference.would_pass
+
+
+def _layer(name: str, layers: int) -> int:
+    """How many layers lie before a tap's own."""
+    match = re.match(r"layer\.(\d+)\.", name)
+    return int(match[1]) if match else 0 if name in _NO_DEPTH else layers
+
+
+def _check(seeds: Sequence[int], sizes: Sequence[str], dtypes: Sequence[str], witnesses: Sequence[str]) -> None:
+    for name, given, known in (
+        ("size", sizes, SIZES),
+        ("dtype", dtypes, DTYPES),
+        ("witness", witnesses, ("torch", "flax")),
+    ):
+        unknown = [x for x in given if x not in known]
+        if unknown or not given:
+            raise ValueError(
+                f"there is no {name} {', '.join(unknown) or 'at all'}: expected some of {', '.join(known)}"
+            )
+    if not seeds:
+        raise ValueError("there are no seeds: give one or several")
+
+
+def _command(
+    seeds: Sequence[int],
+    sizes: Sequence[str],
+    dtypes: Sequence[str],
+    devices: Sequence[str],
+    witnesses: Sequence[str],
+) -> str:
+    """The command line that measures the same again."""
+    sides = "" if set(witnesses) == {"torch", "flax"} else "".join(f" --witness {x}" for x in witnesses)
+    sizes = () if list(sizes) == list(SIZES) else sizes
+    options: list[tuple[str, Sequence[str] | Sequence[int]]] = [
+        ("seed", seeds),
+        ("size", sizes),
+        ("dtype", dtypes),
+        ("device", devices),
+    ]
+    given = "".join(f" --{option} {value}" for option, values in options for value in values)
+    return f"bigbird-port parity calibrate{given}{sides}"
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("numpy", "torch", "jax", "jaxlib", "flax")}
+    return {"python": platform.python_version(), **packages, "machine": platform.machine()}
+
+
+run_calibration = calibrate

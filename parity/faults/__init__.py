@@ -1,0 +1,1 @@
+"""What can be broken on purpose, and the proof that the gate sees it."""

@@ -1,0 +1,302 @@
+"""The gate is proven: every fault of a catalogue is injected into one framework, and must turn the comparison red.
+
+For each fault and head the float64 reference says, by running with the same fault and without, whether it changes the
+function on these weights and inputs; the comparison itself has no part in that. A fault that changes it and is not seen
+fails the proof; so does a comparison that is red although nothing changes, and one that is red without any fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbird_port.heads import HEADS
+from bigbird_port.schema import Framework
+from parity.faults.catalogue import Fault, find_faults
+from parity.faults.setup import (
+    CASES,
+    Remembered,
+    Setup,
+    make_reference,
+    make_setup,
+    make_witness,
+    read_setup,
+    walk,
+)
+from parity.losses import has_loss, make_labels
+from parity.metrics import scale_of
+from parity.results import Finding, Result, Row
+
+# A change by less than this, relative to a tap's scale, is none: float32 cannot hold it.
+RESOLUTION = 2.0**-23
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One fault in one framework for one head.
+
+    changes: whether it changes the function here, and evidence: how that is known. caught: whether the comparison
+    failed, at which tap first, by what factor beyond what is allowed (None: not a matter of size, as a shape), and
+    where it was located. expected: the tap where it should show. case: the model.
+    """
+
+    fault: str
+    into: str
+    head: str
+    changes: bool
+    caught: bool
+    tap: str = ""
+    factor: float | None = None
+    located: str = ""
+    expected: str = ""
+    evidence: str = ""
+    case: str = ""
+    how: str = ""
+    what: str = ""
+    findings: tuple[Finding, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def verdict(self) -> str:
+        """caught, missed, no change (rightly green), or false alarm."""
+        if self.changes:
+            return "caught" if self.caught else "missed"
+        return "false alarm" if self.caught else "no change"
+
+    @property
+    def at_expected(self) -> bool:
+        """Whether it showed first where it should."""
+        return fnmatch(self.tap, self.expected)
+
+    def to_row(self) -> dict[str, Any]:
+        """The detection as plain data."""
+        values = asdict(self)
+        del values["findings"]
+        return values | {"verdict": self.verdict}
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A comparison without any fault: red, if it says why."""
+
+    case: str
+    head: str
+    into: str
+    seed: int
+    compared: int
+    worst: float
+    problem: str = ""
+
+
+@dataclass
+class Proof:
+    """What a run of the catalogue found. clean: comparisons without any fault, to be green; result: their rows."""
+
+    into: str
+    detections: list[Detection] = field(default_factory=list)
+    clean: list[Clean] = field(default_factory=list)
+    result: Result = field(default_factory=Result)
+
+    @property
+    def failures(self) -> list[Detection]:
+        """Faults that went unseen, and alarms without a change."""
+        return [found for found in self.detections if found.verdict in ("missed", "false alarm")]
+
+    @property
+    def false_alarms(self) -> list[Clean]:
+        """Comparisons that were red without any fault."""
+        return [found for found in self.clean if found.problem]
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was compared without a fault, all of it green, and every fault that counts was seen."""
+        return bool(self.clean) and not self.false_alarms and not self.failures
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Every detection as plain data."""
+        return [found.to_row() for found in self.detections]
+
+
+def run_faults(
+    out: Path | None = None,
+    into: Framework = "torch",
+    heads: Sequence[str] = (),
+    names: Sequence[str] = (),
+    seed: int = 0,
+    report: Report | None = None,
+) -> Proof:
+    """Inject faults (none named: all) for heads (none named: all) and return what was seen.
+
+    out: what convert wrote, in place of the small models. report: is told what is being done. Raises ValueError for
+    what is unknown or cannot be read. Nothing is injected where the comparison is red without.
+    """
+    faults, chosen = find_faults(tuple(names)), tuple(heads) or tuple(HEADS)
+    benches = _Benches(out, into, seed)
+    proof = Proof(into)
+    cases = dict.fromkeys("" if out else fault.case for fault in faults)
+    for case, head in ((case, head) for case in cases for head in chosen):
+        _say(report, f"without a fault: {case or (out and out.name)}, {head}")
+        bench = benches.get(case, head)
+        result = bench.right()
+        proof.clean.append(bench.clean(result))
+        _join(proof.result, result)
+    if proof.false_alarms:
+        return proof
+    for fault in faults:
+        own = [head for head in chosen if head in fault.heads]
+        _say(report, f"{fault.name}: {', '.join(own) or 'no head of these'}")
+        with fault.in_twin(into):
+            proof.detections += [benches.get("" if out else fault.case, head).run(fault) for head in own]
+    return proof
+
+
+def clean_runs(
+    seeds: Sequence[int], into: Framework = "torch", heads: Sequence[str] = (), cases: Sequence[str] = ("padded",)
+) -> Iterator[Clean]:
+    """Yield comparisons without any fault, each on weights and inputs of another seed; none may be red."""
+    for seed in seeds:
+        for case in cases:
+            for head in heads or HEADS:
+                bench = Bench(make_setup(case, head, seed), into)
+                yield bench.clean(bench.right())
+
+
+def _join(whole: Result, one: Result) -> None:
+    """Add what one comparison found to a result of several."""
+    whole.heads += [head for head in one.heads if head not in whole.heads]
+    whole.conditions += [x for x in one.conditions if x.name not in [known.name for known in whole.conditions]]
+    whole.rows += one.rows
+    whole.located += one.located
+    whole.witnesses = one.witnesses
+
+
+def _say(report: Report | None, text: str) -> None:
+    if report:
+        report(text)
+
+
+class _Benches:
+    """Benches by case and head, made once."""
+
+    def __init__(self, out: Path | None, into: Framework, seed: int) -> None:
+        self.out, self.into, self.seed = out, into, seed
+        self.known: dict[tuple[str, str], Bench] = {}
+
+    def get(self, case: str, head: str) -> Bench:
+        """The bench of a case ("": of the folder) and a head."""
+        if (case, head) not in self.known:
+            setup = read_setup(self.out, head, "torch", self.seed) if self.out else make_setup(case, head, self.seed)
+            self.known[case, head] = Bench(setup, self.into)
+        return self.known[case, head]
+
+
+class Bench:
+    """One model of one head on its inputs, the framework that faults go into, and the right reference."""
+
+    def __init__(self, setup: Setup, into: Framework) -> None:
+        self.setup, self.into = setup, into
+        self.reference: Any = Remembered(make_reference(setup))
+        self.witness = make_witness(into, setup)
+
+    def right(self) -> Result:
+        """Compare without any fault."""
+        return walk(self.setup, {"reference": self.reference, self.into: self.witness})
+
+    def clean(self, result: Result) -> Clean:
+        """Judge a comparison without any fault."""
+        red = _first_red(result.rows)
+        problem = "" if red is None else f"{red.place} is off by {red.difference.excess:.3g} times what is allowed"
+        worst = max((row.difference.excess for row in result.rows), default=float("inf"))
+        if not result.rows:
+            problem = "nothing was compared"
+        place = (self.setup.name, self.setup.head, self.into, self.setup.seed)
+        return Clean(*place, len(result.rows), worst, problem)
+
+    def run(self, fault: Fault) -> Detection:
+        """Compare with a fault, whose code is held by the caller, and ask the reference whether it changes anything."""
+        result = self.faulty(fault)
+        changes, evidence = self.changes(fault)
+        red = _first_red(result.rows)
+        caught: dict[str, Any] = {}
+        if red is not None:
+            excess = red.difference.excess
+            caught = {"tap": red.tap, "factor": excess if np.isfinite(excess) else None, "located": _located(result)}
+        return Detection(
+            *(fault.name, self.into, self.setup.head, changes, red is not None),
+            **caught,
+            expected=fault.expects(self.setup),
+            evidence=evidence,
+            case=self.setup.name,
+            how=fault.how,
+            what=fault.what,
+            findings=tuple(result.located),
+        )
+
+    def faulty(self, fault: Fault) -> Result:
+        """Compare with a fault, whose code is held by the caller, as far as it takes to locate it."""
+        witness = self.witness  # which faults of the twin's code are in by themselves
+        if not (fault.twin or fault.change):
+            witness = make_witness(self.into, fault.applied(self.setup))
+            fault.feed(witness, self.setup)
+        return walk(self.setup, {"reference": self.reference, self.into: witness}, until_located=True)
+
+    def changes(self, fault: Fault) -> tuple[bool, str]:
+        """Whether a fault changes the function, and how that is known; stops at the first tap that moves."""
+        if fault.always:
+            holds = fault.holds(self.setup)
+            return holds, f"by what it is: {fault.always}{'' if holds else ', which is not so here'}"
+        for tap, moved in self._moves(fault):
+            if moved > RESOLUTION:
+                return True, f"reference: {tap} moves by {moved:.1e} of its scale"
+        return False, f"reference: no tap moves by more than {RESOLUTION:.1e} of its scale"
+
+    def _moves(self, fault: Fault) -> Iterator[tuple[str, float]]:
+        """By how much each tap of the reference moves, stage by stage."""
+        setup, right = self.setup, self.reference
+        with fault.in_reference():
+            wrong: Any = make_reference(fault.applied(setup))
+            fault.feed(wrong, setup)
+            one, other = right.start(setup.inputs), wrong.start(setup.inputs)
+            yield from _moved(one[0], other[0])
+            for i in range(setup.config.num_hidden_layers):
+                one, other = right.layer(i, one[1]), wrong.layer(i, other[1])
+                yield from _moved(one[0], other[0])
+            scores = right.finish(one[1]), wrong.finish(other[1])
+            yield from _moved(*scores)
+            if has_loss(setup.head):
+                labels = make_labels(setup.config, setup.head, setup.inputs, setup.seed)
+                losses = (np.array(x.loss(taps, labels)) for x, taps in zip((right, wrong), scores, strict=True))
+                yield from _moved(*({"loss": loss} for loss in losses))
+
+
+def _moved(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:
+    for tap, x in one.items():
+        if tap not in other or other[tap].shape != x.shape:
+            yield tap, float("inf")
+            continue
+        allowed = np.maximum(scale_of(x), np.abs(x))
+        yield tap, float((np.abs(other[tap] - x) / np.maximum(allowed, np.finfo(np.float64).tiny)).max())
+
+
+def _first_red(rows: Sequence[Row]) -> Row | None:
+    return next((row for row in rows if not row.passed), None)
+
+
+def _located(result: Result) -> str:
+    if not result.located:
+        return ""
+    found = result.located[0]
+    parts = [
+        f"{noun} {', '.join(map(str, places))}"
+        for noun, places in (("head", found.attention_heads), ("block", found.query_blocks))
+        if 0 < len(places) <= 8
+    ]
+    return "; ".join([found.module, *parts])
+
+
+__all__ = ["CASES", "Bench", "Clean", "Detection", "Proof", "clean_runs", "run_faults"]

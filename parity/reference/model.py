@@ -1,0 +1,152 @@
+"""The third witness: BigBird for all eight heads in plain NumPy float64, written from the original's rules.
+
+It runs stage by stage (start, layer 0, layer 1, .., finish), keeps nothing between the stages, and shares with the
+two frameworks only the configuration, the canonical weights and the original's draw of random blocks.
+
+Legend: B batch, L length, D hidden, N heads, H head size.
+
+Sources: bigbird/core/{attention,encoder,modeling,utils}.py and bigbird/pretrain/run_pretraining.py of
+google-research/bigbird; the heads that it does not have are transformers'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.folder import WEIGHT_FILES, read_model_folder
+from bigbird_port.schema import Framework
+from bigbird_port.weights import complete
+from parity.inputs import Inputs
+from parity.reference.attention import Visibility, attend, multiplicity, random_blocks_of
+from parity.reference.heads import WORDS, Taps, head_taps
+from parity.reference.inputs import Stream, complete_inputs
+from parity.reference.losses import Labels, loss_terms
+from parity.reference.operations import Weights, activate, dense, layer_norm
+from parity.reference.weights import StoredWeights, Widened
+from parity.runners import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A model: configuration, head, and canonical weights, in types to compute with.
+
+    initialised: weights that the folder lacked.
+    """
+
+    config: BigBirdConfig
+    head: str
+    weights: Widened
+    initialised: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, folder: Path, head: str, overrides: Mapping[str, Any], init_seed: int) -> Reference:
+        """Open a model folder (what convert wrote: its torch folder, or flax where there is no other).
+
+        All of it is read once, and judged; then each weight is read when it is used. Raises ValueError naming the file
+        and what is wrong with it.
+        """
+        model = read_model_folder(folder, _framework_of(folder))
+        config = model.config.replace(**overrides)
+        # "flax": the rows that the head uses; torch classes carry some that they do not.
+        weights, initialised = complete(model.weights, config, head, "flax", init_seed)
+        held = {name: weights[name] for name in initialised}
+        return cls.of(config, head, StoredWeights(model.path, list(weights), held), initialised)
+
+    @classmethod
+    def of(cls, config: BigBirdConfig, head: str, weights: Weights, initialised: list[str] | None = None) -> Reference:
+        """Build from canonical weights of any precision; a decoder attends fully."""
+        config = config.for_head(head)
+        if config.is_decoder:
+            config = config.replace(attention_type="original_full")
+        return cls(config, head, Widened(weights), initialised or [])
+
+    def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
+        """Return the taps embeddings_prenorm and embeddings [B, L, D], and what layer 0 needs."""
+        given = complete_inputs(self.config, self.head, inputs)
+        x = self.weights[WORDS][given.input_ids].astype(np.float64)
+        if self.config.rescale_embeddings:
+            x *= math.sqrt(self.config.hidden_size)
+        x += self.weights["embeddings.token_type_embeddings.embedding"][given.token_type_ids]
+        x += self.weights["embeddings.position_embeddings.embedding"][given.position_ids]
+        normed = layer_norm(self.weights, "embeddings.LayerNorm", x, self.config.layer_norm_eps)
+        return {"embeddings_prenorm": x, "embeddings": normed}, Stream(normed, given)
+
+    def layer(self, i: int, stream: Stream) -> tuple[Taps, Stream]:
+        """Run layer ``i`` on stream.x.
+
+        Return the taps layer.<i>.query, key, value [B, N, L, H], context [B, L, N, H], attention_output, intermediate
+        and output [B, L, ..], and what the next layer needs.
+        """
+        (attention, _), (feed_forward, after) = self.sublayers(i, stream)
+        return attention | feed_forward, after
+
+    def sublayers(self, i: int, stream: Stream) -> Iterator[tuple[Taps, Stream]]:
+        """Yield the same in two parts: attention, up to attention_output, and feed-forward."""
+        taps = self._attention(i, stream)
+        stream = replace(stream, x=taps["attention_output"])  # nothing but it and the yielded arrays is kept
+        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
+        taps = self._feed_forward(i, stream.x)
+        stream = replace(stream, x=taps["output"])
+        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
+
+    def _attention(self, i: int, stream: Stream) -> Taps:
+        x, weights, module = stream.x, self.weights, f"encoder.layer.{i}"
+        q, k, v = (
+            self.split_heads(dense(weights, f"{module}.attention.self.{part}", x)) for part in ("query", "key", "value")
+        )
+        context = attend(q, k, v, self.visibility(i, stream))
+        projected = dense(weights, f"{module}.attention.output.dense", context.reshape(x.shape))
+        projected += x
+        attention = layer_norm(weights, f"{module}.attention.output.LayerNorm", projected, self.config.layer_norm_eps)
+        return {"query": q, "key": k, "value": v, "context": context, "attention_output": attention}
+
+    def _feed_forward(self, i: int, attention: np.ndarray) -> Taps:
+        weights, module = self.weights, f"encoder.layer.{i}"
+        inner = activate(self.config.hidden_act, dense(weights, f"{module}.intermediate.dense", attention))
+        narrowed = dense(weights, f"{module}.output.dense", inner)
+        narrowed += attention
+        output = layer_norm(weights, f"{module}.output.LayerNorm", narrowed, self.config.layer_norm_eps)
+        return {"intermediate": inner, "output": output}
+
+    def finish(self, stream: Stream) -> Taps:
+        """Return the head's scores under the models' field names, and the taps before them."""
+        return head_taps(self.config, self.weights, self.head, stream)
+
+    def losses(self, taps: Taps, labels: Labels) -> float:
+        """Return the loss of finish's taps; see reference_losses for the labels, and loss_terms for its terms."""
+        return sum(term.value for term in loss_terms(self.config, self.head, taps, labels).values())
+
+    def visibility(self, i: int, stream: Stream) -> Visibility:
+        """Return what the queries of layer ``i`` see."""
+        counts = None
+        if stream.given.blocks is not None:
+            counts = multiplicity(random_blocks_of(self.config, i, stream.given.blocks))
+        return Visibility(stream.given.mask, counts, self.config.block_size, self.config.is_decoder)
+
+    def split_heads(self, x: np.ndarray) -> np.ndarray:
+        """Return [B, L, D] as [B, N, L, H]."""
+        return x.reshape(*x.shape[:2], self.config.num_attention_heads, self.config.head_dim).swapaxes(1, 2)
+
+
+def run_reference(folder: Path, head: str, inputs: Inputs, overrides: Mapping[str, Any], init_seed: int) -> Run:
+    """Run the whole reference of ``head`` from ``folder`` and return every tap, float64."""
+    reference = Reference.load(folder, head, overrides, init_seed)
+    taps, stream = reference.start(inputs)
+    for i in range(reference.config.num_hidden_layers):
+        layer_taps, stream = reference.layer(i, stream)
+        taps |= layer_taps
+    return Run(reference.config, taps | reference.finish(stream), reference.initialised)
+
+
+def _framework_of(folder: Path) -> Framework:
+    """Whose file to read: torch's unless only Flax's is there."""
+    flax = WEIGHT_FILES["flax"]
+    only_flax = not (folder / "torch").is_dir() and not any(folder.glob("model*.safetensors*"))
+    return "flax" if only_flax and ((folder / flax).is_file() or (folder / "flax" / flax).is_file()) else "torch"

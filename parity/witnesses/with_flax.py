@@ -1,0 +1,330 @@
+"""The Flax twin as a witness: its own modules, compiled once for all layers.
+
+Legend: B batch, L length, D hidden.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.heads import HEADS
+from bigbird_port.weights import digest, from_framework
+from parity.gradients import Gradients
+from parity.inputs import Inputs
+from parity.losses import total_loss
+from parity.witnesses.flax_backward import loss_with_zeros
+from parity.witnesses.witness import Setting, Source, Taps
+
+if TYPE_CHECKING:
+    from jax import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """x [B, L, D]; inputs: what the encoder wants beside it; beside: what the head wants."""
+
+    x: Array
+    inputs: Any
+    beside: dict[str, Any]
+
+
+class FlaxWitness:
+    """A model of models_flax and its parameters."""
+
+    name, complete, steps = "flax", True, True
+    multiple = 1
+
+    def __init__(self, model: Any, setting: Setting, device: Any) -> None:
+        """Digest the loaded parameters, then move them to their dtype and device."""
+        import jax
+        from flax.traverse_util import flatten_dict
+
+        self.config, self.initialised = model.config, model.initialised
+        arrays = {name: np.asarray(x) for name, x in flatten_dict(model.params, sep="/").items()}
+        canonical = from_framework(arrays, self.config, model.head, "flax", any_pooler=True)
+        self._digests = {name: digest(x) for name, x in canonical.items()}
+        self.device, self.dtype, self.head, self.module = device, setting.dtype, model.head, model.module
+        with self._scope():
+            params = jax.tree.map(lambda x: x.astype(self.dtype), model.params) if self._wide else model.params
+            self.params = model.params = jax.device_put(params, device)
+        self.model = model
+
+    @property
+    def _wide(self) -> bool:
+        return self.dtype == "float64"  # parameters of the narrower ones stay float32, as in training
+
+    def digests(self) -> dict[str, str]:
+        """Return sha256 of every weight as it was loaded, before any change of dtype."""
+        return self._digests
+
+    def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
+        """Run the embeddings."""
+        with self._scope():
+            arrays, beside = self._split_inputs(inputs)
+            x, completed, taps = _compiled(_embed, self.module)(self.params, arrays)
+        return _arrays(taps), Stream(x, completed, beside)
+
+    def layer(self, i: int, stream: Stream) -> tuple[Taps, Stream]:
+        """Run layer i."""
+        from models_flax.encoder import encoder_lists
+
+        params = self.params.get("bert", self.params)["encoder"]["layer"][str(i)]
+        with self._scope():
+            lists = encoder_lists(self.config, i, stream.x.shape[1])
+            run = _compiled_layer(self.config, self.dtype)
+            x, taps = run(params, stream.x, stream.inputs.mask, lists)
+        return {f"layer.{i}.{name}": tap for name, tap in _arrays(taps).items()}, replace(stream, x=x)
+
+    def sublayers(self, i: int, stream: Stream) -> Iterator[tuple[Taps, Stream]]:
+        """Run layer i in two parts."""
+        from models_flax.encoder import encoder_lists
+
+        params = self.params.get("bert", self.params)["encoder"]["layer"][str(i)]
+        with self._scope():
+            lists = encoder_lists(self.config, i, stream.x.shape[1])
+            run = _compiled_layer(self.config, self.dtype, _attention)
+            attention, found = run(params, stream.x, stream.inputs.mask, lists)
+            stream, taps = replace(stream, x=attention), _arrays(found)
+            del attention, found  # nothing but the stream and the yielded arrays keeps taps alive
+        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
+        with self._scope():
+            output, found = _compiled_layer(self.config, self.dtype, _feed_forward)(params, stream.x)
+            stream, taps = replace(stream, x=output), _arrays(found)
+            del output, found
+        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
+
+    def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
+        """Run the pooler and the head."""
+        fixed = tuple((name, x) for name, x in stream.beside.items() if isinstance(x, tuple))
+        beside = {name: x for name, x in stream.beside.items() if not isinstance(x, tuple)}
+        with self._scope():
+            x = stream.x if positions is None else stream.x[:, positions]
+            scores, taps = _compiled(_finish, self.module, fixed)(self.params, x, beside)
+        return _arrays(taps | scores)
+
+    def call(self, inputs: Inputs) -> Taps:
+        """Return what the whole model returns."""
+        with self._scope():
+            output = self._call(inputs)
+        return {
+            field.name: np.asarray(x) for field in fields(output) if hasattr(x := getattr(output, field.name), "dtype")
+        }
+
+    def _call(self, inputs: Inputs) -> Any:
+        return self.model(**inputs)
+
+    def call_base(self, inputs: Inputs) -> Stream:
+        """Call the base model."""
+        from flax import linen as nn
+
+        with self._scope():
+            arrays, beside = self._split_inputs(inputs)
+            output = nn.apply(_call_base, self.module)({"params": self.params}, arrays)
+        return Stream(output.last_hidden_state, None, beside)
+
+    def inject(self, stream: Stream, x: np.ndarray) -> Stream:
+        """Put hidden states in, rounded to the model's dtype."""
+        from jax import numpy as jnp
+
+        with self._scope():
+            return replace(stream, x=jnp.asarray(x.astype(jnp.dtype(self.dtype))))
+
+    def hidden(self, stream: Stream) -> np.ndarray:
+        """Return the hidden states."""
+        return np.asarray(stream.x)
+
+    def loss(self, scores: Taps, labels: Inputs) -> float:
+        """Return the loss by models_flax.losses."""
+        from jax import numpy as jnp
+
+        with self._scope():
+            arrays = {name: jnp.asarray(x, self.dtype) for name, x in scores.items()}
+            targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
+            return float(_compiled_loss(self.config, self.head)(arrays, targets))
+
+    def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
+        """Return the gradients of the loss by jax.grad; a tap's is that of a zero added to it."""
+        import jax
+        from flax.traverse_util import flatten_dict
+        from jax import numpy as jnp
+
+        taps, stream = self.start(inputs)
+        for i in range(self.config.num_hidden_layers):
+            layer, stream = self.layer(i, stream)
+            taps |= layer
+        taps |= self.finish(stream)
+        with self._scope():
+            zeros = {name: jnp.zeros(tap.shape, tap.dtype) for name, tap in taps.items()}
+            arrays = self._split_inputs(inputs)
+            targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
+
+            from flax.linen import apply as nn_apply
+
+            def loss(params: Any, zeros: Any) -> Any:
+                run = functools.partial(loss_with_zeros, head=self.head, zeros=zeros, arrays=arrays, labels=targets)
+                return nn_apply(run, self.module)({"params": params})
+
+            found, of_taps = jax.jit(jax.grad(loss, argnums=(0, 1)))(self.params, zeros)
+        weights = {name: np.asarray(x) for name, x in flatten_dict(found, sep="/").items()}
+        canonical = from_framework(weights, self.config, self.head, "flax", any_pooler=True)
+        return Gradients(canonical, _arrays(of_taps))
+
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """Return the scores [B, L, V] of one token after the other, each given the cache of those before."""
+        import jax
+        from jax import numpy as jnp
+
+        from models_flax.cache import init_cache
+
+        step = jax.jit(lambda params, token, past: self.module.apply({"params": params}, token, past_key_values=past))
+        found = []
+        with self._scope():
+            past: Any = init_cache(self.config, ids.shape[0], ids.shape[1], jnp.dtype(self.dtype))
+            for i in range(ids.shape[1]):
+                output = step(self.params, jnp.asarray(ids[:, i : i + 1]), past)
+                past = output.past_key_values
+                found.append(np.asarray(output.logits))
+        return np.concatenate(found, axis=1)
+
+    def _split_inputs(self, inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The base model's arrays, and what the head wants; most heads want nothing."""
+        from jax import numpy as jnp
+
+        arrays = {name: jnp.asarray(x) for name, x in inputs.items()}
+        split: tuple[dict[str, Any], dict[str, Any]] = (
+            self.module.split_inputs(arrays) if hasattr(self.module, "split_inputs") else (arrays, {})
+        )
+        return split
+
+    def _scope(self) -> ExitStack:
+        """The device, full matmul precision and, for float64, wide types; all put back afterwards."""
+        import jax
+
+        stack = ExitStack()
+        stack.enter_context(jax.default_device(self.device))
+        stack.enter_context(jax.default_matmul_precision("highest"))
+        if self._wide:
+            stack.enter_context(_wide_types())
+        return stack
+
+
+def load(source: Source, setting: Setting) -> FlaxWitness:
+    """Load the Flax model of a head; raises ValueError as from_pretrained."""
+    device = flax_device(setting.device)
+    return FlaxWitness(load_model(source, setting), setting, device)
+
+
+def load_model(source: Source, setting: Setting) -> Any:
+    """Return the Flax model of a head, on the CPU; raises ValueError as from_pretrained."""
+    import jax
+
+    import models_flax
+
+    cls = getattr(models_flax, HEADS[source.head].flax_class_name)
+    with jax.default_device(jax.devices("cpu")[0]), ExitStack() as stack:
+        if setting.dtype == "float64":
+            stack.enter_context(_wide_types())
+        return cls.from_pretrained(source.folder, init_seed=source.init_seed, dtype=setting.dtype, **source.overrides)
+
+
+def flax_device(name: str) -> Any:
+    """Return the device called ``name``; raises ValueError where jax does not have it."""
+    import jax
+
+    try:
+        return jax.devices(None if name == "auto" else name)[0]
+    except RuntimeError:
+        raise ValueError(f"jax finds no {name} device: choose --flax-device cpu, or install a jax for {name}") from None
+
+
+def _wide_types() -> Any:
+    """A context in which jax has float64."""
+    import jax
+
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    return importlib.import_module("jax.experimental").enable_x64()  # releases before 0.8
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(function: Callable[..., Any], module: Any, fixed: tuple[tuple[str, Any], ...] = ()) -> Any:
+    """``function`` of a module bound to parameters, compiled; ``fixed``: named arguments that are no arrays."""
+    import jax
+    from flax import linen as nn
+
+    def run(params: Any, *arrays: Any) -> Any:
+        return nn.apply(functools.partial(function, **dict(fixed)), module)({"params": params}, *arrays)
+
+    return jax.jit(run)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_layer(config: BigBirdConfig, dtype: str, method: Callable[..., Any] | None = None) -> Any:
+    """A layer (or a method of it) as a function of its parameters and arrays; one program for all layers of a shape.
+
+    The arrays are x, mask and key lists, or what the method takes.
+    """
+    import jax
+
+    from models_flax.encoder import BigBirdLayer
+
+    layer = BigBirdLayer(config, np.dtype(dtype) if dtype != "bfloat16" else jax.numpy.bfloat16)
+    return jax.jit(lambda params, *arrays: layer.apply({"params": params}, *arrays, method=method))
+
+
+def _attention(layer: Any, *arrays: Any) -> Any:
+    return layer.attention(*arrays)
+
+
+def _feed_forward(layer: Any, attention_BLD: Array) -> Any:
+    inner_BLI = layer.intermediate(attention_BLD)
+    output_BLD = layer.output(inner_BLI, attention_BLD, True)
+    return output_BLD, {"intermediate": inner_BLI, "output": output_BLD}
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_loss(config: BigBirdConfig, head: str) -> Any:
+    """A head's loss as a function of scores and labels."""
+    import jax
+
+    from models_flax import losses
+
+    return jax.jit(functools.partial(total_loss, losses, config, head))
+
+
+def _embed(module: Any, arrays: dict[str, Any]) -> Any:
+    return getattr(module, "bert", module).embed(**arrays)
+
+
+def _call_base(module: Any, arrays: dict[str, Any]) -> Any:
+    return getattr(module, "bert", module)(**arrays)
+
+
+def _finish(module: Any, x: Any, beside: dict[str, Any], **fixed: Any) -> Any:
+    return module.score(x, getattr(module, "bert", module).pool(x), **beside, **fixed)
+
+
+def _narrowed(x: np.ndarray, wide: bool) -> np.ndarray:
+    """jax without wide types has int32 only."""
+    return x if wide or x.dtype.kind == "f" else x.astype(np.int32)
+
+
+# jax sorts the names of what a program returns; this is the order in which it is computed, scores last.
+_ORDER = (
+    *("embeddings_prenorm", "embeddings", "query", "key", "value", "context", "attention_output"),
+    *("intermediate", "output", "pooler_output", "transform", "span_logits"),
+)
+
+
+def _arrays(arrays: dict[str, Any]) -> Taps:
+    order = {name: i for i, name in enumerate(_ORDER)}
+    names = sorted(arrays, key=lambda name: order.get(name, len(order)))
+    return {name: np.asarray(arrays[name]) for name in names if arrays[name] is not None}

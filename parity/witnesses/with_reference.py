@@ -1,0 +1,71 @@
+"""The float64 reference as a witness.
+
+Legend: B batch, L length, D hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bigbird_port.weights import digest
+from parity.gradients import Gradients
+from parity.inputs import Inputs
+from parity.reference.backward import backward
+from parity.reference.model import Reference
+from parity.witnesses.witness import Setting, Source, Taps
+
+
+class ReferenceWitness:
+    """A Reference; its dtype is float64, its device the CPU, whatever the frameworks run on."""
+
+    name, complete, steps = "reference", True, True
+
+    def __init__(self, model: Reference) -> None:
+        self.model, self.config, self.initialised = model, model.config, model.initialised
+
+    def digests(self) -> dict[str, str]:
+        """Return sha256 of every weight in the type that it came in."""
+        return {name: digest(x) for name, x in self.model.weights.given.items()}
+
+    def start(self, inputs: Inputs) -> tuple[Taps, Any]:
+        """Run the embeddings."""
+        return self.model.start(inputs)
+
+    def layer(self, i: int, stream: Any) -> tuple[Taps, Any]:
+        """Run layer i."""
+        return self.model.layer(i, stream)
+
+    def sublayers(self, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
+        """Run layer i in two parts."""
+        return self.model.sublayers(i, stream)
+
+    def finish(self, stream: Any, positions: slice | None = None) -> Taps:
+        """Run the head."""
+        return self.model.finish(stream if positions is None else replace(stream, x=stream.x[:, positions]))
+
+    def inject(self, stream: Any, x: np.ndarray) -> Any:
+        """Put hidden states in."""
+        return replace(stream, x=x.astype(np.float64))
+
+    def hidden(self, stream: Any) -> np.ndarray:
+        """Return the hidden states."""
+        x: np.ndarray = stream.x
+        return x
+
+    def loss(self, scores: Taps, labels: Inputs) -> float:
+        """Return the loss by its definition."""
+        return self.model.losses(scores, labels)
+
+    def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
+        """Return the gradients of the loss, written by hand."""
+        found = backward(self.model, inputs, labels)
+        return Gradients(found.weights, found.taps)
+
+
+def load(source: Source, setting: Setting) -> ReferenceWitness:
+    """Load the reference of a head; raises ValueError naming the file and what is wrong with it."""
+    return ReferenceWitness(Reference.load(source.folder, source.head, source.overrides, source.init_seed))

@@ -1,0 +1,182 @@
+"""transformers' torch classes as a witness: what their users see when they load the same files.
+
+transformers is a peer, not a part of this project: it is loaded here if it is installed, and seen through forward
+hooks only. The model runs in evaluation mode under its own configuration, random blocks and attention included.
+
+Legend: B batch, L length, N heads, H head size.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.folder import load_weights
+from bigbird_port.heads import HEADS
+from bigbird_port.weights import digest, from_framework
+from parity.inputs import Inputs
+from parity.witnesses.with_torch import pinned, to_array, torch_device
+from parity.witnesses.witness import Setting, Source, Taps
+
+# Module (within the base model) -> tap; "layer.<i>." stays before it. The module that attends is exchanged for short
+# inputs, so the context is seen where it is handed on.
+_OUTPUTS = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output": "attention_output",
+    "intermediate": "intermediate",
+    "output": "output",
+}
+_CONTEXT = "attention.output"
+_SCORES = ("prediction_logits", "seq_relationship_logits", "logits", "start_logits", "end_logits", "pooler_output")
+
+
+class TransformersWitness:
+    """A transformers model of one head. It has most taps, and runs no layer on another input."""
+
+    name, complete, steps = "transformers", False, False
+
+    def __init__(self, model: Any, head: str, config: BigBirdConfig, setting: Setting, fresh: list[str]) -> None:
+        """Digest the loaded weights, then move the model to its dtype and device. fresh: weights of no file."""
+        import torch
+
+        self.head, self.config, self.initialised = head, config, fresh
+        arrays = {name: x.numpy() for name, x in model.state_dict().items()}
+        canonical = from_framework(arrays, config, head, "torch", any_pooler=True)
+        self._digests = {name: digest(x) for name, x in canonical.items()}
+        self.device = torch_device(setting.device)
+        self.model = model.eval().to(getattr(torch, setting.dtype)).to(self.device)
+
+    def digests(self) -> dict[str, str]:
+        """Return sha256 of every weight as it was loaded, before any change of dtype."""
+        return self._digests
+
+    def start(self, inputs: Inputs) -> tuple[Taps, Taps]:
+        """Run the whole model and return the taps of the embeddings; the stream holds all."""
+        import torch
+
+        given = {name: torch.from_numpy(x).long().to(self.device) for name, x in inputs.items()}
+        ids = given["input_ids"]
+        given.setdefault("attention_mask", (ids != self.config.pad_token_id).long())
+        taps: Taps = {}
+        hooks = list(self._hooks(taps, ids.shape[-1]))
+        try:
+            with pinned(), _quiet():  # what it says of its fallbacks is not ours to pass on
+                output = self.model(**given)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        taps |= {name: to_array(output[name]) for name in _SCORES if output.get(name) is not None}
+        return {name: tap for name, tap in taps.items() if name == "embeddings"}, taps
+
+    def layer(self, i: int, stream: Taps) -> tuple[Taps, Taps]:
+        """Return the taps of layer i."""
+        return {name: stream.pop(name) for name in list(stream) if name.startswith(f"layer.{i}.")}, stream
+
+    def finish(self, stream: Taps, positions: slice | None = None) -> Taps:
+        """Return the scores."""
+        return {name: tap for name, tap in stream.items() if not name.startswith(("embeddings", "layer."))}
+
+    def sublayers(self, i: int, stream: Taps) -> Iterator[tuple[Taps, Taps]]:
+        """Raise, as the hooks only listen."""
+        raise NotImplementedError("transformers is run as a whole")
+
+    def inject(self, stream: Taps, x: np.ndarray) -> Taps:
+        """Raise, as the hooks only listen."""
+        raise NotImplementedError("transformers is run as a whole")
+
+    def hidden(self, stream: Taps) -> np.ndarray:
+        """Raise, as the hooks only listen."""
+        raise NotImplementedError("transformers is run as a whole")
+
+    def loss(self, scores: Taps, labels: Inputs) -> float:
+        """Raise, as losses are compared among the complete witnesses."""
+        raise NotImplementedError("transformers is not asked for its loss")
+
+    def _hooks(self, taps: Taps, length: int) -> Iterator[Any]:
+        """Register a hook on every module that shows a tap."""
+
+        def keep(name: str) -> Callable[..., None]:
+            return lambda module, given, output: taps.update({name: self._shaped(name, output, length)})
+
+        def keep_context(name: str) -> Callable[..., None]:
+            return lambda module, given: taps.update({name: self._shaped(name, given[0], length)})
+
+        base = getattr(self.model, "bert", self.model)
+        yield base.embeddings.register_forward_hook(keep("embeddings"))
+        for i, layer in enumerate(base.encoder.layer):
+            for path, tap in _OUTPUTS.items():
+                yield layer.get_submodule(path).register_forward_hook(keep(f"layer.{i}.{tap}"))
+            yield layer.get_submodule(_CONTEXT).register_forward_pre_hook(keep_context(f"layer.{i}.context"))
+        if hasattr(self.model, "cls"):
+            yield self.model.cls.predictions.transform.register_forward_hook(keep("transform"))
+
+    def _shaped(self, name: str, x: Any, length: int) -> np.ndarray:
+        """A tap in this project's shape, without the padding to whole blocks."""
+        x_BLD = to_array(x.detach())[:, :length]
+        if not name.endswith((".query", ".key", ".value", ".context")):
+            return x_BLD
+        split = x_BLD.reshape(*x_BLD.shape[:2], self.config.num_attention_heads, self.config.head_dim)
+        return split if name.endswith(".context") else split.swapaxes(1, 2)
+
+
+def load(source: Source, setting: Setting) -> TransformersWitness:
+    """Load what convert wrote with transformers; raises ValueError where it is not installed or has no such head.
+
+    Head weights that the folder lacks are those that this project draws from the seed.
+    """
+    import torch
+
+    transformers = _transformers()
+    config, arrays, initialised = load_weights(
+        source.folder, source.head, "torch", source.init_seed, dict(source.overrides)
+    )
+    if source.head == "sequence-classification" and config.classifier_style == "original":
+        raise ValueError(
+            "transformers has no classification head in the original's style: leave transformers out of --against, or "
+            "choose other heads with --head"
+        )
+    config = config.for_head(source.head)
+    theirs = transformers.BigBirdConfig(**config.to_dict() | {"use_cache": False})
+    folder = source.folder / "torch" if (source.folder / "torch").is_dir() else source.folder
+    with torch.random.fork_rng(devices=[]), _quiet():
+        cls = getattr(transformers, HEADS[source.head].class_name)
+        model, report = cls.from_pretrained(folder, config=theirs, output_loading_info=True)
+    for name in report["missing_keys"]:
+        if name in arrays:
+            model.get_parameter(name).data.copy_(torch.from_numpy(arrays[name]))
+    return TransformersWitness(model, source.head, config, setting, initialised)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from logging and warning; its level is put back."""
+    logging = _transformers().utils.logging
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _transformers() -> Any:
+    """The package; without TensorFlow, which it would load if it is there, and which takes seconds."""
+    try:
+        with mock.patch.dict(os.environ, {"USE_TF": "0"}):
+            return importlib.import_module("transformers")
+    except ImportError:
+        raise ValueError(
+            "the witness transformers is not installed: pip install 'transformers<5', or leave it out of --against"
+        ) from None

@@ -1,0 +1,142 @@
+"""Witnesses: whoever can say, layer by layer, what the model computes.
+
+Legend: B batch, L length, D hidden.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from bigbird_port.config import BigBirdConfig
+from parity.inputs import Inputs
+
+Taps = dict[str, np.ndarray]
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a framework is run. device: "cpu", "cuda", "tpu", or "auto" for the framework's default.
+
+    mesh: (name, size) of each axis of a mesh of such devices, for the witness "sharded".
+    """
+
+    dtype: Dtype = "float32"
+    device: str = "cpu"
+    mesh: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a witness is loaded from. init_seed: for head weights that the folder lacks."""
+
+    folder: Path
+    head: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    init_seed: int = 0
+
+
+class Witness(Protocol):
+    """A model of one head that runs stage by stage: start, every layer, finish.
+
+    name: of the witness. complete: it has every tap, so that what it lacks is an error; else only what it has is
+    compared. steps: a layer can be run on any input (``inject``). initialised: canonical names of weights that came
+    from the seed.
+    """
+
+    name: str
+    complete: bool
+    steps: bool
+    config: BigBirdConfig
+    initialised: list[str]
+
+    def digests(self) -> dict[str, str]:
+        """Return sha256 of every loaded weight by canonical name, in canonical layout; empty if it holds none."""
+        ...
+
+    def start(self, inputs: Inputs) -> tuple[Taps, Any]:
+        """Return the taps of the embeddings, and what layer 0 needs."""
+        ...
+
+    def layer(self, i: int, stream: Any) -> tuple[Taps, Any]:
+        """Return the taps of layer i, named layer.<i>.<tap>, and what the next layer needs."""
+        ...
+
+    def sublayers(self, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
+        """Yield the same in two parts, attention and feed-forward; what was yielded is not kept.
+
+        A part's stream is what the next part, or the next layer, needs. Only for witnesses with ``steps``.
+        """
+        ...
+
+    def finish(self, stream: Any, positions: slice | None = None) -> Taps:
+        """Return the head's scores and the taps before them; of some positions only, for heads that score each."""
+        ...
+
+    def inject(self, stream: Any, x: np.ndarray) -> Any:
+        """Return ``stream`` with hidden states x [B, L, D] in it, rounded to the witness's dtype."""
+        ...
+
+    def hidden(self, stream: Any) -> np.ndarray:
+        """Return the hidden states [B, L, D] in ``stream``; inject takes them without loss."""
+        ...
+
+    def loss(self, scores: Taps, labels: Inputs) -> float:
+        """Return the loss of finish's scores, as the witness computes it."""
+        ...
+
+
+class Framework(Witness, Protocol):
+    """A witness that has users, who call the model whole.
+
+    multiple: a call's number of texts must be a multiple of it.
+    """
+
+    multiple: int
+
+    def call(self, inputs: Inputs) -> Taps:
+        """Return what one call of the model returns, by field."""
+        ...
+
+    def call_base(self, inputs: Inputs) -> Any:
+        """Return what ``finish`` takes, from one call of the base model."""
+        ...
+
+
+# In order of trust. Every other is measured against the truths that are there.
+MODULES = {
+    "golden": "parity.witnesses.with_golden",
+    "reference": "parity.witnesses.with_reference",
+    "torch": "parity.witnesses.with_torch",
+    "flax": "parity.witnesses.with_flax",
+    "sharded": "parity.witnesses.with_mesh",
+    "transformers": "parity.witnesses.with_transformers",
+}
+TRUTHS = ("golden", "reference")
+FRAMEWORKS = ("torch", "flax", "sharded")
+_DIRECT = (("flax", "torch"), ("sharded", "flax"))  # twins; one device and many
+
+
+def load_witness(name: str, source: Source, setting: Setting) -> Witness:
+    """Load a witness by name; raises ValueError for bad files, and for a dtype or device that it does not have."""
+    module: Any = importlib.import_module(MODULES[name])
+    witness: Witness = module.load(source, setting)
+    return witness
+
+
+def pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return (value, reference) of every comparison among witnesses.
+
+    Each against every truth that is more trusted; Flax against torch as well, and sharded Flax against Flax; without a
+    truth, all against the first.
+    """
+    order = [name for name in MODULES if name in names]
+    truths = [name for name in TRUTHS if name in order] or order[:1]
+    found = [(name, truth) for truth in truths for name in order[order.index(truth) + 1 :]]
+    return found + [direct for direct in _DIRECT if set(direct) <= set(names) and direct not in found]
