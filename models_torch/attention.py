@@ -105,15 +105,22 @@ def full_attention(
     queries at a time, as the device's formulation has it.
     """
     L, K = q_BNLH.shape[2], k_BNLH.shape[2]
-    step, contexts = _queries_at_once(q_BNLH, K), []
-    for start in range(0, L, step):
-        some = slice(start, min(start + step, L))
+
+    def some_queries(some: slice) -> Tensor:
         allowed = mask_BL[:, None, some] if mask_BL.ndim == 3 else mask_BL[:, None, None, :]
         if causal and mask_BL.ndim == 2:
-            seen = torch.ones(some.stop - start, K, dtype=torch.bool, device=mask_BL.device)
-            allowed = allowed & seen.tril(K - L + start)
-        contexts.append(attend(q_BNLH[:, :, some], k_BNLH, v_BNLH, mask_bias(allowed, q_BNLH.dtype), dropout))
-    return torch.cat(contexts, dim=2).transpose(1, 2)
+            seen = torch.ones(some.stop - some.start, K, dtype=torch.bool, device=mask_BL.device)
+            allowed = allowed & seen.tril(K - L + some.start)
+        return attend(q_BNLH[:, :, some], k_BNLH, v_BNLH, mask_bias(allowed, q_BNLH.dtype), dropout)
+
+    step = _queries_at_once(q_BNLH, K)
+    if step == L:
+        return some_queries(slice(0, L)).transpose(1, 2)
+    context_BNLH = q_BNLH.new_empty(*q_BNLH.shape[:3], v_BNLH.shape[-1])  # parts that wait would scatter the scores
+    for start in range(0, L, step):
+        some = slice(start, min(start + step, L))
+        context_BNLH[:, :, some] = some_queries(some)
+    return context_BNLH.transpose(1, 2)
 
 
 def _queries_at_once(q_BNLH: Tensor, K: int) -> int:
