@@ -252,8 +252,8 @@ FLAX_ONLY = {
 }
 
 
-# Layouts of oneDNN, which XLA chooses by itself.
-TORCH_ONLY_FILES = {"inference.py"}
+# Layouts of oneDNN, which XLA chooses by itself, and its products.
+TORCH_ONLY_FILES = {"inference.py", "onednn.py"}
 # Positions on several devices, which torch does not offer here.
 FLAX_ONLY_FILES = {"sequence.py"}
 # JAX places arrays, torch wraps modules.
