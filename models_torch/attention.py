@@ -231,19 +231,16 @@ class _Listed:
     """The lists of some heads; query blocks of different heads are alike to attend: X = M x C of them at once."""
 
     def __init__(self, bias_L: Tensor, blocks_MQS: Tensor, counts_MQS: Tensor, W: int) -> None:
-        self.bias_nW = bias_L.view(-1, W)
-        self.blocks_MQS = blocks_MQS
+        (M, Q, S), n = blocks_MQS.shape, len(bias_L) // W
         # what counts m times is what has log(m) added to its scores
         count_bias_MQS = mask_bias(counts_MQS > 0, bias_L.dtype) + counts_MQS.clamp(min=1).to(bias_L.dtype).log()
-        self.count_bias_MQS1 = count_bias_MQS[..., None]
+        bias_MQSW = bias_L.view(n, W).index_select(0, blocks_MQS.flatten()).view(M, Q, S, W) + count_bias_MQS[..., None]
+        self.bias_MQ1K = bias_MQSW.view(M, Q, 1, S * W)
+        self.blocks_MQS = blocks_MQS + torch.arange(M, device=blocks_MQS.device)[:, None, None] * n
 
     def chunk(self, lists: slice) -> tuple[Tensor, Tensor]:
         """Return key blocks [X, S], numbered through all heads, and their bias [X, 1, K]."""
-        blocks_MCS, count_bias_MCS1 = self.blocks_MQS[:, lists], self.count_bias_MQS1[:, lists]
-        M, C, S = blocks_MCS.shape
-        bias_MCSW = self.bias_nW.index_select(0, blocks_MCS.flatten()).view(M, C, S, -1) + count_bias_MCS1
-        heads_M11 = torch.arange(M, device=blocks_MCS.device)[:, None, None]
-        return (blocks_MCS + heads_M11 * len(self.bias_nW)).view(M * C, S), bias_MCSW.view(M * C, 1, -1)
+        return self.blocks_MQS[:, lists].flatten(0, 1), self.bias_MQ1K[:, lists].flatten(0, 1)
 
 
 def _rows(x_MLH: Tensor, slices: list[slice]) -> Tensor:

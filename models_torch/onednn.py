@@ -56,8 +56,8 @@ def attend(q_XWH: Tensor, k_XKH: Tensor, v_XKH: Tensor, bias_X1K: Tensor) -> Ten
     """softmax(q k^T / sqrt(H) + bias) v, [X, W, H]: all that a query block needs stays in the processor's cache."""
     context_XWH = q_XWH.new_empty(*q_XWH.shape[:2], v_XKH.shape[-1])
     scaled_XWH = q_XWH / math.sqrt(q_XWH.shape[-1])
-    for q_WH, k_KH, v_KH, bias_1K, context_WH in _each(scaled_XWH, k_XKH, v_XKH, bias_X1K, context_XWH):
-        weights_WK = product(q_WH, k_KH, bias_1K[0]).softmax(dim=-1)
+    for q_WH, k_KH, v_KH, bias_K, context_WH in _each(scaled_XWH, k_XKH, v_XKH, bias_X1K[:, 0], context_XWH):
+        weights_WK = product(q_WH, k_KH, bias_K).softmax(dim=-1)
         context_WH.copy_(product(weights_WK, v_KH.T))
     return context_XWH
 
@@ -71,10 +71,10 @@ def attend_gradient(
     """
     gradients = torch.empty_like(q_XWH), torch.empty_like(k_XKH), torch.empty_like(v_XKH)
     scaled_XWH = q_XWH / math.sqrt(q_XWH.shape[-1])
-    for q_WH, scaled_WH, k_KH, v_KH, bias_1K, grad_WH, delta_W1, dq_WH, dk_KH, dv_KH in _each(
-        q_XWH, scaled_XWH, k_XKH, v_XKH, bias_X1K, grad_XWH, delta_XW1, *gradients
+    for q_WH, scaled_WH, k_KH, v_KH, bias_K, grad_WH, delta_W1, dq_WH, dk_KH, dv_KH in _each(
+        q_XWH, scaled_XWH, k_XKH, v_XKH, bias_X1K[:, 0], grad_XWH, delta_XW1, *gradients
     ):
-        weights_WK = product(scaled_WH, k_KH, bias_1K[0]).softmax(dim=-1)
+        weights_WK = product(scaled_WH, k_KH, bias_K).softmax(dim=-1)
         dscores_WK = product(grad_WH, v_KH).sub_(delta_W1).mul_(weights_WK)
         dq_WH.copy_(product(dscores_WK, k_KH.T))
         dk_KH.copy_(product(dscores_WK.T, q_WH.T))
