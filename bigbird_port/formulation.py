@@ -38,7 +38,8 @@ FORMULATIONS = {
         16,
         False,
         "81 ms in oneDNN (8 blocks 84, 4 blocks 89, one 110); as batches of products 104, in fused attention 106; on "
-        "two threads batches are as fast, with gradients faster; without AVX-512 they are, too. Full attention, causal, 2 texts: 1.6 s, all queries at once 3.5 s, a quarter of these scores 2.8 s",
+        "two threads batches are as fast, with gradients faster; without AVX-512 they are, too. Full attention, "
+        "causal, 2 texts: 1.6 s, all queries at once 3.5 s, a quarter of these scores 2.8 s",
         scores_at_once=1 << 22,
         onednn_from=1 << 20,
     ),

@@ -5,6 +5,7 @@ Taps are measured as they arrive and dropped, so that a run needs little more me
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,8 @@ class _Run:
                     self.result.rows += compare_gradients(walk.scene, witnesses, walk.config, inputs, seed)
                 if self.options.decoding and head == "causal-lm":
                     self.result.rows += compare_decoding(walk.scene, witnesses, walk.inputs)
-                del witnesses, walk, loaded  # the models are gone before the next head's are loaded
+                del witnesses, walk, loaded
+                gc.collect()  # models refer to themselves: they are to be gone before the next head's are loaded
 
     def _share(self, walked: slice, head: str) -> None:
         """Say in the rows of a walk that they stand for another head, too."""
