@@ -156,7 +156,8 @@ def _torch_settings() -> dict[str, str]:
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "threads": f"{torch.get_num_threads()} intra-op, {torch.get_num_interop_threads()} inter-op",
     }
-    return {f"torch {name}": str(value) for name, value in settings.items()}
+    build = {"torch": torch.__version__}  # names what it was built for, which the package's metadata may not
+    return build | {f"torch {name}": str(value) for name, value in settings.items()}
 
 
 def _jax_settings() -> dict[str, str]:
