@@ -24,7 +24,7 @@ def fast_linears(model: nn.Module) -> Iterator[int]:
     """
     if not onednn.available():
         raise ValueError("fast_linears needs a torch with oneDNN (mkldnn), which this one lacks: leave it out")
-    linears = [module for module in model.modules() if type(module) is nn.Linear and _is_taken(module.weight)]
+    linears = [module for module in model.modules() if type(module) is nn.Linear and onednn.fits(module.weight)]
     if not linears:
         raise ValueError("fast_linears found no linear layer in float32 on the CPU: leave it out")
     with torch.no_grad():
@@ -38,12 +38,8 @@ def fast_linears(model: nn.Module) -> Iterator[int]:
                 linear.__dict__.pop("forward", None)
 
 
-def _is_taken(weight: Tensor) -> bool:
-    return weight.dtype == torch.float32 and weight.device.type == "cpu"
-
-
 def _run(linear: nn.Linear, packed: Tensor, x: Tensor) -> Tensor:
     """The layer from its packed weight, where that computes the same."""
-    return (
-        onednn.product(x, packed, linear.bias) if onednn.takes(x) else functional.linear(x, linear.weight, linear.bias)
-    )
+    if onednn.takes(x):
+        return onednn.product(x, packed, linear.bias)
+    return functional.linear(x, linear.weight, linear.bias)

@@ -20,10 +20,14 @@ def available() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def fits(x: Tensor) -> bool:
+    """Whether x is float32 on the CPU."""
+    return x.dtype == torch.float32 and x.device.type == "cpu"
+
+
 def takes(x: Tensor) -> bool:
-    """Whether x is float32 on the CPU, and stays so: these products are no part of autograd, nor of autocast."""
-    plain = x.dtype == torch.float32 and x.device.type == "cpu"
-    return plain and available() and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    """Whether x fits, and is to stay so: these products are no part of autograd, nor of autocast."""
+    return fits(x) and available() and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 def faster(x: Tensor) -> bool:

@@ -100,9 +100,8 @@ def test_second_derivatives_are_those_of_batches(products, monkeypatch):
         return torch.autograd.grad(sum(x.square().sum() for x in first), inputs)
 
     found = second()
-    assert (
-        len(products) == (2 + 5) * 2 * 2 * 15
-    )  # forward; and the last pass, through what forward gave to the gradient
+    # forward; and the last pass, through what forward gave to the gradient
+    assert len(products) == (2 + 5) * 2 * 2 * 15
     batched(monkeypatch)
     assert_close(found, second())
 
