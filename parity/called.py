@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from parity.compare import Scene, compare
-from parity.inputs import Inputs
+from parity.inputs import Inputs, portions
 from parity.results import Part, Row
 from parity.witnesses.witness import FRAMEWORKS, Framework, Taps, pairs
 
@@ -36,8 +36,8 @@ class Called:
         for name in (name for name in FRAMEWORKS if name in witnesses):
             witness: Framework = witnesses[name]
             call = witness.call_base if in_pieces else witness.call
-            portions = _portions(inputs, witness.config.hidden_size, witness.multiple)
-            self._returned[name] = [call(some) for some in portions]
+            tokens = _AT_ONCE // witness.config.hidden_size
+            self._returned[name] = [call(some) for _, some in portions(inputs, tokens, witness.multiple)]
 
     def rows(
         self, scene: Scene, taps: dict[str, Taps], streams: dict[str, Any], positions: slice | None, part: Part | None
@@ -69,11 +69,3 @@ class Called:
             scores = [{tap: x for tap, x in finish(stream, positions).items() if tap in taps} for stream in found]
             found = [self._walked(name, x, stream, positions) for x, stream in zip(scores, found, strict=True)]
         return {tap: np.concatenate([some[tap] for some in found]) for tap in found[0] if tap in self._wanted}
-
-
-def _portions(inputs: Inputs, hidden_size: int, multiple: int) -> Iterator[Inputs]:
-    """The inputs, as many texts at a time as make _AT_ONCE elements of hidden states; at least ``multiple``."""
-    ids = inputs["input_ids"]
-    step = multiple * max(1, _AT_ONCE // (ids[0].size * hidden_size * multiple))
-    for start in range(0, len(ids), step):
-        yield {name: x[start : start + step] if len(x) == len(ids) else x for name, x in inputs.items()}

@@ -6,7 +6,7 @@ Legend: B batch, L length.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,22 @@ def for_head(inputs: Inputs, head: str) -> Inputs:
     if head == "multiple-choice":
         return {name: np.stack((x, _other_choice(name, x)), axis=1) for name, x in shared.items()}
     return shared
+
+
+def choices_apart(inputs: Inputs) -> Inputs:
+    """Return every choice [B, C, L] as a question of its own [B x C, 1, L]; inputs of other heads as they are."""
+    if inputs["input_ids"].ndim == 2:
+        return inputs
+    return {name: x.reshape(-1, 1, *x.shape[2:]) for name, x in inputs.items()}
+
+
+def portions(inputs: Inputs, tokens: int, multiple: int = 1) -> Iterator[tuple[slice, Inputs]]:
+    """Yield the inputs of some texts after the others, and which: so many as make ``tokens``, a multiple of them."""
+    ids = inputs["input_ids"]
+    step = multiple * max(1, tokens // (ids[0].size * multiple))
+    for start in range(0, len(ids), step):
+        texts = slice(start, min(start + step, len(ids)))
+        yield texts, {name: x[texts] if len(x) == len(ids) else x for name, x in inputs.items()}
 
 
 def _other_choice(name: str, x_BL: np.ndarray) -> np.ndarray:

@@ -67,8 +67,7 @@ _MODULES = {
 class Stage:
     """The two sides of a stage: who, how it was fed, all its rows, and the taps themselves.
 
-    input_good: whether what went in was within tolerance, and evidence: how that is known. before: rows of the stage's
-    parts before this one, where it is run in parts.
+    input_good: whether what went in was within tolerance, and evidence: how that is known.
     """
 
     scene: Scene
@@ -78,14 +77,12 @@ class Stage:
     sides: tuple[Taps, Taps]
     input_good: bool
     evidence: str
-    before: tuple[Row, ...] = ()
 
 
 def locate(stage: Stage, config: BigBirdConfig) -> Iterator[Finding]:
     """Yield a Finding for every tap of the stage that is off while everything that it is computed from is good."""
-    own = {row.tap: row.passed for row in stage.rows if row.attention_head is None}
-    passed = {row.tap: row.passed for row in stage.before if row.attention_head is None} | own
-    for tap, good in own.items():
+    passed = {row.tap: row.passed for row in stage.rows if row.attention_head is None}
+    for tap, good in passed.items():
         if not good and all(_is_good(source, passed, stage) for source in _sources(tap, stage.scene.head, passed)):
             yield _finding(stage, tap, config)
 
@@ -128,11 +125,13 @@ def _finding(stage: Stage, tap: str, config: BigBirdConfig) -> Finding:
     parts = _Parts(stage, tap, config) if tap in stage.sides[0] and tap in stage.sides[1] else None
     heads, blocks, positions = parts.off() if parts else ((), (), ())
     module = module_of(tap, row.head)
-    where = "; ".join(parts.words(heads, blocks, positions)) if parts else ""
+    words = [*(parts.words(heads, blocks, positions) if parts else ())]
+    if row.part and row.part.texts:
+        words.append(f"texts {row.part.texts}")
     what = row.difference.problem or f"max abs {row.difference.max_abs:.1e}, {row.difference.excess:.3g} times allowed"
     sentence = (
         f"starts here: {tap} ({module}) of {row.value} against {row.reference}, {row.head}, {row.condition}: "
-        f"{stage.evidence}, its output is not: {what}{'; ' + where if where else ''}"
+        f"{stage.evidence}, its output is not: {'; '.join([what, *words])}"
     )
     return Finding(
         *(row.head, row.condition, row.value, row.reference, tap, module, stage.evidence, sentence),

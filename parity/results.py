@@ -23,15 +23,22 @@ class Part:
     """The part of a tap that a row is about; None leaves an axis whole.
 
     attention_head: its index. query_block: index of a block of queries. positions: a class of queries ("global",
-    "sparse", "padded"), or a range "a:b" of positions where a tap is measured in pieces.
+    "sparse", "padded"), or a range "a:b" of positions where a tap is measured in pieces. texts: a range "a:b" of the
+    batch, whose choices are texts of their own, where it is measured in portions.
     """
 
     attention_head: int | None = None
     query_block: int | None = None
     positions: str | None = None
+    texts: str | None = None
 
     def __str__(self) -> str:
-        names = {"head": self.attention_head, "block": self.query_block, "positions": self.positions}
+        names = {
+            "head": self.attention_head,
+            "block": self.query_block,
+            "positions": self.positions,
+            "texts": self.texts,
+        }
         return ", ".join(f"{name} {value}" for name, value in names.items() if value is not None)
 
 

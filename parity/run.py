@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from bigbird_port.json_object import read_json_object
 from bigbird_port.manifest import MANIFEST
 from parity.conditions import Options, Pass, passes
@@ -75,19 +73,19 @@ class _Run:
             for head in heads:
                 check_gradients(self.one.config.for_head(head), self._own_inputs(head), self.options.names)
         for group in self._groups(heads):
-            encoder, finals, walked = None, dict[str, np.ndarray](), slice(0)
+            encoder, encoded, walked = None, None, slice(0)
             for head in group:
                 witnesses = self._load(head)
                 loaded = check_loaded(head, witnesses, self.manifest)
                 self._note(head, witnesses, loaded.checks)
                 walk = Walk(self.options, self.one, head, self._own_inputs(head), witnesses, self.result)
-                if loaded.encoder != encoder:
+                if encoded is None or loaded.encoder != encoder:
                     begin = len(self.result.rows)
-                    encoder, finals = loaded.encoder, walk.layers()
+                    encoder, encoded = loaded.encoder, walk.layers()
                     walked = slice(begin, len(self.result.rows))
                 else:
                     self._share(walked, head)
-                walk.head(finals)
+                walk.head(encoded)
                 if self.options.gradients and has_loss(head):
                     inputs, seed = walk.inputs, self.options.seed
                     self.result.rows += compare_gradients(walk.scene, witnesses, walk.config, inputs, seed)

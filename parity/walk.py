@@ -1,11 +1,14 @@
 """One walk through a model: all witnesses advance together, and every stage is compared before the next.
 
+Texts whose taps are large go through the layers some at a time, and large scores are computed some positions at a time.
+
 Legend: B batch, L length, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,27 +17,45 @@ from parity.called import Called
 from parity.compare import Scene, compare
 from parity.conditions import Options, Pass
 from parity.golden import derived_of_layer, derived_scores
-from parity.inputs import Inputs
+from parity.inputs import Inputs, choices_apart, portions
 from parity.keep import keep_tensors
 from parity.locate import Stage, locate
 from parity.losses import has_loss, make_labels
-from parity.results import Error, Part, Result, Row
+from parity.results import Part, Result, Row
 from parity.witnesses.witness import FRAMEWORKS, TRUTHS, Taps, Witness, pairs
 
-_TAPS_AT_ONCE = 1 << 23  # elements of a layer's taps, 64 MiB in float64; one with more is run in parts
+_TAPS_AT_ONCE = 1 << 25  # elements of a layer's taps, 256 MiB in float64: a text of 4096 tokens at base size
 _SCORES_AT_ONCE = 1 << 23  # elements of a language model's scores, 64 MiB in float64
 _SCORE_EVERY_TOKEN = ("pretraining", "masked-lm", "causal-lm")
 _OF_WHOLE_TEXT = ("pooler_output", "seq_relationship_logits")  # not in a piece of the positions but the first
-Hidden = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What the layers made: hidden states [B, L, D] of each stepping witness; good: by pair, whether they agree."""
+
+    hidden: dict[str, np.ndarray]
+    good: dict[tuple[str, str], bool]
 
 
 class Walk:
-    """The witnesses of one head on one pass's inputs; rows and findings go into ``result``."""
+    """The witnesses of one head on one pass's inputs; rows and findings go into ``result``.
+
+    part: the texts that the inputs are, where they are not all.
+    """
 
     def __init__(
-        self, options: Options, one: Pass, head: str, inputs: Inputs, witnesses: dict[str, Witness], result: Result
+        self,
+        options: Options,
+        one: Pass,
+        head: str,
+        inputs: Inputs,
+        witnesses: dict[str, Witness],
+        result: Result,
+        part: Part | None = None,
     ) -> None:
         self.options, self.one, self.inputs, self.witnesses, self.result = options, one, inputs, witnesses, result
+        self.part = part
         self.config = one.config.for_head(head)
         self.scene = Scene(
             head, one.condition.name, options.settings, self._real(), self.config.num_hidden_layers, options.tolerances
@@ -42,29 +63,45 @@ class Walk:
         self.truth = next((name for name in TRUTHS if name in witnesses and witnesses[name].steps), None)
         self.streams: dict[str, Any] = {}
         self.input_good: dict[tuple[str, str], bool] = {}
-        self.rows_of_stage: dict[tuple[tuple[str, str], Error], list[Row]] = {}
+        self.rows_of_stage: dict[tuple[str, str], list[Row]] = {}
 
-    def layers(self) -> Hidden:
-        """Run and compare embeddings and layers; return each stepping witness's last hidden states."""
-        for _ in self.stages():
-            pass
-        return self.hidden()
+    def layers(self) -> Encoded:
+        """Run and compare embeddings and layers, and return what they made."""
+        found = []
+        for walk in self._portions():
+            for _ in walk.stages():
+                pass
+            found.append(walk.encoded())
+        good = {pair: all(some.good[pair] for some in found) for pair in found[0].good}
+        return Encoded({name: np.concatenate([some.hidden[name] for some in found]) for name in found[0].hidden}, good)
 
     def stages(self) -> Iterator[None]:
         """Run and compare the embeddings, then layer after layer; may be left after any."""
-        self._compare("embeddings", self._start(), "it is computed from the ids")
+        taps = {}
+        for name, witness in self.witnesses.items():
+            taps[name], self.streams[name] = witness.start(self.inputs)
+        self.input_good = dict.fromkeys(pairs(tuple(self.witnesses)), True)
+        self._compare("embeddings", taps, "it is computed from the ids", part=self.part)
+        del taps
         yield
         for i in range(self.config.num_hidden_layers):
             self._layer(i)
             yield
 
-    def head(self, finals: Hidden) -> None:
-        """Run and compare what follows the layers, from hidden states that ``layers`` returned."""
-        if not self.streams:
-            self._start()
-            for name, x in finals.items():
-                self.streams[name] = self.witnesses[name].inject(self.streams[name], x)
+    def encoded(self) -> Encoded:
+        """Return what the witnesses have reached."""
+        stepping = {name: witness for name, witness in self.witnesses.items() if witness.steps}
         self._begin_stage(f"layer.{self.config.num_hidden_layers - 1}.output")
+        return Encoded({name: x.hidden(self.streams[name]) for name, x in stepping.items()}, self.input_good)
+
+    def head(self, encoded: Encoded) -> None:
+        """Run and compare what follows the layers."""
+        self.input_good = encoded.good
+        for name, witness in self.witnesses.items():
+            if name not in self.streams:
+                self.streams[name] = witness.start(self.inputs)[1]
+                if witness.steps:
+                    self.streams[name] = witness.inject(self.streams[name], encoded.hidden[name])
         pieces = list(self._pieces())
         called = None
         if self.options.called:
@@ -72,59 +109,34 @@ class Walk:
         for positions in pieces:
             self._finish(positions, called)
 
-    def hidden(self) -> Hidden:
-        """Return the hidden states that each stepping witness has reached."""
-        return {name: self.witnesses[name].hidden(x) for name, x in self.streams.items() if self.witnesses[name].steps}
-
-    def _start(self) -> dict[str, Taps]:
-        taps = {}
-        for name, witness in self.witnesses.items():
-            taps[name], self.streams[name] = witness.start(self.inputs)
-        self.input_good, self.rows_of_stage = dict.fromkeys(pairs(tuple(self.witnesses)), True), {}
-        return taps
+    def _portions(self) -> Iterator[Walk]:
+        """This walk, or walks of some of its texts each; one that cannot be fed a layer's input comes whole."""
+        inputs = choices_apart(self.inputs)
+        tokens = _TAPS_AT_ONCE // (6 * self.config.hidden_size + self.config.intermediate_size)
+        multiple = max(witness.multiple for witness in self.witnesses.values())
+        found = list(portions(inputs, tokens, multiple))
+        if len(found) == 1 or not all(witness.steps for witness in self.witnesses.values()):
+            yield self
+            return
+        for texts, some in found:
+            part = Part(texts=f"{texts.start}:{texts.stop}")
+            yield Walk(self.options, self.one, self.scene.head, some, self.witnesses, self.result, part)
 
     def _layer(self, i: int) -> None:
         """One layer: everyone on its own input, the frameworks on the truth's as well."""
         self._begin_stage(f"layer.{i - 1}.output" if i else "embeddings")
         fed = self._fed()
-        own = {name: self._run_layer(name, i, self.streams[name]) for name in self.witnesses}
-        local = {
-            name: self._run_local(name, i, fed) for name in self.witnesses if fed is not None and self._runs_local(name)
-        }
-        if self._in_parts():
-            fed = None  # it is for the tensors that are kept of a failing layer, which none run in parts has
-        for is_last in (False, True) if self._in_parts() else (True,):
-            taps: dict[str, Taps] = {}
-            for name in self.witnesses:
-                if name in local:  # first, so that its taps are gone before the others come
-                    found = next(local.pop(name) if is_last else local[name])[0]  # nothing of the last part is kept
-                    self._compare_local(name, f"layer.{i}", found, taps[str(self.truth)], fed)
-                    del found
-                taps[name], self.streams[name] = next(own[name])
-            if self.options.golden:
-                for name in taps.keys() - {"golden"}:
-                    taps[name] |= derived_of_layer(i, self.options.golden, self.config)
-            self._compare(f"layer.{i}", taps, "its input is within tolerance", fed)
-            del taps
-
-    def _run_layer(self, name: str, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
-        """A witness's layer, whole or in parts; nothing runs before it is asked for."""
-        if self._in_parts():
-            return self.witnesses[name].sublayers(i, stream)
-        return (self.witnesses[name].layer(i, x) for x in (stream,))
-
-    def _run_local(self, name: str, i: int, fed: np.ndarray) -> Iterator[tuple[Taps, Any]]:
-        """The same, on hidden states that are fed in only then, and held no longer than the layer needs them."""
-        run = self._run_layer(name, i, self.witnesses[name].inject(self.streams[name], fed))
-        del fed
-        yield from run
-
-    def _in_parts(self) -> bool:
-        """Whether a layer's taps are too large to be there at once; those to be kept, and a file's, come at once."""
-        B, L = self.scene.real_BL.shape
-        elements = B * L * (6 * self.config.hidden_size + self.config.intermediate_size)
-        steps = all(witness.steps for witness in self.witnesses.values())
-        return elements > _TAPS_AT_ONCE and steps and not self.options.keep
+        taps: dict[str, Taps] = {}
+        for name, witness in self.witnesses.items():
+            if fed is not None and self._runs_local(name):  # first, so that its taps are gone before its own come
+                local = witness.layer(i, witness.inject(self.streams[name], fed))[0]
+                self._compare_local(name, f"layer.{i}", local, taps[str(self.truth)], fed, self.part)
+                del local
+            taps[name], self.streams[name] = witness.layer(i, self.streams[name])
+        if self.options.golden:
+            for name in taps.keys() - {"golden"}:
+                taps[name] |= derived_of_layer(i, self.options.golden, self.config)
+        self._compare(f"layer.{i}", taps, "its input is within tolerance", fed, self.part)
 
     def _fed(self) -> np.ndarray | None:
         """The truth's hidden states, to feed to the frameworks."""
@@ -133,8 +145,8 @@ class Walk:
     def _begin_stage(self, output: str) -> None:
         """Note of every pair whether the stage's input, which is ``output`` of the one before, was good."""
         for pair in self.input_good:
-            rows = self.rows_of_stage.get((pair, "accumulated"), [])
-            of_output = [row for row in rows if row.tap == output and row.part is None]
+            rows = self.rows_of_stage.get(pair, [])
+            of_output = [row for row in rows if row.tap == output and row.attention_head is None]
             self.input_good[pair] = all(row.passed for row in of_output or rows)
         self.rows_of_stage = {}
 
@@ -191,10 +203,8 @@ class Walk:
             incomplete = not self.witnesses[pair[0]].complete, not self.witnesses[pair[1]].complete
             if not (stage == "head" and all(incomplete[1:]) and not sides[1]):
                 rows = list(compare(self.scene, pair, "accumulated", stage, sides, incomplete, part))
-                before = self.rows_of_stage.setdefault((pair, "accumulated"), [])
-                good = self.input_good[pair]
-                found = Stage(self.scene, pair, "accumulated", rows, sides, good, evidence, tuple(before))
-                before += rows
+                self.rows_of_stage[pair] = rows
+                found = Stage(self.scene, pair, "accumulated", rows, sides, self.input_good[pair], evidence)
                 self._record(found, fed, locates=self._locates(pair, stage))
 
     def _locates(self, pair: tuple[str, str], stage: str) -> bool:
@@ -209,10 +219,7 @@ class Walk:
         pair = (name, str(self.truth))
         rows = list(compare(self.scene, pair, "local", stage, (local, truth), part=part))
         evidence = f"its input was the {self.truth}'s own"
-        before = self.rows_of_stage.setdefault((pair, "local"), [])
-        found = Stage(self.scene, pair, "local", rows, (local, truth), True, evidence, tuple(before))
-        before += rows
-        self._record(found, fed, locates=True)
+        self._record(Stage(self.scene, pair, "local", rows, (local, truth), True, evidence), fed, locates=True)
 
     def _record(self, stage: Stage, fed: np.ndarray | None, locates: bool) -> None:
         self.result.rows += stage.rows

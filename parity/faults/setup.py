@@ -188,7 +188,7 @@ def walk(setup: Setup, witnesses: dict[str, Any], local: bool = True, until_loca
     for _ in steps.stages():
         if until_located and result.located:
             return result
-    steps.head(steps.hidden())
+    steps.head(steps.encoded())
     if setup.head == "causal-lm" and not (until_located and result.located):
         decoding: Any = importlib.import_module("parity.decoding")
         result.rows += decoding.compare_decoding(steps.scene, witnesses, setup.inputs)

@@ -12,7 +12,7 @@ google-research/bigbird; the heads that it does not have are transformers'.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,17 +84,9 @@ class Reference:
         Return the taps layer.<i>.query, key, value [B, N, L, H], context [B, L, N, H], attention_output, intermediate
         and output [B, L, ..], and what the next layer needs.
         """
-        (attention, _), (feed_forward, after) = self.sublayers(i, stream)
-        return attention | feed_forward, after
-
-    def sublayers(self, i: int, stream: Stream) -> Iterator[tuple[Taps, Stream]]:
-        """Yield the same in two parts: attention, up to attention_output, and feed-forward."""
-        taps = self._attention(i, stream)
-        stream = replace(stream, x=taps["attention_output"])  # nothing but it and the yielded arrays is kept
-        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
-        taps = self._feed_forward(i, stream.x)
-        stream = replace(stream, x=taps["output"])
-        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
+        attention = self._attention(i, stream)
+        taps = attention | self._feed_forward(i, attention["attention_output"])
+        return {f"layer.{i}.{name}": tap for name, tap in taps.items()}, replace(stream, x=taps["output"])
 
     def _attention(self, i: int, stream: Stream) -> Taps:
         x, weights, module = stream.x, self.weights, f"encoder.layer.{i}"

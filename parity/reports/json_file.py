@@ -19,7 +19,7 @@ from parity.reports.report import Report
 from parity.results import Condition, Finding, Part, Result, Row
 from parity.tolerances import Tolerance
 
-VERSION = 2
+VERSION = 3
 _INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 # Fields of a Result that are JSON values as they stand, apart from their numbers.
 _PLAIN = ("heads", "initialised", "not_compared", "environment")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -39,8 +39,7 @@ class Stream:
 class FlaxWitness:
     """A model of models_flax and its parameters."""
 
-    name, complete, steps = "flax", True, True
-    multiple = 1
+    name, complete, steps, multiple = "flax", True, True, 1
 
     def __init__(self, model: Any, setting: Setting, device: Any) -> None:
         """Digest the loaded parameters, then move them to their dtype and device."""
@@ -82,24 +81,6 @@ class FlaxWitness:
             run = _compiled_layer(self.config, self.dtype)
             x, taps = run(params, stream.x, stream.inputs.mask, lists)
         return {f"layer.{i}.{name}": tap for name, tap in _arrays(taps).items()}, replace(stream, x=x)
-
-    def sublayers(self, i: int, stream: Stream) -> Iterator[tuple[Taps, Stream]]:
-        """Run layer i in two parts."""
-        from models_flax.encoder import encoder_lists
-
-        params = self.params.get("bert", self.params)["encoder"]["layer"][str(i)]
-        with self._scope():
-            lists = encoder_lists(self.config, i, stream.x.shape[1])
-            run = _compiled_layer(self.config, self.dtype, _attention)
-            attention, found = run(params, stream.x, stream.inputs.mask, lists)
-            stream, taps = replace(stream, x=attention), _arrays(found)
-            del attention, found  # nothing but the stream and the yielded arrays keeps taps alive
-        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
-        with self._scope():
-            output, found = _compiled_layer(self.config, self.dtype, _feed_forward)(params, stream.x)
-            stream, taps = replace(stream, x=output), _arrays(found)
-            del output, found
-        yield {f"layer.{i}.{name}": taps.pop(name) for name in list(taps)}, stream
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
         """Run the pooler and the head."""
@@ -267,27 +248,14 @@ def _compiled(function: Callable[..., Any], module: Any, fixed: tuple[tuple[str,
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled_layer(config: BigBirdConfig, dtype: str, method: Callable[..., Any] | None = None) -> Any:
-    """A layer (or a method of it) as a function of its parameters and arrays; one program for all layers of a shape.
-
-    The arrays are x, mask and key lists, or what the method takes.
-    """
+def _compiled_layer(config: BigBirdConfig, dtype: str) -> Any:
+    """A layer as a function of its parameters, x, mask and key lists; one program for all layers of a shape."""
     import jax
 
     from models_flax.encoder import BigBirdLayer
 
     layer = BigBirdLayer(config, np.dtype(dtype) if dtype != "bfloat16" else jax.numpy.bfloat16)
-    return jax.jit(lambda params, *arrays: layer.apply({"params": params}, *arrays, method=method))
-
-
-def _attention(layer: Any, *arrays: Any) -> Any:
-    return layer.attention(*arrays)
-
-
-def _feed_forward(layer: Any, attention_BLD: Array) -> Any:
-    inner_BLI = layer.intermediate(attention_BLD)
-    output_BLD = layer.output(inner_BLI, attention_BLD, True)
-    return output_BLD, {"intermediate": inner_BLI, "output": output_BLD}
+    return jax.jit(lambda params, *arrays: layer.apply({"params": params}, *arrays))
 
 
 @functools.lru_cache(maxsize=64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ class GoldenWitness:
     not_compared: golden tensors that a run of this head rightly has no tap for.
     """
 
-    name, complete, steps = "golden", False, False
+    name, complete, steps, multiple = "golden", False, False, 1
 
     def __init__(self, case: GoldenCase, head: str, config: BigBirdConfig) -> None:
         self.config, self.initialised = config, list[str]()
@@ -42,10 +41,6 @@ class GoldenWitness:
     def finish(self, stream: None, positions: slice | None = None) -> Taps:
         """Return everything after the layers."""
         return {name: x for name, x in self._taps.items() if not name.startswith(("embeddings", "layer.", "rand_"))}
-
-    def sublayers(self, i: int, stream: None) -> Iterator[tuple[Taps, None]]:
-        """Raise, as a file computes nothing."""
-        raise NotImplementedError("a golden case runs no layer")
 
     def inject(self, stream: None, x: np.ndarray) -> Any:
         """Raise, as a file computes nothing."""

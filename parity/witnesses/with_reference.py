@@ -5,7 +5,6 @@ Legend: B batch, L length, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +21,7 @@ from parity.witnesses.witness import Setting, Source, Taps
 class ReferenceWitness:
     """A Reference; its dtype is float64, its device the CPU, whatever the frameworks run on."""
 
-    name, complete, steps = "reference", True, True
+    name, complete, steps, multiple = "reference", True, True, 1
 
     def __init__(self, model: Reference) -> None:
         self.model, self.config, self.initialised = model, model.config, model.initialised
@@ -38,10 +37,6 @@ class ReferenceWitness:
     def layer(self, i: int, stream: Any) -> tuple[Taps, Any]:
         """Run layer i."""
         return self.model.layer(i, stream)
-
-    def sublayers(self, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
-        """Run layer i in two parts."""
-        return self.model.sublayers(i, stream)
 
     def finish(self, stream: Any, positions: slice | None = None) -> Taps:
         """Run the head."""

@@ -5,7 +5,6 @@ Legend: B batch, L length, D hidden.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +33,7 @@ class Stream:
 class TorchWitness:
     """A model of models_torch, in evaluation mode."""
 
-    name, complete, steps = "torch", True, True
-    multiple = 1
+    name, complete, steps, multiple = "torch", True, True, 1
 
     def __init__(self, model: Any, setting: Setting) -> None:
         """Digest the loaded weights, then move the model to its dtype and device."""
@@ -67,24 +65,6 @@ class TorchWitness:
         with pinned():
             x, taps = self.model.base.encoder.layer[i](stream.x, stream.inputs.mask, lists)
         return {f"layer.{i}.{name}": tap for name, tap in _arrays(taps).items()}, replace(stream, x=x)
-
-    def sublayers(self, i: int, stream: Stream) -> Iterator[tuple[Taps, Stream]]:
-        """Run layer i in two parts."""
-        from models_torch.encoder import encoder_lists
-
-        layer, lists = self.model.base.encoder.layer[i], encoder_lists(self.config, i, stream.x.shape[1], self.device)
-        with pinned():
-            attention, taps = layer.attention(stream.x, stream.inputs.mask, lists)
-        stream = replace(stream, x=attention)
-        del attention  # nothing but the stream and the yielded arrays keeps taps alive
-        yield {f"layer.{i}.{name}": to_array(taps.pop(name)) for name in list(taps)}, stream
-        with pinned():
-            inner = layer.intermediate(stream.x)
-            output = layer.output(inner, stream.x)
-        taps = {"intermediate": inner, "output": output}
-        stream = replace(stream, x=output)
-        del inner, output
-        yield {f"layer.{i}.{name}": to_array(taps.pop(name)) for name in list(taps)}, stream
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
         """Run the pooler and the head."""

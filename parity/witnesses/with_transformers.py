@@ -43,7 +43,7 @@ _SCORES = ("prediction_logits", "seq_relationship_logits", "logits", "start_logi
 class TransformersWitness:
     """A transformers model of one head. It has most taps, and runs no layer on another input."""
 
-    name, complete, steps = "transformers", False, False
+    name, complete, steps, multiple = "transformers", False, False, 1
 
     def __init__(self, model: Any, head: str, config: BigBirdConfig, setting: Setting, fresh: list[str]) -> None:
         """Digest the loaded weights, then move the model to its dtype and device. fresh: weights of no file."""
@@ -85,10 +85,6 @@ class TransformersWitness:
     def finish(self, stream: Taps, positions: slice | None = None) -> Taps:
         """Return the scores."""
         return {name: tap for name, tap in stream.items() if not name.startswith(("embeddings", "layer."))}
-
-    def sublayers(self, i: int, stream: Taps) -> Iterator[tuple[Taps, Taps]]:
-        """Raise, as the hooks only listen."""
-        raise NotImplementedError("transformers is run as a whole")
 
     def inject(self, stream: Taps, x: np.ndarray) -> Taps:
         """Raise, as the hooks only listen."""

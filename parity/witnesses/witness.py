@@ -6,7 +6,7 @@ Legend: B batch, L length, D hidden.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -46,13 +46,14 @@ class Witness(Protocol):
     """A model of one head that runs stage by stage: start, every layer, finish.
 
     name: of the witness. complete: it has every tap, so that what it lacks is an error; else only what it has is
-    compared. steps: a layer can be run on any input (``inject``). initialised: canonical names of weights that came
-    from the seed.
+    compared. steps: a layer can be run on any input (``inject``). multiple: a run's number of texts must be a multiple
+    of it. initialised: canonical names of weights that came from the seed.
     """
 
     name: str
     complete: bool
     steps: bool
+    multiple: int
     config: BigBirdConfig
     initialised: list[str]
 
@@ -66,13 +67,6 @@ class Witness(Protocol):
 
     def layer(self, i: int, stream: Any) -> tuple[Taps, Any]:
         """Return the taps of layer i, named layer.<i>.<tap>, and what the next layer needs."""
-        ...
-
-    def sublayers(self, i: int, stream: Any) -> Iterator[tuple[Taps, Any]]:
-        """Yield the same in two parts, attention and feed-forward; what was yielded is not kept.
-
-        A part's stream is what the next part, or the next layer, needs. Only for witnesses with ``steps``.
-        """
         ...
 
     def finish(self, stream: Any, positions: slice | None = None) -> Taps:
@@ -93,12 +87,7 @@ class Witness(Protocol):
 
 
 class Framework(Witness, Protocol):
-    """A witness that has users, who call the model whole.
-
-    multiple: a call's number of texts must be a multiple of it.
-    """
-
-    multiple: int
+    """A witness that has users, who call the model whole."""
 
     def call(self, inputs: Inputs) -> Taps:
         """Return what one call of the model returns, by field."""

@@ -5,7 +5,7 @@ import pytest
 import safetensors.numpy
 
 from bigbird_port.config import BigBirdConfig
-from parity.inputs import check_ids, default_length, for_head, make_inputs, read_inputs
+from parity.inputs import check_ids, choices_apart, default_length, for_head, make_inputs, portions, read_inputs
 
 CONFIG = BigBirdConfig(vocab_size=80)
 
@@ -86,3 +86,35 @@ def test_ids_outside_an_embedding_are_named_by_place():
         check_ids({"input_ids": np.array([[1, 80]])}, CONFIG)
     with pytest.raises(ValueError, match=r"token_type_ids\[0, 0\] is -1"):
         check_ids({"input_ids": np.array([[1]]), "token_type_ids": np.array([[-1]])}, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tokens", "multiple", "sizes"),
+    [
+        ((5, 8), 1, 1, [1, 1, 1, 1, 1]),
+        ((5, 8), 16, 1, [2, 2, 1]),
+        ((6, 8), 31, 2, [2, 2, 2]),
+        ((6, 8), 32, 2, [4, 2]),
+        ((5, 8), 1000, 1, [5]),
+        ((3, 2, 8), 32, 1, [2, 1]),
+    ],
+)
+def test_portions_are_all_texts_in_order(shape, tokens, multiple, sizes):
+    ids = np.arange(np.prod(shape)).reshape(shape)
+    found = list(portions({"input_ids": ids, "position_ids": np.arange(8)[None]}, tokens, multiple))
+    assert [len(some["input_ids"]) for _, some in found] == sizes
+    np.testing.assert_array_equal(np.concatenate([some["input_ids"] for _, some in found]), ids)
+    for texts, some in found:
+        np.testing.assert_array_equal(some["input_ids"], ids[texts])
+        assert some["position_ids"].shape == (1, 8)
+
+
+def test_choices_apart_are_questions_in_the_order_of_the_texts():
+    inputs = for_head(make_inputs(CONFIG, 3, 32, seed=0), "multiple-choice")
+    apart = choices_apart(inputs)
+    assert apart.keys() == inputs.keys()
+    for name, x in inputs.items():
+        assert apart[name].shape == (6, 1, 32)
+        np.testing.assert_array_equal(apart[name][3, 0], x[1, 1])
+    plain = make_inputs(CONFIG, 3, 32, seed=0)
+    assert choices_apart(plain) is plain

@@ -122,10 +122,10 @@ def test_the_schema_has_every_field():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"version": 1}', "expected a parity report of version 2, found 1"),
+        ('{"version": 1}', "expected a parity report of version 3, found 1"),
         ("[]", "found 'list'"),
         ("{", "Expecting property name"),
-        ('{"version": 2}', "KeyError: 'tolerances'"),
+        ('{"version": 3}', "KeyError: 'tolerances'"),
     ],
 )
 def test_what_is_no_report_is_refused(tmp_path, text, message):

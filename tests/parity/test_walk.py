@@ -260,24 +260,77 @@ def test_memory_does_not_grow_with_the_layers(tmp_path):
     assert peaks[1] < 1.25 * peaks[0]
 
 
-def test_a_layer_in_parts_is_the_same_layer(out, monkeypatch, tamper):
-    """What long inputs are run as: the same taps, figures and findings as of the layer run whole."""
+@pytest.mark.parametrize("head", ["masked-lm", "multiple-choice"])
+def test_texts_one_after_the_other_are_the_same_texts(out, monkeypatch, tamper, head):
+    """What large inputs are run as: the same taps, figures and findings as of the whole batch."""
     tamper(scale_output_kernel, before_digest=False)
-    options = Options(length=48, losses=False)
-    heads = ["base", "masked-lm"]
-    whole = run_parity(out, heads, options)
+    options, texts = Options(length=48, batch=3, losses=False), 6 if head == "multiple-choice" else 3
+    whole = run_parity(out, [head], options)
     monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 0)
-    parts = run_parity(out, heads, options)
-    key = ("head", "shared_by", "value", "reference", "error", "place", "shape", "tolerance")
-    figures = [{tuple(getattr(row, name) for name in key): row for row in run.rows} for run in (whole, parts)]
-    assert figures[0].keys() == figures[1].keys()
-    assert len(whole.rows) == len(parts.rows)
-    for place, row in figures[0].items():
-        other = figures[1][place]
-        assert other.passed == row.passed
-        assert other.difference.max_abs == pytest.approx(row.difference.max_abs, rel=0.5, abs=1e-6)
-    assert [(f.tap, f.value) for f in parts.located] == [("layer.1.output", "torch")]
-    assert [(f.tap, f.value) for f in whole.located] == [("layer.1.output", "torch")]
+    portions = run_parity(out, [head], options)
+
+    def figures(result):
+        found = {}
+        for row in result.rows:
+            place = (row.value, row.reference, row.error, row.tap, row.attention_head)
+            found.setdefault(place, []).append(row)
+        return found
+
+    once, several = figures(whole), figures(portions)
+    assert once.keys() == several.keys()
+    for place, (row,) in once.items():
+        rows = several[place]
+        in_layers = row.error != "called" and row.tap.startswith(("embeddings", "layer."))
+        wanted = [f"{i}:{i + 1}" for i in range(texts)] if in_layers else [None]
+        assert [x.part and x.part.texts for x in rows] == wanted
+        assert row.passed == all(x.passed for x in rows), place
+        if not row.passed:
+            assert max(x.difference.max_abs for x in rows) == pytest.approx(row.difference.max_abs, rel=1e-3)
+    for result in (whole, portions):
+        assert [(f.tap, f.value) for f in result.located] == [("layer.1.output", "torch")]
+
+
+def test_a_fault_in_one_text_is_named(out, monkeypatch):
+    """It shows in that text's rows alone, and what comes before it is good."""
+    right = parity.witnesses.with_torch.TorchWitness.layer
+
+    def layer(self, i, stream):
+        taps, stream = right(self, i, stream)
+        if i == 1 and "second" in seen:
+            taps[f"layer.{i}.output"] = taps[f"layer.{i}.output"] + np.float32(0.1)
+        seen.append("second" if i == 2 else "first")
+        return taps, stream
+
+    seen = []
+    monkeypatch.setattr(parity.witnesses.with_torch.TorchWitness, "layer", layer)
+    monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 0)
+    result = run_parity(out, ["base"], dataclasses.replace(SHORT, local=False, batch=2))
+    assert [(row.tap, row.part.texts) for row in result.failures] == [("layer.1.output", "1:2")]
+    (found,) = result.located
+    assert "texts 1:2" in found.sentence
+
+
+def test_a_head_is_not_blamed_for_what_the_layers_did(out, tamper):
+    """Heads that share a walk are told what it found of their input."""
+    tamper(scale_output_kernel, before_digest=False)
+    result = run_parity(out, ["base", "masked-lm", "sequence-classification"], dataclasses.replace(SHORT, local=False))
+    assert {row.head for row in result.failures} == {"base", "masked-lm", "sequence-classification"}
+    assert [found.tap for found in result.located] == ["layer.1.output"]
+
+
+def test_memory_does_not_grow_with_the_texts(out, monkeypatch):
+    """Beyond so many elements, taps of some texts are dropped before the next are computed."""
+    peaks = []
+    monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 512 * (6 * CONFIG.hidden_size + CONFIG.intermediate_size))
+    options = Options(length=512, witnesses=("torch", "reference"), losses=False, called=False)
+    for batch in (1, 1, 4):
+        tracemalloc.start()
+        result = run_parity(out, ["base"], dataclasses.replace(options, batch=batch))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert result.passed
+    hidden = 4 * 512 * CONFIG.hidden_size * 8
+    assert peaks[2] < peaks[1] + 3 * hidden  # the layers' outputs of all texts, which the head wants
 
 
 FIELDS = {
