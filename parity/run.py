@@ -6,6 +6,7 @@ Taps are measured as they arrive and dropped, so that a run needs little more me
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,8 @@ class _Run:
                     self.result.rows += compare_decoding(walk.scene, witnesses, walk.inputs)
                 del witnesses, walk, loaded
                 gc.collect()  # models refer to themselves: they are to be gone before the next head's are loaded
+                if encoded.in_portions and "jax" in sys.modules:
+                    sys.modules["jax"].clear_caches()  # what it compiled: up to 60 MiB a head, which it never drops
 
     def _share(self, walked: slice, head: str) -> None:
         """Say in the rows of a walk that they stand for another head, too."""

@@ -32,10 +32,15 @@ _OF_WHOLE_TEXT = ("pooler_output", "seq_relationship_logits")  # not in a piece 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What the layers made: hidden states [B, L, D] of each stepping witness; good: by pair, whether they agree."""
+    """What the layers made.
+
+    hidden: hidden states [B, L, D] of each stepping witness. good: by pair, whether they agree. in_portions: whether
+    some texts were taken at a time.
+    """
 
     hidden: dict[str, np.ndarray]
     good: dict[tuple[str, str], bool]
+    in_portions: bool
 
 
 class Walk:
@@ -73,7 +78,8 @@ class Walk:
                 pass
             found.append(walk.encoded())
         good = {pair: all(some.good[pair] for some in found) for pair in found[0].good}
-        return Encoded({name: np.concatenate([some.hidden[name] for some in found]) for name in found[0].hidden}, good)
+        hidden = {name: np.concatenate([some.hidden[name] for some in found]) for name in found[0].hidden}
+        return Encoded(hidden, good, in_portions=len(found) > 1)
 
     def stages(self) -> Iterator[None]:
         """Run and compare the embeddings, then layer after layer; may be left after any."""
@@ -92,7 +98,8 @@ class Walk:
         """Return what the witnesses have reached."""
         stepping = {name: witness for name, witness in self.witnesses.items() if witness.steps}
         self._begin_stage(f"layer.{self.config.num_hidden_layers - 1}.output")
-        return Encoded({name: x.hidden(self.streams[name]) for name, x in stepping.items()}, self.input_good)
+        hidden = {name: witness.hidden(self.streams[name]) for name, witness in stepping.items()}
+        return Encoded(hidden, self.input_good, in_portions=False)
 
     def head(self, encoded: Encoded) -> None:
         """Run and compare what follows the layers."""
@@ -123,16 +130,21 @@ class Walk:
             yield Walk(self.options, self.one, self.scene.head, some, self.witnesses, self.result, part)
 
     def _layer(self, i: int) -> None:
-        """One layer: everyone on its own input, the frameworks on the truth's as well."""
+        """One layer: the truth, the frameworks on its input, then everyone else on their own; few taps at a time."""
         self._begin_stage(f"layer.{i - 1}.output" if i else "embeddings")
-        fed = self._fed()
-        taps: dict[str, Taps] = {}
+        fed, taps = self._fed(), dict[str, Taps]()
+        if self.truth:
+            taps[self.truth], self.streams[self.truth] = self.witnesses[self.truth].layer(i, self.streams[self.truth])
         for name, witness in self.witnesses.items():
-            if fed is not None and self._runs_local(name):  # first, so that its taps are gone before its own come
+            if fed is not None and self._runs_local(name):
                 local = witness.layer(i, witness.inject(self.streams[name], fed))[0]
                 self._compare_local(name, f"layer.{i}", local, taps[str(self.truth)], fed, self.part)
                 del local
-            taps[name], self.streams[name] = witness.layer(i, self.streams[name])
+        if not self.options.keep:
+            fed = None
+        for name, witness in self.witnesses.items():
+            if name not in taps:
+                taps[name], self.streams[name] = witness.layer(i, self.streams[name])
         if self.options.golden:
             for name in taps.keys() - {"golden"}:
                 taps[name] |= derived_of_layer(i, self.options.golden, self.config)

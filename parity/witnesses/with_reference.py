@@ -44,7 +44,7 @@ class ReferenceWitness:
 
     def inject(self, stream: Any, x: np.ndarray) -> Any:
         """Put hidden states in."""
-        return replace(stream, x=x.astype(np.float64))
+        return replace(stream, x=x.astype(np.float64, copy=False))
 
     def hidden(self, stream: Any) -> np.ndarray:
         """Return the hidden states."""
