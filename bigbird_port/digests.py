@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_THREADS = 2
+THREADS = 2  # that hash at a time, wherever files or weights are hashed: it does not hold Python's lock
 _HASHED_BYTES = 1 << 20  # at once: stays in the cache; hashlib.file_digest takes less, and so hands threads over often
 
 
@@ -21,7 +21,7 @@ class FileDigests:
     """
 
     def __init__(self) -> None:
-        self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="worker")
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="worker")
         self._stopped = threading.Event()
         self._begun: dict[Path, Future[str]] = {}
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from bigbird_port.casting import cast
 from bigbird_port.checkpoint.store import Store, read
+from bigbird_port.digests import THREADS
 from bigbird_port.layout import Dims, change_layout, contiguous, same_order
 
 T = TypeVar("T")
-_THREADS = 2  # hashing is the bottleneck, and does not hold Python's lock
 
 
 def pieces_as(store: Store, name: str, axes: str, wanted: str, sizes: Dims) -> Iterator[np.ndarray]:
@@ -47,7 +47,7 @@ def for_each(names: Iterable[str], work: Callable[[str], T]) -> dict[str, T | Va
             return error
 
     listed = list(names)
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(THREADS) as threads:
         return dict(zip(listed, threads.map(guarded, listed), strict=True))
 
 

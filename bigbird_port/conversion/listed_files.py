@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bigbird_port.digests import file_digest
-
-_THREADS = 2
+from bigbird_port.digests import THREADS, file_digest
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def compare_files(folder: Path, records: Sequence[Mapping[str, Any]]) -> FilesFo
     problems += [f"{name} is not listed" for name in sorted(found) if name not in names]
     problems += [f"{name} is missing" for name in names if name not in found]
     listed = [record for record in records if record["name"] in found]
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(THREADS) as threads:
         problems += filter(None, threads.map(lambda record: _difference(found[record["name"]], record), listed))
     size = sum(record["size"] for record in listed)
     return FilesFound((*links, *problems), not links, len(listed), size)

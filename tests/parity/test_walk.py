@@ -318,6 +318,21 @@ def test_a_head_is_not_blamed_for_what_the_layers_did(out, tamper):
     assert [found.tap for found in result.located] == ["layer.1.output"]
 
 
+def test_programs_of_large_heads_are_dropped(out, monkeypatch):
+    """JAX keeps what it compiled for as long as it runs: hundreds of megabytes after eight large heads."""
+    dropped = []
+    monkeypatch.setattr("jax.clear_caches", lambda: dropped.append(True))
+    options, heads = (
+        Options(length=48, witnesses=("flax", "reference"), losses=False, called=False),
+        ["base", "masked-lm"],
+    )
+    assert run_parity(out, heads, options).passed
+    assert not dropped
+    monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 0)
+    assert run_parity(out, heads, options).passed
+    assert len(dropped) == len(heads)
+
+
 def test_memory_does_not_grow_with_the_texts(out, monkeypatch):
     """Beyond so many elements, taps of some texts are dropped before the next are computed."""
     peaks = []
