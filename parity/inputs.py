@@ -110,7 +110,10 @@ def choices_apart(inputs: Inputs) -> Inputs:
 
 
 def portions(inputs: Inputs, tokens: int, multiple: int = 1) -> Iterator[tuple[slice, Inputs]]:
-    """Yield the inputs of some texts after the others, and which: so many as make ``tokens``, a multiple of them."""
+    """Yield which texts, and their inputs: at most ``tokens`` at a time, in multiples of ``multiple``, but at least it.
+
+    A text is an entry of the first axis: with all its choices, where it has some.
+    """
     ids = inputs["input_ids"]
     step = multiple * max(1, tokens // (ids[0].size * multiple))
     for start in range(0, len(ids), step):

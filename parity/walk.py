@@ -141,7 +141,7 @@ class Walk:
                 self._compare_local(name, f"layer.{i}", local, taps[str(self.truth)], fed, self.part)
                 del local
         if not self.options.keep:
-            fed = None
+            fed = None  # nothing else wants it, and it is as large as a tap
         for name, witness in self.witnesses.items():
             if name not in taps:
                 taps[name], self.streams[name] = witness.layer(i, self.streams[name])

@@ -260,20 +260,20 @@ def test_memory_does_not_grow_with_the_layers(tmp_path):
     assert peaks[1] < 1.25 * peaks[0]
 
 
-@pytest.mark.parametrize("head", ["masked-lm", "multiple-choice"])
-def test_texts_one_after_the_other_are_the_same_texts(out, monkeypatch, tamper, head):
+@pytest.mark.parametrize(("heads", "texts"), [(["base", "masked-lm"], 3), (["multiple-choice"], 6)])
+def test_texts_one_after_the_other_are_the_same_texts(out, monkeypatch, tamper, heads, texts):
     """What large inputs are run as: the same taps, figures and findings as of the whole batch."""
     tamper(scale_output_kernel, before_digest=False)
-    options, texts = Options(length=48, batch=3, losses=False), 6 if head == "multiple-choice" else 3
-    whole = run_parity(out, [head], options)
+    options = Options(length=48, batch=3, losses=False)
+    whole = run_parity(out, heads, options)
     monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 0)
-    portions = run_parity(out, [head], options)
+    portions = run_parity(out, heads, options)
+    key = ("head", "shared_by", "value", "reference", "error", "tap", "attention_head", "tolerance")
 
     def figures(result):
         found = {}
         for row in result.rows:
-            place = (row.value, row.reference, row.error, row.tap, row.attention_head)
-            found.setdefault(place, []).append(row)
+            found.setdefault(tuple(getattr(row, name) for name in key), []).append(row)
         return found
 
     once, several = figures(whole), figures(portions)
@@ -322,10 +322,8 @@ def test_programs_of_large_heads_are_dropped(out, monkeypatch):
     """JAX keeps what it compiled for as long as it runs: hundreds of megabytes after eight large heads."""
     dropped = []
     monkeypatch.setattr("jax.clear_caches", lambda: dropped.append(True))
-    options, heads = (
-        Options(length=48, witnesses=("flax", "reference"), losses=False, called=False),
-        ["base", "masked-lm"],
-    )
+    heads = ["base", "masked-lm"]
+    options = Options(length=48, witnesses=("flax", "reference"), losses=False, called=False)
     assert run_parity(out, heads, options).passed
     assert not dropped
     monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 0)
