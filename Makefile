@@ -18,7 +18,7 @@ test: lint
 
 # What takes minutes: all faults, fifty seeds, kills at random moments.
 test-slow: $(STAMP)
-	$(BIN)/pytest -n 2 -m slow $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 -m slow --timeout 1800 -o faulthandler_timeout=1770 $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """torch on two processes (gloo, CPU): tensor parallelism, FSDP2 and DDP equal one process, forward and gradient."""
 
 import functools
-import socket
 from contextlib import nullcontext
 from unittest import mock
 
@@ -14,6 +13,7 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.heads import HEADS
 from models_torch import sharding
 from models_torch.sharding import data_parallel, fully_sharded, make_mesh, partition_plan, tensor_parallel
+from tests.models.gloo import run_in_processes
 
 CONFIG = BigBirdConfig(
     vocab_size=70,
@@ -98,21 +98,14 @@ def run_case(head, ways):
     return {"scores": scores(output), "gradients": gradients, "local": local}
 
 
-def in_process(rank, port, results, size, cases):
-    """One of ``size`` processes runs all cases, one after the other."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
-    torch.save([run_case(*case) for case in cases], f"{results}/{rank}.pt")
-    distributed.destroy_process_group()
+def run_cases(rank, cases):
+    """One process runs all cases, one after the other."""
+    return [run_case(*case) for case in cases]
 
 
 def spawn(folder, size, cases):
     """What every process found, by case."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(in_process, (port, str(folder), size, cases), nprocs=size)
-    found = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
+    found = run_in_processes(run_cases, folder, size, cases)
     return dict(zip(cases, zip(*found, strict=True), strict=True))
 
 

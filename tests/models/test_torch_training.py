@@ -1,15 +1,13 @@
 """Training mode, and the ways in which torch runs a model: compiled, exported, in half precision, in two processes."""
 
-import socket
-
 import pytest
 import torch
-from torch import distributed
 
 import models_torch
 from bigbird_port.pattern import fold_repeats, layer_pattern
 from models_torch.attention import key_lists
 from models_torch.encoder import BigBirdLayer
+from tests.models.gloo import run_in_processes
 from tests.models.torch_models import FULL, TINY, labels_for, model_class, padded, random_ids
 
 ORIGINAL = TINY.replace(random_blocks="original")
@@ -227,27 +225,20 @@ def whole_batch(length):
     }
 
 
-def train_in_process(rank, port, results):
+def train_in_process(rank):
     """One of two processes: gradients of its half of the batch, averaged over both by DDP."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     model = models_torch.BigBirdForPreTraining.from_config(TINY.replace(**NO_DROPOUT)).train()
     parallel = torch.nn.parallel.DistributedDataParallel(model)
     for _ in range(2):  # the second step shows parameters that got no gradient
         model.zero_grad()
         parallel(**{name: x[2 * rank : 2 * rank + 2] for name, x in whole_batch(192).items()}).loss.backward()
-    torch.save({name: p.grad for name, p in model.named_parameters()}, f"{results}/{rank}.pt")
-    distributed.destroy_process_group()
+    return {name: p.grad for name, p in model.named_parameters()}
 
 
 def test_two_processes_train_as_one(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(train_in_process, (port, str(tmp_path)), nprocs=2)
+    first, second = run_in_processes(train_in_process, tmp_path, 2)
     model = models_torch.BigBirdForPreTraining.from_config(TINY.replace(**NO_DROPOUT)).train()
     model(**whole_batch(192)).loss.backward()
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for name, parameter in model.named_parameters():
         assert torch.equal(first[name], second[name])
         assert (first[name] - parameter.grad).abs().max() < 1e-5, name
