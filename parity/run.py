@@ -6,13 +6,16 @@ Taps are measured as they arrive and dropped, so that a run needs little more me
 from __future__ import annotations
 
 import gc
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bigbird_port.config import BigBirdConfig
 from bigbird_port.json_object import read_json_object
 from bigbird_port.manifest import MANIFEST
+from bigbird_port.schema import weights_of
 from parity.conditions import Options, Pass, passes
 from parity.decoding import compare_decoding
 from parity.environment import check_environment
@@ -27,6 +30,8 @@ from parity.witnesses.with_golden import GoldenWitness
 from parity.witnesses.witness import Source, Witness, load_witness
 
 __all__ = ["Options", "run_parity"]
+
+_COLLECTED = 1 << 26  # bytes
 
 
 def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
@@ -60,6 +65,11 @@ def _check_comparable(heads: Sequence[str]) -> None:
             )
 
 
+def _is_large(config: BigBirdConfig, head: str) -> bool:
+    """Whether to go through all of Python's objects, for half a second, is worth the memory of a model."""
+    return 4 * sum(math.prod(row.shape(config)) for row in weights_of(config, head, "torch")) > _COLLECTED
+
+
 class _Run:
     """One pass over the heads; what it finds goes into ``result``."""
 
@@ -79,6 +89,9 @@ class _Run:
                 witnesses = self._load(head)
                 loaded = check_loaded(head, witnesses, self.manifest)
                 self._note(head, witnesses, loaded.checks)
+                if self.one.word_factor != 1:
+                    for witness in witnesses.values():
+                        witness.scale_words(self.one.word_factor)
                 walk = Walk(self.options, self.one, head, self._own_inputs(head), witnesses, self.result)
                 if encoded is None or loaded.encoder != encoder:
                     begin = len(self.result.rows)
@@ -93,7 +106,8 @@ class _Run:
                 if self.options.decoding and head == "causal-lm":
                     self.result.rows += compare_decoding(walk.scene, witnesses, walk.inputs)
                 del witnesses, walk, loaded
-                gc.collect()  # models refer to themselves: they are to be gone before the next head's are loaded
+                if _is_large(self.one.config, head):
+                    gc.collect()  # a call's scopes refer to each other and hold the parameters, until they are found
                 if encoded.in_portions and "jax" in sys.modules:
                     sys.modules["jax"].clear_caches()  # what it compiled: up to 60 MiB a head, which it never drops
 
@@ -112,7 +126,7 @@ class _Run:
         return list(groups.values())
 
     def _own_inputs(self, head: str) -> Inputs:
-        own = for_head(self.one.inputs, head)
+        own = for_head(self.one.inputs, head, self.one.config)
         if head == "qa" and not (self.options.golden or self.options.inputs):
             # so that the token types which the model derives are compared as well
             own = {name: x for name, x in own.items() if name != "token_type_ids"}

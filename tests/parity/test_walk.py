@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import tracemalloc
 
 import click
 import numpy as np
@@ -245,21 +244,6 @@ def test_gradients_and_decoding(out):
     assert {row.value for row in result.rows if row.error == "gradient"} == {"torch", "flax"}
 
 
-def test_memory_does_not_grow_with_the_layers(tmp_path):
-    """Taps are dropped as they are measured: NumPy's peak over a walk stays, however many layers there are."""
-    peaks = []
-    for layers in (1, 5):
-        config = CONFIG.replace(num_hidden_layers=layers, attention_type="original_full")
-        folder = write(tmp_path / str(layers), config)
-        run_parity(folder, ["base"], SHORT)  # imports and caches
-        tracemalloc.start()
-        result = run_parity(folder, ["base"], Options(length=512, witnesses=("torch", "reference"), losses=False))
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-        assert result.passed
-    assert peaks[1] < 1.25 * peaks[0]
-
-
 @pytest.mark.parametrize(("heads", "texts"), [(["base", "masked-lm"], 3), (["multiple-choice"], 6)])
 def test_texts_one_after_the_other_are_the_same_texts(out, monkeypatch, tamper, heads, texts):
     """What large inputs are run as: the same taps, figures and findings as of the whole batch."""
@@ -316,34 +300,6 @@ def test_a_head_is_not_blamed_for_what_the_layers_did(out, tamper):
     result = run_parity(out, ["base", "masked-lm", "sequence-classification"], dataclasses.replace(SHORT, local=False))
     assert {row.head for row in result.failures} == {"base", "masked-lm", "sequence-classification"}
     assert [found.tap for found in result.located] == ["layer.1.output"]
-
-
-def test_programs_of_large_heads_are_dropped(out, monkeypatch):
-    """JAX keeps what it compiled for as long as it runs: hundreds of megabytes after eight large heads."""
-    dropped = []
-    monkeypatch.setattr("jax.clear_caches", lambda: dropped.append(True))
-    heads = ["base", "masked-lm"]
-    options = Options(length=48, witnesses=("flax", "reference"), losses=False, called=False)
-    assert run_parity(out, heads, options).passed
-    assert not dropped
-    monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 0)
-    assert run_parity(out, heads, options).passed
-    assert len(dropped) == len(heads)
-
-
-def test_memory_does_not_grow_with_the_texts(out, monkeypatch):
-    """Beyond so many elements, taps of some texts are dropped before the next are computed."""
-    peaks = []
-    monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 512 * (6 * CONFIG.hidden_size + CONFIG.intermediate_size))
-    options = Options(length=512, witnesses=("torch", "reference"), losses=False, called=False)
-    for batch in (1, 1, 4):
-        tracemalloc.start()
-        result = run_parity(out, ["base"], dataclasses.replace(options, batch=batch))
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-        assert result.passed
-    hidden = 4 * 512 * CONFIG.hidden_size * 8
-    assert peaks[2] < peaks[1] + 3 * hidden  # the layers' outputs of all texts, which the head wants
 
 
 FIELDS = {
