@@ -8,13 +8,17 @@ Legend: B batch, L length, W block size.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
 from parity.inputs import Inputs
 
+# A power of two, so that no weight is rounded; positions and types lose six bits beside such words.
+WORD_FACTORS = {"large-norm": 64.0}
 _WORDS = "embeddings.word_embeddings.embedding"
 
 
@@ -23,8 +27,9 @@ def adversarial_inputs(config: BigBirdConfig, length: int, seed: int) -> dict[st
 
     one-token: a batch with a single real token in all but its first text. split-blocks: padding that begins, and
     padding that ends, inside a block. one-type: every token of the last type. one-id: the same token everywhere.
-    vocabulary-ends: the lowest and the highest ids only. mixed-lengths: texts of 1, W - 1, W, W + 1 and L tokens. full:
-    no padding. Raises ValueError if ``length`` is below 1 or above max_position_embeddings.
+    vocabulary-ends: the lowest and the highest ids only. mixed-lengths: texts of 1, W - 1, W, W + 1 and L tokens. full,
+    and large-norm, for words as many times as large as WORD_FACTORS says: no padding. Raises ValueError if ``length``
+    is below 1 or above max_position_embeddings.
     """
     if not 1 <= length <= config.max_position_embeddings:
         raise ValueError(
@@ -36,8 +41,8 @@ def adversarial_inputs(config: BigBirdConfig, length: int, seed: int) -> dict[st
     }
 
 
-def large_norm(weights: Mapping[str, np.ndarray], factor: float) -> dict[str, np.ndarray]:
-    """Return canonical weights whose word embeddings are ``factor`` times as large; nothing else changes.
+def large_norm(weights: Mapping[str, np.ndarray], factor: float) -> Mapping[str, np.ndarray]:
+    """Return canonical weights whose word embeddings are ``factor`` times as large; the others are not copied.
 
     The embeddings' LayerNorm then sees large numbers, among which positions and types are lost bit by bit, and the tied
     decoder gives large scores. Raises ValueError if there are no word embeddings, or if the product is not finite.
@@ -49,7 +54,7 @@ def large_norm(weights: Mapping[str, np.ndarray], factor: float) -> dict[str, np
         scaled = (words * factor).astype(words.dtype)
     if not np.isfinite(scaled).all():
         raise ValueError(f"factor is {factor}, but {_WORDS} times it is beyond {words.dtype}: choose a smaller one")
-    return {**weights, _WORDS: scaled}
+    return ChainMap({_WORDS: scaled}, cast("dict[str, np.ndarray]", weights))
 
 
 def _one_token(config: BigBirdConfig, L: int, rng: np.random.Generator) -> Inputs:
@@ -97,6 +102,7 @@ _CASES: dict[str, Callable[[BigBirdConfig, int, np.random.Generator], Inputs]] =
     "vocabulary-ends": _vocabulary_ends,
     "mixed-lengths": _mixed_lengths,
     "full": _full,
+    "large-norm": _full,
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.folder import read_folder_config
 from bigbird_port.partition import check_sizes
+from parity.adversarial import WORD_FACTORS, adversarial_inputs
 from parity.golden import GoldenCase
 from parity.inputs import DEFAULT_BATCH, Inputs, check_ids, default_length, make_inputs
 from parity.results import Condition
@@ -107,11 +108,12 @@ def _device(witness: str, wanted: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """One pass: its condition, its inputs [B, L], and the configuration it runs under."""
+    """One pass: its condition, its inputs [B, L], the configuration, and what its word embeddings are multiplied by."""
 
     condition: Condition
     inputs: Inputs
     config: BigBirdConfig
+    word_factor: float = 1.0
 
 
 def passes(out: Path, options: Options) -> Iterator[Pass]:
@@ -133,7 +135,7 @@ def passes(out: Path, options: Options) -> Iterator[Pass]:
             flax_device=settings["flax"].device if "flax" in settings else "",
             overrides=overrides,
         )
-        yield Pass(condition, inputs, config)
+        yield Pass(condition, inputs, config, WORD_FACTORS.get(name, 1.0))
 
 
 def _inputs(base: BigBirdConfig, options: Options) -> Iterator[tuple[str, dict[str, Any], Inputs]]:
@@ -151,8 +153,6 @@ def _inputs(base: BigBirdConfig, options: Options) -> Iterator[tuple[str, dict[s
         if options.lengths and "max_encoder_length" not in overrides:
             own = overrides | {"max_encoder_length": length}
         if options.adversarial:
-            from parity.adversarial import adversarial_inputs
-
             for name, inputs in adversarial_inputs(base.replace(**own), length, options.seed).items():
                 yield name, own, inputs
             continue

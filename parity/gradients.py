@@ -6,14 +6,14 @@ Legend: B batch, L length, N heads, D hidden, I inner.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bigbird_port.config import BigBirdConfig
 from parity.compare import Scene
+from parity.gradient_scale import gradient_scale
 from parity.inputs import Inputs
 from parity.losses import make_labels
-from parity.metrics import gradient_scale
 from parity.results import Row
 from parity.witnesses.witness import FRAMEWORKS, Taps, Witness
 
@@ -22,10 +22,14 @@ _AT_MOST = 1 << 26  # elements of all taps and attention weights, 512 MiB in flo
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Gradients by canonical name of the weight, in canonical layout, and by tap."""
+    """Gradients by canonical name of the weight, in canonical layout, and by tap.
+
+    steepness: of the loss, where it is known; see parity/gradient_scale.py.
+    """
 
     weights: Taps
     taps: Taps
+    steepness: float = 1.0
 
 
 def compare_gradients(
@@ -39,13 +43,13 @@ def compare_gradients(
     """
     labels = make_labels(config, scene.head, inputs, seed)
     reference = _of(witnesses["reference"], inputs, labels)
+    scene, terms = replace(scene, steepness=reference.steepness), reference.weights | reference.taps
     found = {name: _of(witnesses[name], inputs, labels) for name in FRAMEWORKS if name in witnesses}
     wanted = [(name, "reference") for name in found] + [("sharded", "flax")] * ({"sharded", "flax"} <= found.keys())
     for pair in wanted:
         value, other = found[pair[0]], found.get(pair[1], reference)
-        yield from _rows(scene, pair, value.weights, other.weights, reference.weights)
-        taps = (_before_scores(x.taps) for x in (value, other, reference))
-        yield from _rows(scene, pair, *taps)
+        yield from _rows(scene, pair, value.weights, other.weights, terms)
+        yield from _rows(scene, pair, _before_scores(value.taps), _before_scores(other.taps), terms)
 
 
 def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Gradients:
@@ -53,7 +57,7 @@ def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Gradients:
     return found
 
 
-def _rows(scene: Scene, pair: tuple[str, str], found: Taps, other: Taps, reference: Taps) -> Iterator[Row]:
+def _rows(scene: Scene, pair: tuple[str, str], found: Taps, other: Taps, terms: Taps) -> Iterator[Row]:
     """Rows of weights or of taps; one that only a side has is a failure, but for weights that the head does not use."""
     for key in [*other, *(key for key in found if key not in other)]:
         if key not in other and not found[key].any():
@@ -62,7 +66,7 @@ def _rows(scene: Scene, pair: tuple[str, str], found: Taps, other: Taps, referen
             lacking = pair[0] if key in other else pair[1]
             yield scene.failed(pair, "gradient", f"grad.{key}", f"{lacking} has no such gradient")
             continue
-        scale = gradient_scale(key, reference if key in reference else other)
+        scale = gradient_scale(key, terms if key in terms else other)
         yield scene.row(pair, "gradient", f"grad.{key}", (found[key], other[key]), scale=scale)
 
 

@@ -89,16 +89,18 @@ def check_ids(inputs: Inputs, config: BigBirdConfig) -> None:
                 raise ValueError(f"{name}{list(at)} is {inputs[name][at]}, but the embedding has ids 0 .. {limit - 1}")
 
 
-def for_head(inputs: Inputs, head: str) -> Inputs:
+def for_head(inputs: Inputs, head: str, config: BigBirdConfig) -> Inputs:
     """Shape inputs for a head: only question answering takes question lengths, a multiple choice gets two texts each.
 
-    The second text is the first with its first quarter read backwards.
+    The second text has the next id in place of every id of the first. Were both the same, as when a text that repeats
+    one word is read backwards, their scores would be tied, and the gradients nothing but rounding.
     """
     if head == "qa":
         return inputs
     shared = {name: x for name, x in inputs.items() if name != "question_lengths"}
     if head == "multiple-choice":
-        return {name: np.stack((x, _other_choice(name, x)), axis=1) for name, x in shared.items()}
+        others = shared | {"input_ids": _next_ids(config)[shared["input_ids"]]}
+        return {name: np.stack((x, others[name]), axis=1) for name, x in shared.items()}
     return shared
 
 
@@ -121,9 +123,9 @@ def portions(inputs: Inputs, tokens: int, multiple: int = 1) -> Iterator[tuple[s
         yield texts, {name: x[texts] if len(x) == len(ids) else x for name, x in inputs.items()}
 
 
-def _other_choice(name: str, x_BL: np.ndarray) -> np.ndarray:
-    """The second choice; only the first quarter changes, so that padding stays at the end."""
-    if name != "input_ids":
-        return x_BL
-    quarter = max(1, x_BL.shape[1] // 4)
-    return np.concatenate((x_BL[:, :quarter][:, ::-1], x_BL[:, quarter:]), axis=1)
+def _next_ids(config: BigBirdConfig) -> np.ndarray:
+    """The next id by id, int32 [vocabulary]; the padding's stays, and is no other's next: texts end where they did."""
+    following = np.arange(config.vocab_size, dtype=np.int32)
+    words = following[following != config.pad_token_id]
+    following[words] = np.roll(words, -1)
+    return following

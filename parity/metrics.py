@@ -14,8 +14,7 @@ Legend: P positions (all axes but the last), V scores of a position.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,39 +143,6 @@ def scale_of(reference: np.ndarray, where: np.ndarray | None = None) -> float:
     median = magnitudes.at(0.5 if magnitudes.count >= _FEW else 0.75)
     total = sum(float(np.square(np.minimum(np.abs(a) / median, _OUTLIER)).sum()) for _, a, _ in pair)
     return median * float(np.sqrt(total / magnitudes.count))
-
-
-def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What errors of a gradient are relative to, to broadcast over it: the scale of the terms it is a difference of.
-
-    gradients: of weights by canonical name, or of taps. A bias's gradient is a sum over positions of what its kernel's
-    is a weighted sum of (likewise beta and gamma), and may cancel: that of a key's bias is exactly 0. Those of queries
-    and keys are differences of terms of the size of the value's, which cancel where all keys are alike. Positions that
-    the loss looks at have far larger gradients than others: in taps and embeddings, each row (last axis) counts with
-    its own root mean square where that is larger (a query's with its context's, a key's with its value's).
-    """
-    scale = np.array(max(scale_of(gradients[x]) for x in _peers(name) if x in gradients))
-    if gradients[name].ndim < 2 or name.endswith(".kernel"):
-        return scale
-    rows = [_row_scale(gradients[name])]
-    if (context := re.sub(r"\.query$", ".context", name)) != name and context in gradients:
-        rows.append(_row_scale(gradients[context]).swapaxes(1, 2))
-    if (value := re.sub(r"\.key$", ".value", name)) != name and value in gradients:
-        rows.append(_row_scale(gradients[value]))
-    return np.maximum.reduce([np.broadcast_to(scale, rows[0].shape), *rows])
-
-
-def _peers(name: str) -> set[str]:
-    names = {name}
-    for one, other in ((".bias", ".kernel"), (".beta", ".gamma")):
-        names |= {x.removesuffix(one) + other for x in names if x.endswith(one)}
-    for part in ("query", "key"):
-        names |= {re.sub(rf"\.{part}(\.|$)", r".value\1", x) for x in names}
-    return names
-
-
-def _row_scale(x: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.square(x).mean(axis=-1, keepdims=True))
 
 
 class _Pair:

@@ -1,8 +1,8 @@
 """What a tap may differ by: one table of measured entries, each with how it was derived.
 
-``bigbird-port parity calibrate`` measures the table (parity/calibrate.py); nothing in it is set by hand. An entry says
-how far the frameworks were from the float64 reference at worst, and its bound is that times a factor. Relative to what,
-parity/metrics.py says.
+``bigbird-port parity calibrate`` measures the table (parity/calibration); nothing in it is set by hand. An entry says how
+far the frameworks were from the float64 reference at worst, and its bound is that times a factor. Relative to what,
+parity/metrics.py and, for gradients, parity/gradient_scale.py say.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _JUDGED_AS = {"called": "accumulated"}
 MEANINGLESS = 1.0
 # How an error grows with the layers that a tap has behind it, by name. A layer's rounding errors are independent of
 # those before, and LayerNorm keeps what they are relative to: their squares add up. A gradient passes through all
-# layers twice, and what it is differs with the values it meets there. Measured: parity/calibrate.py.
+# layers twice, and what it is differs with the values it meets there. Measured: parity/calibration.
 GROWTH: dict[str, Callable[[int], float]] = {
     "none": lambda layer: 1.0,
     "sqrt": lambda layer: math.sqrt(layer + 1),
@@ -104,14 +104,21 @@ class Table:
 
 
 def tolerance_for(
-    tap: str, dtype: str, device: str, error: str, layer: int | None = None, table: Table | None = None
+    tap: str,
+    dtype: str,
+    device: str,
+    error: str,
+    layer: int | None = None,
+    table: Table | None = None,
+    steepness: float = 1.0,
 ) -> Tolerance:
     """Return what ``tap`` may differ by when computed in ``dtype`` on ``device`` ("cpu", "cuda", "tpu").
 
     error: one of ERRORS, or "called", which accumulates. layer: how many layers lie before the tap's own: its layer's
     index or, for what follows the encoder and for every gradient, the number of layers; None takes an index from the
-    tap's name. table: None is the shipped one. Raises ValueError for a key that is not in the table, naming it and how
-    to measure it, and where no bound would mean anything.
+    tap's name. table: None is the shipped one. steepness: of the loss, for gradients (parity/gradient_scale.py), which
+    are off that many times as much. Raises ValueError for a key that is not in the table, naming it and how to measure
+    it, and where no bound would mean anything.
     """
     table = shipped_table() if table is None else table
     error = _JUDGED_AS.get(error, error)
@@ -126,13 +133,15 @@ def tolerance_for(
             f"'bigbird-port parity calibrate --dtype {dtype} --device {device} --out FILE', and give --tolerances FILE"
         )
     entry = table.entries[key]
-    growth = GROWTH[entry.growth](_depth(tap, key, layer)) if entry.growth != "none" else 1.0
+    growth = steepness * (GROWTH[entry.growth](_depth(tap, key, layer)) if entry.growth != "none" else 1.0)
     if entry.bound * growth >= MEANINGLESS:
         raise ValueError(
-            f"{key}: {tap} may be off by {entry.bound * growth:.2g} of its scale at depth {layer}, which would excuse "
-            "all: compare fewer layers, or in float32"
+            f"{key}: {tap} may be off by {entry.bound * growth:.2g} of its scale at depth {layer}"
+            f"{f' and with scores of {steepness:.2g} nats' if steepness > 1 else ''}, which would excuse all: compare "
+            "fewer layers, or in float32"
         )
-    return Tolerance(entry.bound * growth, entry.worst * growth, entry.factor, entry.reason, key, entry.floor)
+    reason = entry.reason + (f"; {steepness:.3g} times, as the loss's scores are of that many nats" * (steepness > 1))
+    return Tolerance(entry.bound * growth, entry.worst * growth, entry.factor, reason, key, entry.floor)
 
 
 def kind_of(tap: str, error: str = "") -> str:

@@ -10,6 +10,7 @@ from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
 from bigbird_port.schema import weights_of
 from bigbird_port.tokenizers import write_tokenizer_files
+from parity.tolerances import shipped_table
 from tests.conftest import ROOT
 from tests.vocabulary import train_vocabulary
 
@@ -68,3 +69,8 @@ def test_every_file_in_the_tree_exists():
 
 def test_every_head_is_named():
     assert all(f"`{head}`" in README for head in HEADS)
+
+
+def test_the_table_of_tolerances_is_as_large_as_it_says():
+    entries = shipped_table().entries.values()
+    assert f"({len(entries)}\nentries, {sum(entry.samples for entry in entries):,} samples)" in README

@@ -8,9 +8,9 @@ hold.
 How errors grow with depth (growth_exponents, float32, 1 to 16 layers of 64 units, three heads): accumulated ones like
 depth ** 0.35 in the median of the kinds of taps, 0.65 for the steepest (0.75 for the scores of question answering,
 whose head has a layer of its own); the table takes the square root. Gradients like depth ** 0.6 in the median and
-depth ** 1.1 for the steepest: they pass through all layers twice; the table takes them as proportional. Local errors do
-not depend on the layer. The worst case is divided by the law before it is multiplied by the factor, so that no law
-widens a bound at the depths that were measured.
+depth ** 1.1 for the steepest: they pass through all layers twice; the table takes them as proportional, and to how
+steep the loss is (parity/gradient_scale.py). Local errors do not depend on the layer. The worst case is divided by the
+law before it is multiplied by the factor, so that no law widens a bound at the depths that were measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import numpy as np
 from parity.calibration.cases import SIZES, Case, Size, make_case
 from parity.calibration.witnesses import WITNESSES, Witness
 from parity.golden import log_softmax
-from parity.metrics import gradient_scale, measure, scale_of
+from parity.gradient_scale import gradient_scale
+from parity.metrics import measure, scale_of
 from parity.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -167,7 +168,10 @@ def make_table(samples: Sequence[Sample], command: str) -> Table:
 
 @dataclass(frozen=True)
 class Truth:
-    """What the reference computes for a case. streams: hidden states into layer 0, 1, .. and into the head."""
+    """What the reference computes for a case.
+
+    streams: hidden states into layer 0, 1, .. and into the head. steepness: of the loss.
+    """
 
     case: Case
     taps: dict[str, np.ndarray]
@@ -175,6 +179,7 @@ class Truth:
     loss: float
     weight_gradients: dict[str, np.ndarray]
     tap_gradients: dict[str, np.ndarray]
+    steepness: float
     decoding: tuple[np.ndarray, np.ndarray] | None
 
 
@@ -187,10 +192,10 @@ def _truth(case: Case) -> Truth:
     taps, streams = forward(reference, case.inputs)
     if case.size.gradients:
         found = backward(reference, case.inputs, case.labels)
-        gradients = (found.loss, found.weights, found.taps)
+        gradients = (found.loss, found.weights, found.taps, found.steepness)
     else:
         terms = loss_terms(case.config, case.size.head, taps, case.labels)
-        gradients = (sum(term.value for term in terms.values()), {}, {})
+        gradients = (sum(term.value for term in terms.values()), {}, {}, 1.0)
     decoding = None
     if case.size.head == "causal-lm":
         ids = np.maximum(case.inputs["input_ids"], case.config.pad_token_id + 1)  # decoding has no padding
@@ -224,11 +229,12 @@ def _compare_gradients(model: Witness, truth: Truth, layers: int) -> Iterator[Fo
     case = truth.case
     found = model.backward(case.inputs, case.labels)
     yield "loss", "loss", layers, _found(case, "loss", np.array(found.loss), np.array(truth.loss))
+    terms = truth.weight_gradients | truth.tap_gradients
     for values, references in ((found.weights, truth.weight_gradients), (found.taps, truth.tap_gradients)):
         for name in (name for name in references if name in values):
-            scale = gradient_scale(name, references)
+            scale = gradient_scale(name, terms)
             distance = _found(case, name, values[name], references[name], scale=scale)
-            yield kind_of(name, "gradient"), "gradient", layers, distance
+            yield kind_of(name, "gradient"), "gradient", layers, distance / truth.steepness
 
 
 def _found(

@@ -103,7 +103,7 @@ def make_case(name: str, seed: int, size: Size | None = None) -> Case:
         if row.init != "normal":  # all ones or zeros would leave a part of the arithmetic out
             value = value + rng.normal(0, 0.1, value.shape).astype(np.float32)
         weights[row.name] = value
-    inputs = for_head(make_inputs(config, size.batch, size.length, seed), size.head)
+    inputs = for_head(make_inputs(config, size.batch, size.length, seed), size.head, config)
     return Case(name, size, seed, config, weights, inputs, _labels(config, size, rng))
 
 

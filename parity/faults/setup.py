@@ -110,7 +110,7 @@ def read_setup(out: Path, head: str, framework: Framework = "torch", seed: int =
 
 def own_inputs(config: BigBirdConfig, head: str, batch: int, length: int, seed: int) -> Inputs:
     """Seeded inputs as a head takes them; question answering derives its token types itself."""
-    inputs = for_head(make_inputs(config, batch, length, seed), head)
+    inputs = for_head(make_inputs(config, batch, length, seed), head, config)
     return {name: x for name, x in inputs.items() if head != "qa" or name != "token_type_ids"}
 
 

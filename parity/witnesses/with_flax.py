@@ -64,6 +64,15 @@ class FlaxWitness:
         """Return sha256 of every weight as it was loaded, before any change of dtype."""
         return self._digests
 
+    def scale_words(self, factor: float) -> None:
+        """Scale the parameter that a tied decoder shares."""
+        from flax.traverse_util import flatten_dict, unflatten_dict
+
+        with self._scope():
+            params = flatten_dict(self.params)
+            (words,) = (path for path in params if path[-2:] == ("word_embeddings", "embedding"))
+            self.params = self.model.params = unflatten_dict(params | {words: params[words] * factor})
+
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Run the embeddings."""
         with self._scope():

@@ -30,6 +30,10 @@ class GoldenWitness:
         """Return nothing: a case holds no weights."""
         return {}
 
+    def scale_words(self, factor: float) -> None:
+        """Raise, as a file computes nothing."""
+        raise NotImplementedError("a golden case has no weights")
+
     def start(self, inputs: Inputs) -> tuple[Taps, None]:
         """Return the embeddings' taps."""
         return self._of("embeddings"), None

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.weights import digest
+from parity.adversarial import large_norm
 from parity.gradients import Gradients
 from parity.inputs import Inputs
 from parity.reference.backward import backward
 from parity.reference.model import Reference
+from parity.reference.weights import Widened
 from parity.witnesses.witness import Setting, Source, Taps
 
 
@@ -29,6 +31,10 @@ class ReferenceWitness:
     def digests(self) -> dict[str, str]:
         """Return sha256 of every weight in the type that it came in."""
         return {name: digest(x) for name, x in self.model.weights.given.items()}
+
+    def scale_words(self, factor: float) -> None:
+        """Scale the matrix, and hold it; the others stay where they are."""
+        self.model = replace(self.model, weights=Widened(large_norm(self.model.weights.given, factor)))
 
     def start(self, inputs: Inputs) -> tuple[Taps, Any]:
         """Run the embeddings."""
@@ -58,7 +64,7 @@ class ReferenceWitness:
     def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
         """Return the gradients of the loss, written by hand."""
         found = backward(self.model, inputs, labels)
-        return Gradients(found.weights, found.taps)
+        return Gradients(found.weights, found.taps, found.steepness)
 
 
 def load(source: Source, setting: Setting) -> ReferenceWitness:

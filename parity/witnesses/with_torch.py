@@ -50,6 +50,11 @@ class TorchWitness:
         """Return sha256 of every weight as it was loaded, before any change of dtype."""
         return self._digests
 
+    def scale_words(self, factor: float) -> None:
+        """Scale the parameter that a tied decoder shares; the file that it may be mapped from stays as it is."""
+        words = self.model.base.embeddings.word_embeddings.weight
+        words.data = words.data * factor
+
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Run the embeddings."""
         with pinned():

@@ -60,6 +60,11 @@ class TransformersWitness:
         """Return sha256 of every weight as it was loaded, before any change of dtype."""
         return self._digests
 
+    def scale_words(self, factor: float) -> None:
+        """Scale the parameter that a tied decoder shares."""
+        words = self.model.get_input_embeddings().weight
+        words.data = words.data * factor
+
     def start(self, inputs: Inputs) -> tuple[Taps, Taps]:
         """Run the whole model and return the taps of the embeddings; the stream holds all."""
         import torch

@@ -61,6 +61,10 @@ class Witness(Protocol):
         """Return sha256 of every loaded weight by canonical name, in canonical layout; empty if it holds none."""
         ...
 
+    def scale_words(self, factor: float) -> None:
+        """Make the word embeddings ``factor`` times as large, a power of two; ``digests`` is of no use afterwards."""
+        ...
+
     def start(self, inputs: Inputs) -> tuple[Taps, Any]:
         """Return the taps of the embeddings, and what layer 0 needs."""
         ...

@@ -1,16 +1,23 @@
 """Each case is what its name says, and both frameworks agree with the reference on all of them."""
 
+from collections import Counter
+from unittest import mock
+
 import numpy as np
 import pytest
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.heads import HEADS
 from bigbird_port.weights import from_framework, initial_arrays
 from parity.adversarial import adversarial_inputs, large_norm
 from parity.calibration.witnesses import WITNESSES
+from parity.conditions import Options
 from parity.metrics import measure
 from parity.reference.backward import forward
 from parity.reference.model import Reference
+from parity.run import run_parity
 from parity.tolerances import tolerance_for
+from parity.witnesses.with_torch import TorchWitness
 
 L, W = 200, 16
 CONFIG = BigBirdConfig(
@@ -34,7 +41,8 @@ def test_cases_are_what_they_are_called():
     assert lengths["one-token"] == [L, 1, 1]
     assert CASES["one-token"]["attention_mask"][2, -1] == 1
     assert lengths["mixed-lengths"] == [1, W - 1, W, W + 1, L]
-    assert lengths["full"] == lengths["one-id"] == lengths["one-type"] == lengths["vocabulary-ends"] == [L, L]
+    for name in ("full", "large-norm", "one-id", "one-type", "vocabulary-ends"):
+        assert lengths[name] == [L, L]
     ends, begins = CASES["split-blocks"]["attention_mask"]
     assert (ends[0], ends[-1], begins[0], begins[-1]) == (1, 0, 0, 1)
     assert ends.sum() % W
@@ -118,3 +126,42 @@ def test_a_mask_that_is_forgotten_is_seen(witnesses):
     real_BL = inputs["attention_mask"].astype(bool)
     tolerance = tolerance_for("layer.0.context", "float32", "cpu", "accumulated")
     assert not measure(found["layer.0.context"], truth["layer.0.context"], tolerance, real_BL).passed
+
+
+def run(out, head, *witnesses, **options):
+    plain = {"local": False, "called": False, "length": 24, "adversarial": True}
+    return run_parity(out, [head], Options(witnesses=witnesses, **plain | options))
+
+
+def test_gradients_pass_where_choices_might_be_tied(converted):
+    """Of a text that repeats one word, choices must still differ: a loss that is the same for all weights has none."""
+    result = run(converted("mini-pretrain"), "multiple-choice", "torch", "reference", gradients=True)
+    assert result.passed, list(result.failures)
+    rows = Counter(row.condition for row in result.rows if row.error == "gradient")
+    assert set(rows) == {condition.name for condition in result.conditions}
+    assert len(rows) == len(CASES)
+    assert min(rows.values()) > 40
+    scales = [row.difference.scale for row in result.rows if row.tap == "grad.encoder.layer.0.output.dense.kernel"]
+    assert len(scales) == len(CASES)
+    assert min(scales) > 1e-6  # not rounding alone
+
+
+def test_every_witness_scales_its_words(converted):
+    """Words alone: 64 times the embeddings before their norm; one witness that does not is found where it does not."""
+    out = converted("mini-pretrain")
+    result = run(out, "masked-lm", "torch", "flax", "reference", "transformers")
+    assert result.passed, list(result.failures)
+    scales = {row.condition: row.difference.scale for row in result.rows if row.tap == "embeddings_prenorm"}
+    assert scales["2x24 large-norm"] > 20 * scales["2x24 full"]
+    with mock.patch.object(TorchWitness, "scale_words"):
+        wrong = run(out, "masked-lm", "torch", "reference")
+    assert {row.condition for row in wrong.failures} == {"2x24 large-norm"}
+    assert {row.tap for row in wrong.failures} >= {"embeddings_prenorm", "logits"}
+
+
+@pytest.mark.slow
+def test_every_head_passes_with_gradients_and_decoding(converted):
+    for head in HEADS:
+        witnesses = ("torch", "flax", "reference")
+        result = run(converted("mini-pretrain"), head, *witnesses, length=80, gradients=True, decoding=True)
+        assert result.passed, list(result.failures)

@@ -38,18 +38,29 @@ def test_the_default_length_is_that_of_the_pattern():
     assert default_length(CONFIG.replace(max_position_embeddings=600)) == 600
 
 
-def test_choices_differ_and_keep_their_padding():
-    inputs = make_inputs(CONFIG, 2, 200, seed=0)
-    ids = for_head(inputs, "multiple-choice")["input_ids"]
+@pytest.mark.parametrize("vocabulary", [3, CONFIG.vocab_size])
+def test_choices_differ_in_every_word_and_keep_their_padding(vocabulary):
+    config = CONFIG.replace(vocab_size=vocabulary)
+    ids = for_head(make_inputs(config, 2, 200, seed=0), "multiple-choice", config)["input_ids"]
     assert ids.shape == (2, 2, 200)
-    assert (ids[:, 0] != ids[:, 1]).any(axis=1).all()
-    assert ((ids[:, 0] == 0) == (ids[:, 1] == 0)).all()
+    assert ids.dtype == np.int32
+    words = ids[:, 0] != 0
+    np.testing.assert_array_equal(ids[:, 1] != 0, words)
+    np.testing.assert_array_equal(ids[:, 0] != ids[:, 1], words)
+    assert 0 <= ids.min() <= ids.max() < vocabulary
+
+
+def test_choices_of_a_text_that_repeats_one_word_differ():
+    """Or the loss would have no gradient, and that of a framework nothing to be compared with."""
+    for length in (1, 5, 80):
+        ids = for_head({"input_ids": np.full((2, length), 7, np.int32)}, "multiple-choice", CONFIG)["input_ids"]
+        assert (ids[:, 0] != ids[:, 1]).all()
 
 
 def test_only_question_answering_takes_question_lengths():
     inputs = make_inputs(CONFIG, 2, 64, seed=0) | {"question_lengths": np.array([5, 6], np.int32)}
-    assert set(for_head(inputs, "qa")) == {"input_ids", "token_type_ids", "question_lengths"}
-    assert set(for_head(inputs, "base")) == {"input_ids", "token_type_ids"}
+    assert set(for_head(inputs, "qa", CONFIG)) == {"input_ids", "token_type_ids", "question_lengths"}
+    assert set(for_head(inputs, "base", CONFIG)) == {"input_ids", "token_type_ids"}
 
 
 def test_files_of_both_kinds_are_read(tmp_path):
@@ -110,7 +121,7 @@ def test_portions_are_all_texts_in_order(shape, tokens, multiple, sizes):
 
 
 def test_choices_apart_are_questions_in_the_order_of_the_texts():
-    inputs = for_head(make_inputs(CONFIG, 3, 32, seed=0), "multiple-choice")
+    inputs = for_head(make_inputs(CONFIG, 3, 32, seed=0), "multiple-choice", CONFIG)
     apart = choices_apart(inputs)
     assert apart.keys() == inputs.keys()
     for name, x in inputs.items():

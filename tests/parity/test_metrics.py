@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity import metrics, quantiles
-from parity.metrics import Difference, gradient_scale, measure, scale_of
+from parity.metrics import Difference, measure, scale_of
 from parity.quantiles import Quantiles
 from parity.tolerances import Tolerance
 
@@ -312,50 +312,6 @@ def test_quantiles_are_exact_or_at_most_a_64th_above(monkeypatch, limit):
 def test_quantiles_of_nothing_are_refused():
     with pytest.raises(ValueError, match="no numbers"):
         Quantiles(3).at(0.5)
-
-
-PREFIX = "encoder.layer.0.attention.self"
-
-
-def test_gradients_are_measured_against_the_terms_they_are_differences_of():
-    one, two, three = np.ones(4), np.full((4, 4), 2.0), np.full((4, 4), 3.0)
-    gradients = {
-        f"{PREFIX}.key.bias": one * 1e-12,
-        f"{PREFIX}.key.kernel": two,
-        f"{PREFIX}.value.kernel": three,
-        f"{PREFIX}.value.bias": one,
-        "x.LayerNorm.beta": one,
-        "x.LayerNorm.gamma": two,
-        "x.embedding": two,
-    }
-    expected = {f"{PREFIX}.key.bias": 3, f"{PREFIX}.key.kernel": 3, f"{PREFIX}.value.bias": 3,
-                "x.LayerNorm.beta": 2, "x.LayerNorm.gamma": 2, "x.embedding": 2}  # fmt: skip
-    for name, scale in expected.items():
-        assert np.allclose(gradient_scale(name, gradients), scale), name
-
-
-def test_rows_of_gradients_that_are_larger_count_for_themselves():
-    """Where the loss looks at one position: [B, L, D] with L = 5, position 2 a thousand times the others."""
-    rng = np.random.default_rng(0)
-    output_BLD = rng.standard_normal((2, 5, 8))
-    output_BLD[:, 2] *= 1000
-    context_BLNH, query_BNLH = np.ones((2, 5, 2, 4)), np.full((2, 2, 5, 4), 1e-3)
-    context_BLNH[:, 2] = 50
-    key_BNLH, value_BNLH = np.full((2, 2, 5, 4), 1e-3), np.ones((2, 2, 5, 4))
-    value_BNLH[:, 1, 3] = 7
-    gradients = {"layer.0.output": output_BLD, "layer.0.context": context_BLNH, "layer.0.query": query_BNLH,
-                 "layer.0.key": key_BNLH, "layer.0.value": value_BNLH}  # fmt: skip
-    scale = gradient_scale("layer.0.output", gradients)
-    assert scale.shape == (2, 5, 1)
-    assert np.allclose(scale[:, 2, 0], np.sqrt((output_BLD[:, 2] ** 2).mean(axis=-1)))
-    assert gradient_scale("layer.0.query", gradients)[0, :, 2].tolist() == [[50], [50]]
-    assert gradient_scale("layer.0.key", gradients)[0, 1, 3] == 7
-    wrong = output_BLD + 1e-3
-    small = measure(wrong, output_BLD, 1.0, scale=scale)
-    plain = np.abs(wrong - output_BLD) / np.maximum(scale, np.abs(output_BLD))
-    assert small.would_pass == pytest.approx(plain.max())
-    assert small.worst_index[1] != 2
-    assert measure(wrong, output_BLD, 1.0, scale=scale[:, :, 0].max()).would_pass < small.would_pass
 
 
 def test_a_few_scores_half_of_them_near_zero_have_the_scale_of_the_others():

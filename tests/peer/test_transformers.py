@@ -28,7 +28,7 @@ def folders(tmp_path_factory):
 
 
 def peer_inputs(config, head, length):
-    inputs = for_head(make_inputs(config, 2, length, seed=0), head)
+    inputs = for_head(make_inputs(config, 2, length, seed=0), head, config)
     return inputs | {"attention_mask": (inputs["input_ids"] != 0).astype(np.int32)}
 
 

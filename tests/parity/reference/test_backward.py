@@ -68,7 +68,7 @@ def make_labels(config, head, inputs):
 
 def prepare(head, length, **overrides):
     reference = build(head, **overrides)
-    inputs = for_head(make_inputs(reference.config, 2, length, 0), head)
+    inputs = for_head(make_inputs(reference.config, 2, length, 0), head, reference.config)
     return reference, inputs, make_labels(reference.config, head, inputs)
 
 

@@ -223,7 +223,7 @@ def test_every_configuration_is_understood_alike(converted, framework, name, hea
 
 def assert_twin_agrees(folder, head, framework, overrides, length):
     config = read_folder_config(folder, "torch").replace(**overrides)
-    inputs = for_head(make_inputs(config, 3, length, seed=1), head)
+    inputs = for_head(make_inputs(config, 3, length, seed=1), head, config)
     if head == "qa":
         del inputs["token_type_ids"]  # derived from the question
     assert_equal_runs(folder, head, framework, inputs, overrides)
@@ -254,7 +254,9 @@ def test_masks_and_positions_are_understood_alike(converted, framework, head):
     mask[1] = False
     positions = np.broadcast_to(np.arange(45)[::-1], ids.shape)
     inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int32), "position_ids": positions.copy()}
-    assert_equal_runs(converted("mini-pretrain"), head, framework, for_head(inputs, head), {})
+    folder = converted("mini-pretrain")
+    config = read_folder_config(folder, "torch")
+    assert_equal_runs(folder, head, framework, for_head(inputs, head, config), {})
 
 
 def test_a_mask_of_queries_and_keys_is_understood_alike(converted):

@@ -1,0 +1,70 @@
+"""What errors of gradients are relative to: the terms that they are sums of, and how steep the loss is.
+
+Gradients are sums that may cancel; what is left is as uncertain as the terms were. And a loss of probabilities is as
+uncertain, relative to itself, as its scores are in nats: those of large scores are off by more of themselves.
+
+Legend: B batch, L length, N heads, H head size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from parity.metrics import scale_of
+
+_DECODER_BIAS = "cls.predictions.bias"
+_LANGUAGE_SCORES = ("prediction_logits", "logits")
+
+
+def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return what errors of a gradient are relative to, to broadcast over it.
+
+    gradients: of weights by canonical name, and of taps. A bias's gradient is a sum over positions of what its kernel's
+    is a weighted sum of (likewise beta and gamma), and may cancel: that of a key's bias is exactly 0. Those of queries
+    and keys are differences of terms of the size of the value's, which cancel where all keys are alike. Positions that
+    the loss looks at have far larger gradients than others: in taps and embeddings, each row (last axis) counts with
+    its own root mean square where that is larger (a query's with its context's, a key's with its value's); and so does
+    each word in the decoder's bias, with its scores'.
+    """
+    scale = np.array(max(scale_of(gradients[x]) for x in _peers(name) if x in gradients))
+    if name == _DECODER_BIAS:
+        words = [_column_scale(gradients[x]) for x in _LANGUAGE_SCORES if x in gradients]
+        return np.maximum.reduce([np.broadcast_to(scale, gradients[name].shape), *words])
+    if gradients[name].ndim < 2 or name.endswith(".kernel"):
+        return scale
+    rows = [_row_scale(gradients[name])]
+    if (context := re.sub(r"\.query$", ".context", name)) != name and context in gradients:
+        rows.append(_row_scale(gradients[context]).swapaxes(1, 2))
+    if (value := re.sub(r"\.key$", ".value", name)) != name and value in gradients:
+        rows.append(_row_scale(gradients[value]))
+    return np.maximum.reduce([np.broadcast_to(scale, rows[0].shape), *rows])
+
+
+def steepness(scores: Iterable[np.ndarray]) -> float:
+    """Return how many times less exact a loss's gradients are than its terms: its scores' scale in nats, or 1 if less.
+
+    A probability is off by as much of itself as its score is off, and a score by some ulp of itself. Every gradient is
+    linear in (probability - label).
+    """
+    return max(1.0, *map(scale_of, scores))
+
+
+def _peers(name: str) -> set[str]:
+    names = {name}
+    for one, other in ((".bias", ".kernel"), (".beta", ".gamma")):
+        names |= {x.removesuffix(one) + other for x in names if x.endswith(one)}
+    for part in ("query", "key"):
+        names |= {re.sub(rf"\.{part}(\.|$)", r".value\1", x) for x in names}
+    return names
+
+
+def _row_scale(x: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.square(x).mean(axis=-1, keepdims=True))
+
+
+def _column_scale(x: np.ndarray) -> np.ndarray:
+    """How large a sum over all axes but the last is, by chance, where it does not cancel."""
+    return np.sqrt(np.square(x).sum(axis=tuple(range(x.ndim - 1))))
