@@ -1,7 +1,7 @@
 """What a tap may differ by: one table of measured entries, each with how it was derived.
 
-``bigbird-port parity calibrate`` measures the table (parity/calibration); nothing in it is set by hand. An entry says how
-far the frameworks were from the float64 reference at worst, and its bound is that times a factor. Relative to what,
+``bigbird-port parity calibrate`` measures the table (parity/calibration); nothing in it is set by hand. An entry says
+how far the frameworks were from the float64 reference at worst, and its bound is that times a factor. Relative to what,
 parity/metrics.py and, for gradients, parity/gradient_scale.py say.
 """
 
