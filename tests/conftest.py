@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("BIGBIRD_PORT_SHARED", ROOT.parent / "shared"))
 DEMO = Path(bigbird_port.__file__).parent / "demo_checkpoint"
 FOLDERS = ("mini-pretrain", "tiny-pretrain", "tiny-pretrain-bert-names", "tiny-block16", "tiny-classifier")
+# Converted, BERT's names give the bytes that the current ones give (tests/conversion/test_convert.py).
+MODELS = tuple(name for name in FOLDERS if name != "tiny-pretrain-bert-names")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +44,8 @@ def find_golden(name: str) -> Golden:
 
 GOLDEN = {name: find_golden(name) for name in FOLDERS}
 CASES = [
-    pytest.param(name, case, id=f"{name}-{case.stem}", marks=())
-    for name in FOLDERS
+    pytest.param(name, case, id=f"{name}-{case.stem}")
+    for name in MODELS
     for case in (GOLDEN[name].cases or [Path("absent")])
 ]
 

@@ -18,7 +18,7 @@ from parity.conditions import Options
 from parity.golden import read_golden
 from parity.results import Result
 from parity.run import run_parity
-from tests.conftest import DEMO, FOLDERS, GOLDEN, require
+from tests.conftest import DEMO, GOLDEN, MODELS, require
 
 SHORT = ("--length", "528")
 
@@ -50,7 +50,7 @@ def change_flax(out, change):
     write_arrays(out / "flax", FlaxMsgpackFormat(), arrays)
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_head_passes_on_every_golden_checkpoint(converted, name, tmp_path):
     require(GOLDEN[name])
     result = parity(converted(name), "--head", "all", "--length", 528 if "block16" in name else 768,
@@ -81,7 +81,7 @@ def test_every_head_passes_on_every_golden_checkpoint(converted, name, tmp_path)
     assert max(row["max_abs"] for row in found["rows"]) > 0  # two frameworks never agree to the last bit
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_golden_cases_pass_on_the_command_line(converted, name):
     case = require(GOLDEN[name]).cases[0]
     result = parity(converted(name), "--golden", case)
