@@ -101,7 +101,7 @@ def question_mask(question_lengths_B: Tensor, length: int) -> Tensor:
 
 
 def mask_question(logits_BL2: Tensor, question_BL: Tensor) -> Tensor:
-    """Take 1e6 from the scores of the question's tokens, sparing [CLS], which stands for "no answer"."""
+    """Take 1e6 from the question's scores, sparing [CLS], which is "no answer"; as float32, for float16 ends below."""
     masked_BL = question_BL.clone()
     masked_BL[:, 0] = False
     return logits_BL2 - masked_BL[:, :, None] * 1e6

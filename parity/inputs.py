@@ -92,14 +92,19 @@ def check_ids(inputs: Inputs, config: BigBirdConfig) -> None:
 def for_head(inputs: Inputs, head: str, config: BigBirdConfig) -> Inputs:
     """Shape inputs for a head: only question answering takes question lengths, a multiple choice gets two texts each.
 
-    The second text has the next id in place of every id of the first. Were both the same, as when a text that repeats
-    one word is read backwards, their scores would be tied, and the gradients nothing but rounding.
+    The second text has the next id in place of every id of the first, but for the padding's where that says what is
+    padding. Were both the same, as when a text that repeats one word is read backwards, their scores would be tied, and
+    the gradients nothing but rounding.
     """
     if head == "qa":
         return inputs
     shared = {name: x for name, x in inputs.items() if name != "question_lengths"}
     if head == "multiple-choice":
-        others = shared | {"input_ids": _next_ids(config)[shared["input_ids"]]}
+        ids, pad = shared["input_ids"], config.pad_token_id
+        other = _next_words(config)[ids]
+        if "attention_mask" not in shared:
+            other = np.where(ids == pad, ids, other)
+        others = shared | {"input_ids": other}
         return {name: np.stack((x, others[name]), axis=1) for name, x in shared.items()}
     return shared
 
@@ -123,9 +128,8 @@ def portions(inputs: Inputs, tokens: int, multiple: int = 1) -> Iterator[tuple[s
         yield texts, {name: x[texts] if len(x) == len(ids) else x for name, x in inputs.items()}
 
 
-def _next_ids(config: BigBirdConfig) -> np.ndarray:
-    """The next id by id, int32 [vocabulary]; the padding's stays, and is no other's next: texts end where they did."""
-    following = np.arange(config.vocab_size, dtype=np.int32)
-    words = following[following != config.pad_token_id]
-    following[words] = np.roll(words, -1)
-    return following
+def _next_words(config: BigBirdConfig) -> np.ndarray:
+    """The next id that is not the padding's, by id, int32 [vocabulary]."""
+    ids = np.arange(config.vocab_size, dtype=np.int32)
+    words = ids[ids != config.pad_token_id]
+    return ids if not len(words) else words[np.searchsorted(words, ids, side="right") % len(words)]

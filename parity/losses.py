@@ -33,6 +33,11 @@ def has_loss(head: str) -> bool:
     return head in _TERMS
 
 
+def scores_dtype(head: str, dtype: str) -> str:
+    """Return the dtype of a head's scores: question answering takes 1e6 from some, in no narrower one than float32."""
+    return "float32" if head == "qa" and dtype in ("bfloat16", "float16") else dtype
+
+
 def total_loss(module: Any, config: BigBirdConfig, head: str, scores: dict[str, Any], labels: dict[str, Any]) -> Any:
     """Return the sum of a head's losses by ``module`` (models_torch.losses or models_flax.losses).
 

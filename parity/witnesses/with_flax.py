@@ -19,7 +19,7 @@ from bigbird_port.heads import HEADS
 from bigbird_port.weights import digest, from_framework
 from parity.gradients import Gradients
 from parity.inputs import Inputs
-from parity.losses import total_loss
+from parity.losses import scores_dtype, total_loss
 from parity.witnesses.flax_backward import loss_with_zeros
 from parity.witnesses.witness import Setting, Source, Taps
 
@@ -136,7 +136,8 @@ class FlaxWitness:
         from jax import numpy as jnp
 
         with self._scope():
-            arrays = {name: jnp.asarray(x, self.dtype) for name, x in scores.items()}
+            dtype = scores_dtype(self.head, self.dtype)
+            arrays = {name: jnp.asarray(x, dtype) for name, x in scores.items()}
             targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
             return float(_compiled_loss(self.config, self.head)(arrays, targets))
 

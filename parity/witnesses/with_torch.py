@@ -14,7 +14,7 @@ from bigbird_port.heads import HEADS
 from bigbird_port.weights import digest, from_framework
 from parity.gradients import Gradients
 from parity.inputs import Inputs
-from parity.losses import total_loss
+from parity.losses import scores_dtype, total_loss
 from parity.witnesses.witness import Setting, Source, Taps
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class TorchWitness:
         arrays = {name: _as_stored(x) for name, x in model.state_dict().items()}
         canonical = from_framework(arrays, self.config, model.head, "torch", any_pooler=True)
         self._digests = {name: digest(x) for name, x in canonical.items()}
-        self.device, self.dtype = torch_device(setting.device), getattr(torch, setting.dtype)
-        self.model = model.to(self.dtype).to(self.device)
+        self.device, self.dtype = torch_device(setting.device), setting.dtype
+        self.model = model.to(getattr(torch, setting.dtype)).to(self.device)
 
     def digests(self) -> dict[str, str]:
         """Return sha256 of every weight as it was loaded, before any change of dtype."""
@@ -102,7 +102,9 @@ class TorchWitness:
         """Put hidden states in, rounded to the model's dtype."""
         import torch
 
-        return replace(stream, x=torch.from_numpy(np.ascontiguousarray(x)).to(self.dtype).to(self.device))
+        return replace(
+            stream, x=torch.from_numpy(np.ascontiguousarray(x)).to(getattr(torch, self.dtype)).to(self.device)
+        )
 
     def hidden(self, stream: Stream) -> np.ndarray:
         """Return the hidden states."""
@@ -117,7 +119,8 @@ class TorchWitness:
         def to_tensor(x: np.ndarray) -> Tensor:
             return torch.from_numpy(np.array(x)).to(self.device)
 
-        tensors = {name: to_tensor(x).to(self.dtype) for name, x in scores.items()}
+        dtype = getattr(torch, scores_dtype(self.model.head, self.dtype))
+        tensors = {name: to_tensor(x).to(dtype) for name, x in scores.items()}
         targets = {name: to_tensor(x) for name, x in labels.items()}
         return float(total_loss(losses, self.config, self.model.head, tensors, targets))
 

@@ -149,7 +149,7 @@ def test_half_precision_computes_in_it_and_keeps_float32_parameters(head, dtype,
     exact, found = outputs
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype("float32")}
     for name, x in found.items():
-        assert x.dtype == dtype
+        assert x.dtype == (jnp.float32 if head == "qa" else dtype)  # as in torch: some of its scores are 1e6 lower
         difference = np.abs(np.asarray(x, np.float32) - np.asarray(exact[name]))[np.asarray(exact[name]) > -1e4]
         assert 0 < difference.max() < limit, name
         assert np.isfinite(np.asarray(x, np.float32)).all()

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -52,9 +53,12 @@ def test_choices_differ_in_every_word_and_keep_their_padding(vocabulary):
 
 def test_choices_of_a_text_that_repeats_one_word_differ():
     """Or the loss would have no gradient, and that of a framework nothing to be compared with."""
-    for length in (1, 5, 80):
-        ids = for_head({"input_ids": np.full((2, length), 7, np.int32)}, "multiple-choice", CONFIG)["input_ids"]
+    for length, word in itertools.product((1, 5, 80), (1, 7, CONFIG.vocab_size - 1)):
+        ids = for_head({"input_ids": np.full((2, length), word, np.int32)}, "multiple-choice", CONFIG)["input_ids"]
         assert (ids[:, 0] != ids[:, 1]).all()
+    masked = {"input_ids": np.zeros((2, 5), np.int32), "attention_mask": np.ones((2, 5), np.int32)}
+    ids = for_head(masked, "multiple-choice", CONFIG)["input_ids"]  # here the padding's id is a word
+    assert (ids[:, 0] != ids[:, 1]).all()
 
 
 def test_only_question_answering_takes_question_lengths():
