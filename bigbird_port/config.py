@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -70,7 +71,11 @@ class BigBirdConfig:
             _check_type(name, getattr(self, name), hint)
         for name, rule, holds in _RULES:
             if not holds(self):
-                raise ValueError(f"config: {name} is {getattr(self, name)!r}, but it must be {rule}")
+                known = re.sub(r"\w+", lambda word: self._with_value(word[0]), rule)
+                raise ValueError(f"config: {name} is {getattr(self, name)!r}, but it must be {known}")
+
+    def _with_value(self, word: str) -> str:
+        return f"{word} = {getattr(self, word)!r}" if word in _hints() else word
 
     @property
     def head_dim(self) -> int:

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.schema import weights_of
 from parity.compare import Scene
 from parity.gradient_scale import gradient_scale
 from parity.inputs import Inputs
-from parity.losses import make_labels
+from parity.losses import has_loss, make_labels
 from parity.results import Row
-from parity.witnesses.witness import FRAMEWORKS, Taps, Witness
+from parity.tolerances import Table
+from parity.witnesses.witness import FRAMEWORKS, Setting, Taps, Witness
 
 _AT_MOST = 1 << 26  # elements of all taps and attention weights, 512 MiB in float64
 
@@ -75,9 +79,14 @@ def _before_scores(taps: Taps) -> Taps:
     return {name: tap for name, tap in taps.items() if name == "span_logits" or not name.endswith("logits")}
 
 
-def check_gradients(config: BigBirdConfig, inputs: Inputs, names: tuple[str, ...]) -> None:
-    """Raise ValueError for a model or inputs that are too large for gradients, or witnesses without the reference."""
-    if "reference" not in names:
+def check_gradients(
+    config: BigBirdConfig, head: str, inputs: Inputs, settings: dict[str, Setting], table: Table | None
+) -> None:
+    """Raise ValueError for gradients that cannot be compared.
+
+    Those of a model or of inputs that are too large, without the reference, or of a dtype without tolerances for them.
+    """
+    if "reference" not in settings:
         raise ValueError("--gradients compares with the reference: leave it in --against")
     *batch, L = inputs["input_ids"].shape
     B = batch[0] * (batch[1] if len(batch) > 1 else 1)
@@ -88,3 +97,8 @@ def check_gradients(config: BigBirdConfig, inputs: Inputs, names: tuple[str, ...
             f"--gradients keeps every tap and attention weight, {elements:.1e} numbers here, more than {_AT_MOST:.1e}: "
             "choose a shorter --length, a smaller --batch, or a smaller model"
         )
+    if has_loss(head):
+        scene = Scene(head, "", settings, np.ones((B, L), bool), config.num_hidden_layers, table)
+        for name in (name for name in FRAMEWORKS if name in settings):
+            for row in weights_of(config, head, "torch"):
+                scene.tolerance((name, "reference"), "gradient", f"grad.{row.name}")

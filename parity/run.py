@@ -41,10 +41,12 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
         _check_comparable(heads)
     if (out / MANIFEST).is_file():
         result.checks = check_integrity(out)
-    for one in passes(out, options):
-        if not result.environment:
-            _note_environment(result, one)
-        _Run(out, options, one, result).run(heads)
+    runs = [_Run(out, options, one, result) for one in passes(out, options)]
+    for run in runs:
+        run.check(heads)
+    _note_environment(result, runs[0].one)
+    for run in runs:
+        run.run(heads)
     return result
 
 
@@ -78,11 +80,15 @@ class _Run:
         result.conditions.append(one.condition)
         self.manifest = read_json_object(out / MANIFEST) if (out / MANIFEST).is_file() else None
 
-    def run(self, heads: Sequence[str]) -> None:
-        """Walk once for heads with the same inputs and configuration."""
+    def check(self, heads: Sequence[str]) -> None:
+        """Raise ValueError for what cannot be run, before anything is."""
         if self.options.gradients:
             for head in heads:
-                check_gradients(self.one.config.for_head(head), self._own_inputs(head), self.options.names)
+                config, settings = self.one.config.for_head(head), self.options.settings
+                check_gradients(config, head, self._own_inputs(head), settings, self.options.tolerances)
+
+    def run(self, heads: Sequence[str]) -> None:
+        """Walk once for heads with the same inputs and configuration."""
         for group in self._groups(heads):
             encoder, encoded, walked = None, None, slice(0)
             for head in group:

@@ -127,9 +127,12 @@ def tolerance_for(
         return Tolerance(0.0, 0.0, 1.0, _EXACT[kind], f"{kind}/exact")
     key = f"{kind}/{dtype}/{device}/{error}"
     if key not in table.entries:
-        why = f" ({table.unjudged[key]})" if key in table.unjudged else ""
+        if key in table.unjudged:
+            raise ValueError(
+                f"there is no tolerance {key}, for {tap}: {table.unjudged[key]}; compare it in a wider dtype"
+            )
         raise ValueError(
-            f"there is no tolerance {key}{why}, for the tap {tap}: measure it on a machine with that device by "
+            f"there is no tolerance {key}, for the tap {tap}: measure it on a machine with that device by "
             f"'bigbird-port parity calibrate --dtype {dtype} --device {device} --out FILE', and give --tolerances FILE"
         )
     entry = table.entries[key]

@@ -68,7 +68,7 @@ def test_reads_what_transformers_writes(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"hidden_size": 30, "num_attention_heads": 4}, ["hidden_size", "30", "divisible by num_attention_heads"]),
+        ({"hidden_size": 30, "num_attention_heads": 4}, ["hidden_size is 30", "divisible by num_attention_heads = 4"]),
         ({"num_random_blocks": 0}, ["num_random_blocks", "0", "at least 1"]),
         ({"max_encoder_length": 8192}, ["max_encoder_length", "8192", "max_position_embeddings"]),
         ({"max_encoder_length": 0}, ["max_encoder_length", "at least 1 or None"]),

@@ -190,7 +190,7 @@ def test_a_bound_that_would_excuse_all_is_not_given():
     table = make_table([sample(0.3, "gradient"), sample(0.2)], "made")
     assert set(table.unjudged) == {"grad.output/float32/cuda/gradient"}
     with pytest.raises(
-        ValueError, match=r"no tolerance grad.output/float32/cuda/gradient \(off by 0.3 .* would excuse all"
+        ValueError, match=r"no tolerance grad.output/float32/cuda/gradient, for output: off by 0.3 .* would excuse all"
     ):
         tolerance_for("output", "float32", "cuda", "gradient", 0, table)
     assert tolerance_for("layer.0.output", "float32", "cuda", "accumulated", 0, table).bound == 0.8

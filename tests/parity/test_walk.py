@@ -214,11 +214,14 @@ def test_every_pair_of_witnesses():
         ({"witnesses": ("torch", "nobody")}, "unknown witness nobody"),
         ({"witnesses": ("torch", "golden")}, "give one with --golden FILE"),
         ({"gradients": True, "length": 1024, "batch": 64}, "choose a shorter --length"),
+        ({"gradients": True, "dtype": "bfloat16"}, "a bound would excuse all; compare it in a wider dtype"),
+        ({"lengths": (16, 2048)}, "at most max_position_embeddings = 1024"),
         ({"torch_device": "tpu"}, "choose --torch-device cpu"),
         ({"flax_device": "nothing"}, "jax finds no nothing device"),
     ],
 )
-def test_what_cannot_be_run_is_refused(out, options, message):
+def test_what_cannot_be_run_is_refused_before_anything_runs(out, monkeypatch, options, message):
+    monkeypatch.setattr("parity.run.load_witness", None)
     with pytest.raises(ValueError, match=message):
         run_parity(out, ["masked-lm"], Options(**{"length": 16, **options}))
 
