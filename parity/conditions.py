@@ -163,6 +163,8 @@ def _inputs(base: BigBirdConfig, options: Options) -> Iterator[tuple[str, dict[s
 def _describe(inputs: Inputs, pad: int, options: Options, name: str) -> str:
     ids = inputs["input_ids"]
     origin = "golden case" if options.golden else "given" if options.inputs else f"seed {options.seed}"
+    if name in WORD_FACTORS:
+        name += f": word embeddings {WORD_FACTORS[name]:g} times as large"
     real_BL = inputs.get("attention_mask", ids != pad) != 0
     tokens = ", ".join(str(int(n)) for n in real_BL.reshape(len(ids), -1).sum(axis=1)) if real_BL.ndim == 2 else "?"
     return f"{ids.shape[0]} x {ids.shape[1]} tokens ({name or origin}; without padding {tokens})"

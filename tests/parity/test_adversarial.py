@@ -153,6 +153,7 @@ def test_every_witness_scales_its_words(converted):
     assert result.passed, list(result.failures)
     scales = {row.condition: row.difference.scale for row in result.rows if row.tap == "embeddings_prenorm"}
     assert scales["2x24 large-norm"] > 20 * scales["2x24 full"]
+    assert result.conditions[-1].inputs.startswith("2 x 24 tokens (large-norm: word embeddings 64 times as large; ")
     with mock.patch.object(TorchWitness, "scale_words"):
         wrong = run(out, "masked-lm", "torch", "reference")
     assert {row.condition for row in wrong.failures} == {"2x24 large-norm"}
