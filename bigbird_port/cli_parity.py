@@ -128,8 +128,8 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
 def calibrate(out: Path | None, **chosen: tuple[Any, ...]) -> None:
     """Measure how far torch and Flax are from the float64 reference, over seeds and sizes: the table of tolerances.
 
-    Each entry keeps the worst that was measured, on how many samples, the factor, and the reasons. All of
-    it takes minutes; devices other than this machine's CPU need a table of their own, for parity --tolerances FILE.
+    Each entry keeps the worst that was measured, on how many samples, the factor, and the reasons. All of it
+    takes minutes; devices other than this machine's CPU need a table of their own, for parity --tolerances FILE.
     """
     from parity.calibration.calibrate import calibrate as measure_table
 

@@ -27,7 +27,7 @@ class Scene:
     """What a comparison is about, beside its two sides.
 
     settings: of each witness. real_BL: True on tokens that are no padding. layers: of the encoder. table: of
-    tolerances, None for the one that is shipped. steepness: of the loss whose gradients are compared.
+    tolerances, None for the one that is shipped. steepness: of the loss, where its gradients are compared.
     """
 
     head: str
@@ -76,8 +76,8 @@ class Scene:
         own = self.settings[names[0]] if names[0] not in TRUTHS else Setting()
         dtype = _MEASURED_AS.get(own.dtype, own.dtype)
         after_encoder = error == "gradient" or not tap.startswith(("layer.", "embeddings"))
-        layers, steepness = self.layers if after_encoder else None, self.steepness if error == "gradient" else 1.0
-        found = tolerance_for(tap, dtype, own.device, error, layers, self.table, steepness)
+        layers = self.layers if after_encoder else None
+        found = tolerance_for(tap, dtype, own.device, error, layers, self.table, self.steepness)
         if set(names) & set(TRUTHS):
             return found
         return replace(found, bound=2 * found.bound, reason=f"{found.reason}; twice, as both sides are off that much")

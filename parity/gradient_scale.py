@@ -9,11 +9,12 @@ Legend: B batch, L length, N heads, H head size.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from parity.metrics import scale_of
+from parity.reference.heads import MASKED
 
 _DECODER_BIAS = "cls.predictions.bias"
 _LANGUAGE_SCORES = ("prediction_logits", "logits")
@@ -43,13 +44,15 @@ def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray
     return np.maximum.reduce([np.broadcast_to(scale, rows[0].shape), *rows])
 
 
-def steepness(scores: Iterable[np.ndarray]) -> float:
+def steepness(scores: Mapping[str, np.ndarray]) -> float:
     """Return how many times less exact a loss's gradients are than its terms: its scores' scale in nats, or 1 if less.
+
+    scores: that the loss is of, by tap; those of a question's tokens do not count.
 
     A probability is off by as much of itself as its score is off, and a score by some ulp of itself. Every gradient is
     linear in (probability - label).
     """
-    return max(1.0, *map(scale_of, scores))
+    return max(1.0, *(scale_of(x[x > MASKED]) for x in scores.values()))
 
 
 def _peers(name: str) -> set[str]:

@@ -14,7 +14,7 @@ import numpy as np
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.schema import weights_of
 from parity.compare import Scene
-from parity.gradient_scale import gradient_scale
+from parity.gradient_scale import gradient_scale, steepness
 from parity.inputs import Inputs
 from parity.losses import has_loss, make_labels
 from parity.results import Row
@@ -26,14 +26,10 @@ _AT_MOST = 1 << 26  # elements of all taps and attention weights, 512 MiB in flo
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Gradients by canonical name of the weight, in canonical layout, and by tap.
-
-    steepness: of the loss, where it is known; see parity/gradient_scale.py.
-    """
+    """Gradients by canonical name of the weight, in canonical layout, and by tap."""
 
     weights: Taps
     taps: Taps
-    steepness: float = 1.0
 
 
 def compare_gradients(
@@ -47,7 +43,7 @@ def compare_gradients(
     """
     labels = make_labels(config, scene.head, inputs, seed)
     reference = _of(witnesses["reference"], inputs, labels)
-    scene, terms = replace(scene, steepness=reference.steepness), reference.weights | reference.taps
+    scene, terms = replace(scene, steepness=steepness(reference.scores)), reference.weights | reference.taps
     found = {name: _of(witnesses[name], inputs, labels) for name in FRAMEWORKS if name in witnesses}
     wanted = [(name, "reference") for name in found] + [("sharded", "flax")] * ({"sharded", "flax"} <= found.keys())
     for pair in wanted:
@@ -56,9 +52,9 @@ def compare_gradients(
         yield from _rows(scene, pair, _before_scores(value.taps), _before_scores(other.taps), terms)
 
 
-def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Gradients:
-    found: Gradients = witness.backward(inputs, labels)
-    return found
+def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Any:
+    """A framework's Gradients; the reference's have the scores as well."""
+    return witness.backward(inputs, labels)
 
 
 def _rows(scene: Scene, pair: tuple[str, str], found: Taps, other: Taps, terms: Taps) -> Iterator[Row]:

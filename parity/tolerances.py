@@ -137,13 +137,13 @@ def tolerance_for(
         )
     entry = table.entries[key]
     growth = steepness * (GROWTH[entry.growth](_depth(tap, key, layer)) if entry.growth != "none" else 1.0)
+    scores = f"with scores of {steepness:.3g} nats" if steepness > 1 else ""
     if entry.bound * growth >= MEANINGLESS:
         raise ValueError(
             f"{key}: {tap} may be off by {entry.bound * growth:.2g} of its scale at depth {layer}"
-            f"{f' and with scores of {steepness:.2g} nats' if steepness > 1 else ''}, which would excuse all: compare "
-            "fewer layers, or in float32"
+            f"{scores and f' and {scores}'}, which would excuse all: compare fewer layers, or in float32"
         )
-    reason = entry.reason + (f"; {steepness:.3g} times, as the loss's scores are of that many nats" * (steepness > 1))
+    reason = f"{entry.reason}; as many times {scores}" if scores else entry.reason
     return Tolerance(entry.bound * growth, entry.worst * growth, entry.factor, reason, key, entry.floor)
 
 

@@ -28,8 +28,11 @@ import numpy as np
 from parity.calibration.cases import SIZES, Case, Size, make_case
 from parity.calibration.witnesses import WITNESSES, Witness
 from parity.golden import log_softmax
-from parity.gradient_scale import gradient_scale
+from parity.gradient_scale import gradient_scale, steepness
 from parity.metrics import measure, scale_of
+from parity.reference.backward import Gradients, backward, forward
+from parity.reference.heads import MASKED
+from parity.reference.model import Reference
 from parity.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -49,7 +52,6 @@ _FLOORS = {"loss": 1.0, "log_probs": 1.0}
 _NEAR_THE_LOSS = ("grad.pooler_output", "grad.transform", "grad.span_logits", "grad.logits")
 _NO_DEPTH = ("embeddings_prenorm", "embeddings")
 _LANGUAGE_SCORES = ("logits", "prediction_logits", "seq_relationship_logits")
-_MASKED = -5e5  # scores of the question's tokens, where no answer may lie, are 1e6 lower than computed
 
 
 @dataclass(frozen=True)
@@ -168,39 +170,24 @@ def make_table(samples: Sequence[Sample], command: str) -> Table:
 
 @dataclass(frozen=True)
 class Truth:
-    """What the reference computes for a case.
-
-    streams: hidden states into layer 0, 1, .. and into the head. steepness: of the loss.
-    """
+    """What the reference computes for a case. streams: hidden states into layer 0, 1, .. and into the head."""
 
     case: Case
     taps: dict[str, np.ndarray]
     streams: list[np.ndarray]
-    loss: float
-    weight_gradients: dict[str, np.ndarray]
-    tap_gradients: dict[str, np.ndarray]
-    steepness: float
+    gradients: Gradients | None
     decoding: tuple[np.ndarray, np.ndarray] | None
 
 
 def _truth(case: Case) -> Truth:
-    from parity.reference.backward import backward, forward
-    from parity.reference.losses import loss_terms
-    from parity.reference.model import Reference
-
     reference = Reference.of(case.config, case.size.head, case.weights)
     taps, streams = forward(reference, case.inputs)
-    if case.size.gradients:
-        found = backward(reference, case.inputs, case.labels)
-        gradients = (found.loss, found.weights, found.taps, found.steepness)
-    else:
-        terms = loss_terms(case.config, case.size.head, taps, case.labels)
-        gradients = (sum(term.value for term in terms.values()), {}, {}, 1.0)
+    gradients = backward(reference, case.inputs, case.labels) if case.size.gradients else None
     decoding = None
     if case.size.head == "causal-lm":
         ids = np.maximum(case.inputs["input_ids"], case.config.pad_token_id + 1)  # decoding has no padding
         decoding = ids, forward(reference, {"input_ids": ids})[0]["logits"]
-    return Truth(case, taps, [stream.x for stream in streams], *gradients, decoding)
+    return Truth(case, taps, [stream.x for stream in streams], gradients, decoding)
 
 
 Found = tuple[str, str, int, float]  # kind, error, layer, found
@@ -213,28 +200,27 @@ def _compare(model: Witness, truth: Truth) -> Iterator[Found]:
         if set(found) != set(truth.taps):
             raise ValueError(f"{case.where}: taps differ from the reference's: {sorted(set(found) ^ set(truth.taps))}")
         for name, reference in truth.taps.items():
-            where = reference > _MASKED if name in ("start_logits", "end_logits") else None
+            where = reference > MASKED if name in ("start_logits", "end_logits") else None
             yield kind_of(name), error, _layer(name, layers), _found(case, name, found[name], reference, where=where)
             if name in _LANGUAGE_SCORES:
                 pair = log_softmax(found[name]), log_softmax(reference)
                 yield "log_probs", error, layers, _found(case, "log_probs", *pair)
-    if truth.weight_gradients:
-        yield from _compare_gradients(model, truth, layers)
+    if truth.gradients:
+        yield from _compare_gradients(model, case, truth.gradients, layers)
     if truth.decoding:
         ids, logits = truth.decoding
         yield "logits", "decoding", layers, _found(case, "decoding", model.decode(ids), logits)
 
 
-def _compare_gradients(model: Witness, truth: Truth, layers: int) -> Iterator[Found]:
-    case = truth.case
-    found = model.backward(case.inputs, case.labels)
+def _compare_gradients(model: Witness, case: Case, truth: Gradients, layers: int) -> Iterator[Found]:
+    found, steep = model.backward(case.inputs, case.labels), steepness(truth.scores)
     yield "loss", "loss", layers, _found(case, "loss", np.array(found.loss), np.array(truth.loss))
-    terms = truth.weight_gradients | truth.tap_gradients
-    for values, references in ((found.weights, truth.weight_gradients), (found.taps, truth.tap_gradients)):
+    terms = truth.weights | truth.taps
+    for values, references in ((found.weights, truth.weights), (found.taps, truth.taps)):
         for name in (name for name in references if name in values):
             scale = gradient_scale(name, terms)
             distance = _found(case, name, values[name], references[name], scale=scale)
-            yield kind_of(name, "gradient"), "gradient", layers, distance / truth.steepness
+            yield kind_of(name, "gradient"), "gradient", layers, distance / steep
 
 
 def _found(

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.gradient_scale import steepness
 from parity.inputs import Inputs
 from parity.reference.attention import attend_backward
-from parity.reference.heads import QUESTION_PENALTY, TRANSFORM, WORDS, Taps
+from parity.reference.heads import TRANSFORM, WORDS, Taps
 from parity.reference.inputs import Stream
 from parity.reference.losses import Labels, loss_terms
 from parity.reference.model import Reference
@@ -26,15 +25,12 @@ from parity.reference.operations import ACTIVATIONS, dense, layer_norm, standard
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """A loss, and its gradients: by canonical name of the weight (0 for one it does not use), and by tap.
-
-    steepness: of the loss, see parity/gradient_scale.py.
-    """
+    """A loss, its gradients by canonical name of the weight (0 for one it does not use) and by tap, and its scores."""
 
     loss: float
     weights: Taps
     taps: Taps
-    steepness: float
+    scores: Taps
 
 
 def backward(reference: Reference, inputs: Inputs, labels: Labels) -> Gradients:
@@ -44,9 +40,8 @@ def backward(reference: Reference, inputs: Inputs, labels: Labels) -> Gradients:
     scores: Taps = {}
     for term in terms.values():
         scores |= term.gradients
-    unmasked = (x[x > -QUESTION_PENALTY / 2] for x in map(taps.__getitem__, scores))
     loss = sum(term.value for term in terms.values())
-    return Gradients(loss, *propagate(reference, taps, streams, scores), steepness(unmasked))
+    return Gradients(loss, *propagate(reference, taps, streams, scores), {name: taps[name] for name in scores})
 
 
 def forward(reference: Reference, inputs: Inputs) -> tuple[Taps, list[Stream]]:

@@ -18,6 +18,7 @@ WORDS = "embeddings.word_embeddings.embedding"
 TRANSFORM = "cls.predictions.transform"
 _WORDS_AT_ONCE = 4096  # embeddings that are widened to float64 at a time
 QUESTION_PENALTY = 1e6  # taken from the scores of the question's tokens, [CLS] spared
+MASKED = -QUESTION_PENALTY / 2  # scores below are theirs
 
 
 def head_taps(config: BigBirdConfig, weights: Weights, head: str, stream: Stream) -> Taps:

@@ -12,9 +12,8 @@ import numpy as np
 
 from bigbird_port.weights import digest
 from parity.adversarial import large_norm
-from parity.gradients import Gradients
 from parity.inputs import Inputs
-from parity.reference.backward import backward
+from parity.reference.backward import Gradients, backward
 from parity.reference.model import Reference
 from parity.reference.weights import Widened
 from parity.witnesses.witness import Setting, Source, Taps
@@ -63,8 +62,7 @@ class ReferenceWitness:
 
     def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
         """Return the gradients of the loss, written by hand."""
-        found = backward(self.model, inputs, labels)
-        return Gradients(found.weights, found.taps, found.steepness)
+        return backward(self.model, inputs, labels)
 
 
 def load(source: Source, setting: Setting) -> ReferenceWitness:

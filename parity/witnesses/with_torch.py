@@ -43,17 +43,17 @@ class TorchWitness:
         arrays = {name: _as_stored(x) for name, x in model.state_dict().items()}
         canonical = from_framework(arrays, self.config, model.head, "torch", any_pooler=True)
         self._digests = {name: digest(x) for name, x in canonical.items()}
-        self.device, self.dtype = torch_device(setting.device), setting.dtype
-        self.model = model.to(getattr(torch, setting.dtype)).to(self.device)
+        self.device, self.dtype = torch_device(setting.device), getattr(torch, setting.dtype)
+        self.scores_dtype = getattr(torch, scores_dtype(model.head, setting.dtype))
+        self.model = model.to(self.dtype).to(self.device)
 
     def digests(self) -> dict[str, str]:
         """Return sha256 of every weight as it was loaded, before any change of dtype."""
         return self._digests
 
     def scale_words(self, factor: float) -> None:
-        """Scale the parameter that a tied decoder shares; the file that it may be mapped from stays as it is."""
-        words = self.model.base.embeddings.word_embeddings.weight
-        words.data = words.data * factor
+        """Scale the parameter that a tied decoder shares."""
+        scale_words(self.model, factor)
 
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Run the embeddings."""
@@ -102,9 +102,7 @@ class TorchWitness:
         """Put hidden states in, rounded to the model's dtype."""
         import torch
 
-        return replace(
-            stream, x=torch.from_numpy(np.ascontiguousarray(x)).to(getattr(torch, self.dtype)).to(self.device)
-        )
+        return replace(stream, x=torch.from_numpy(np.ascontiguousarray(x)).to(self.dtype).to(self.device))
 
     def hidden(self, stream: Stream) -> np.ndarray:
         """Return the hidden states."""
@@ -119,8 +117,7 @@ class TorchWitness:
         def to_tensor(x: np.ndarray) -> Tensor:
             return torch.from_numpy(np.array(x)).to(self.device)
 
-        dtype = getattr(torch, scores_dtype(self.model.head, self.dtype))
-        tensors = {name: to_tensor(x).to(dtype) for name, x in scores.items()}
+        tensors = {name: to_tensor(x).to(self.scores_dtype) for name, x in scores.items()}
         targets = {name: to_tensor(x) for name, x in labels.items()}
         return float(total_loss(losses, self.config, self.model.head, tensors, targets))
 
@@ -159,6 +156,12 @@ class TorchWitness:
                 past = output.past_key_values
                 found.append(to_array(output.logits))
         return np.concatenate(found, axis=1)
+
+
+def scale_words(model: Any, factor: float) -> None:
+    """Multiply a model's word embeddings; the file that they may be mapped from stays as it is."""
+    words = model.get_input_embeddings().weight
+    words.data = words.data * factor
 
 
 def _gradient(x: Any) -> np.ndarray:

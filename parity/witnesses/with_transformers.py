@@ -23,7 +23,7 @@ from bigbird_port.folder import load_weights
 from bigbird_port.heads import HEADS
 from bigbird_port.weights import digest, from_framework
 from parity.inputs import Inputs
-from parity.witnesses.with_torch import pinned, to_array, torch_device
+from parity.witnesses.with_torch import pinned, scale_words, to_array, torch_device
 from parity.witnesses.witness import Setting, Source, Taps
 
 # Module (within the base model) -> tap; "layer.<i>." stays before it. The module that attends is exchanged for short
@@ -62,8 +62,7 @@ class TransformersWitness:
 
     def scale_words(self, factor: float) -> None:
         """Scale the parameter that a tied decoder shares."""
-        words = self.model.get_input_embeddings().weight
-        words.data = words.data * factor
+        scale_words(self.model, factor)
 
     def start(self, inputs: Inputs) -> tuple[Taps, Taps]:
         """Run the whole model and return the taps of the embeddings; the stream holds all."""

@@ -69,8 +69,9 @@ def test_the_decoders_bias_counts_each_word_with_its_scores():
 
 
 def test_scores_below_one_nat_leave_a_loss_as_it_is():
-    assert steepness([np.full(5, 0.2)]) == 1
-    assert steepness([np.full(5, 0.2), np.full((5, 3), -40.0)]) == 40
+    assert steepness({"logits": np.full(5, 0.2)}) == 1
+    assert steepness({"start_logits": np.full(5, 0.2), "end_logits": np.full((5, 3), -40.0)}) == 40
+    assert steepness({"start_logits": np.array([2.0, -2.0, 2.0, 2 - 1e6, -1e6])}) == 2
 
 
 CONFIG = BigBirdConfig(
@@ -95,10 +96,10 @@ def test_gradients_are_off_by_as_many_times_as_the_loss_is_steep(head):
     for factor, steep in ((1, 1), (64, 60)):
         large = large_norm(weights, factor)
         truth = backward(Reference.of(CONFIG, head, large), inputs, labels)
-        assert steep <= truth.steepness < steep * 1.3
+        assert steep <= steepness(truth.scores) < steep * 1.3
         witness.load(large)
         found = witness.backward(inputs, labels)
-        with_law = worst_excess(truth, found.weights | found.taps, truth.steepness)
+        with_law = worst_excess(truth, found.weights | found.taps, steepness(truth.scores))
         without = worst_excess(truth, found.weights | found.taps, 1.0)
         assert with_law < 1
         assert (without > 2) == (factor > 1)

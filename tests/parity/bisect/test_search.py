@@ -42,6 +42,7 @@ SPARSE = {  # these take the pattern, and longer
     "wrong-layer-seed": ("base", "code wrong-layer-seed: "),
 }
 # The others show on the fully attending model just as well, which is short.
+MARGINS = {"exact-gelu": 25}  # it is off by 5e-4 at most: 29 times what is allowed
 _LONG = ("zeroed-random-plan", "rescale-missing", *SPARSE)
 
 
@@ -56,7 +57,7 @@ def test_a_piece_explains_the_error(name):
     head, piece = PIECES[name]
     found = explained(name, head)[0]
     assert found.piece.startswith(piece), found.sentence
-    assert found.after <= found.allowed < found.before / 20  # exact gelu, the least: 29 times
+    assert found.after <= found.allowed < found.before / MARGINS.get(name, 30)
 
 
 @pytest.mark.slow
@@ -65,7 +66,7 @@ def test_a_step_of_block_sparse_attention_explains_the_error(name):
     head, piece = SPARSE[name]
     found = explained(name, head)[0]
     assert found.piece.startswith(piece), found.sentence
-    assert found.after <= found.allowed < found.before / 20  # exact gelu, the least: 29 times
+    assert found.after <= found.allowed < found.before / MARGINS.get(name, 30)
 
 
 def test_nothing_is_explained_where_nothing_is_off():
