@@ -142,17 +142,24 @@ def progress_bar(source: Path, quiet: bool) -> Iterator[Any]:
 
 def print_report(report: Any) -> None:
     """Say what a conversion did, or a dry run would do."""
+    from bigbird_port.conversion.targets import left_out
+
     plan = report.plan
     for note in plan.notes:
         click.echo(note)
     done = f"-> {report.out}" if report.out else "-> nothing was written (dry run)"
     click.echo(f"{plan.source.opened.path} {done}: a {plan.head} model, {plan.settings.dtype}")
     fates = [fate.what for fate in plan.match.fates.values()]
-    folders = " and ".join(f"{target.name}/" for target in plan.targets)
+    folders = _folders(plan)
     verb = f"converted, every bit read back from {folders}" if report.out else f"read and found whole, for {folders}"
     if not plan.settings.checksums:
         verb = f"copied to {folders}, nothing verified (--no-checksums)"
     click.echo(f"  {fates.count('converted')} variables {verb}")
+    for target in plan.targets:
+        reasons = left_out(target.name, plan.config, plan.head)
+        for reason in sorted(set(reasons.values())):
+            names = [name for name, why in reasons.items() if why == reason]
+            click.echo(f"  {target.name}/ is without {', '.join(names)}: {reason}")
     for what in ("alias", "ignored", "unused"):
         reasons = [fate.detail for fate in plan.match.fates.values() if fate.what == what]
         for reason in sorted(set(reasons)):
@@ -176,8 +183,18 @@ def print_report(report: Any) -> None:
         click.echo(f"  warning: {finding.text}")
 
 
+def _folders(plan: Any) -> str:
+    """The targets' folders, with how many of the source's variables are in each where not all of them are."""
+    counts = [sum(name in target.places for name in plan.match.sources) for target in plan.targets]
+    told = len({len(plan.match.sources), *counts}) > 1
+    pairs = zip(plan.targets, counts, strict=True)
+    return " and ".join(f"{target.name}/ ({count})" if told else f"{target.name}/" for target, count in pairs)
+
+
 def report_values(report: Any) -> dict[str, Any]:
     """The report as JSON values: the manifest, and what only a report says."""
+    from bigbird_port.conversion.targets import left_out
+
     plan = report.plan
     return {
         "version": 1,
@@ -186,7 +203,12 @@ def report_values(report: Any) -> dict[str, Any]:
         "notes": list(plan.notes),
         "head": plan.head,
         "targets": {
-            target.name: {"bytes": target.size, "files": {file.name: file.size for file in target.files}}
+            target.name: {
+                "bytes": target.size,
+                "files": {file.name: file.size for file in target.files},
+                "weights": len(target.places),
+                "left_out": left_out(target.name, plan.config, plan.head),
+            }
             for target in plan.targets
         },
         "source_names": {name: {"fate": fate.what, "detail": fate.detail} for name, fate in plan.match.fates.items()},

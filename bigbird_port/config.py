@@ -173,7 +173,8 @@ class BigBirdConfig:
                 f"config: model_type is {values['model_type']!r}, but it must be 'big_bird': "
                 "this is the configuration of another model"
             )
-        is_original = "model_type" not in values and any(flag in values for flag in _FLAG_NAMES)
+        ours = "model_type" in values or "num_random_blocks" in values
+        is_original = not ours and any(flag in values for flag in _FLAG_NAMES)
         settings = _from_flags(values) if is_original else _from_transformers(values)
         _reject_misspelt(set(values) - set(_JSON_FIELDS) - (_FLAGS if is_original else _NOT_MISSPELT))
         return cls(**settings)

@@ -20,8 +20,10 @@ from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
 from bigbird_port.formats.safetensors import SafetensorsFormat
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.json_object import read_json_object
-from bigbird_port.schema import Framework
-from bigbird_port.weights import Arrays, complete, from_framework, to_framework
+from bigbird_port.manifest import MANIFEST, read_manifest
+from bigbird_port.schema import Framework, weights_of
+from bigbird_port.source import Source
+from bigbird_port.weights import Arrays, complete, digest, from_framework, to_framework
 
 WEIGHT_FILES: dict[Framework, str] = {"torch": "model.safetensors", "flax": "flax_model.msgpack"}
 _FORMATS: dict[Framework, Format] = {"torch": SafetensorsFormat({"format": "pt"}), "flax": FlaxMsgpackFormat()}
@@ -96,11 +98,45 @@ def load_weights(
     """
     folder = read_model_folder(Path(path), framework, readers)
     config = folder.config.replace(**overrides)
+    weights, initialised = complete_folder(folder, config, head, framework, init_seed)
+    return config, to_framework(weights, config, head, framework), initialised
+
+
+def complete_folder(
+    folder: ModelFolder, config: BigBirdConfig, head: str, framework: Framework, init_seed: int | None
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the canonical weights of ``head``, and the names of those initialised from ``init_seed``.
+
+    What the folder's class has no place for (Flax's pooler under some heads) is taken from another target that convert
+    wrote beside it, so that all targets of a conversion are one model. Raises ValueError as ``complete``.
+    """
+    absent = [row.name for row in weights_of(config, head, framework) if row.name not in folder.weights]
     try:
-        weights, initialised = complete(folder.weights, config, head, framework, init_seed)
+        return complete(folder.weights | _beside(folder.path, absent), config, head, framework, init_seed)
     except ValueError as error:
         raise ValueError(f"{folder.path}: {error}") from None
-    return config, to_framework(weights, config, head, framework), initialised
+
+
+def _beside(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Those of ``names`` that the manifest says other targets hold; a value that is not the manifest's is none."""
+    out = folder.parent
+    if not names or not (out / MANIFEST).is_file():
+        return {}
+    manifest = read_manifest(out)
+    found: dict[str, np.ndarray] = {}
+    for target in manifest.targets if folder.name in manifest.targets else ():
+        held = manifest.digests(target)
+        wanted = [name for name in names if name in held and name not in found]
+        if target == folder.name or not wanted:
+            continue
+        source = Source(open_store(out / target), manifest.config, manifest.head, ())
+        match = source.match(manifest.head)
+        stored = match.sources | match.unused
+        for name in wanted:
+            values = source.weight(name, stored[name])
+            if held[name] in ("", digest(values)):  # without checksums there is nothing to compare it with
+                found[name] = values
+    return found
 
 
 def _head_of(values: dict[str, Any], folder: Path) -> str:

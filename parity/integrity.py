@@ -33,7 +33,9 @@ def check_integrity(out: Path) -> list[Check]:
         if changed:
             detail = f"{len(changed)} of {len(expected)} differ: {', '.join(changed[:3])}"
         checks.append(Check(f"{framework} weights", bool(folder.weights) and not changed, detail))
-        fields = [name for name, value in config.to_dict().items() if folder.config.to_dict()[name] != value]
+        expected_fields, found_fields = config.to_dict(), folder.config.to_dict()
+        names = sorted(expected_fields.keys() | found_fields.keys())
+        fields = [name for name in names if expected_fields.get(name, ...) != found_fields.get(name, ...)]
         detail = f"differs in {', '.join(fields)}" if fields else "equals the manifest's"
         checks.append(Check(f"{framework} configuration", not fields, detail))
     return checks

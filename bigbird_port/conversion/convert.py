@@ -25,7 +25,7 @@ from bigbird_port.conversion.canonical import pieces_as, reading_order
 from bigbird_port.conversion.content import Finding, check_contents
 from bigbird_port.conversion.output import whole_folder
 from bigbird_port.conversion.streaming import Weight, Written, stream
-from bigbird_port.conversion.targets import ORBAX_FOLDER, Choices, Target, TargetName, omitted_from_tf, plan_target
+from bigbird_port.conversion.targets import ORBAX_FOLDER, Choices, Target, TargetName, left_out, plan_target
 from bigbird_port.digests import FileDigests, file_digest
 from bigbird_port.formats.filling import flush_one, open_files, read_back
 from bigbird_port.formats.flags import flags_json
@@ -270,7 +270,7 @@ def _check_aliases(plan: Plan) -> None:
 def _check_nothing_lost(plan: Plan, written: Written) -> None:
     """Raise ValueError where a target has no place for values that matter: only the original lacks these biases."""
     if any(target.name == "tf" for target in plan.targets):
-        for name in omitted_from_tf(plan.config, plan.head):
+        for name in left_out("tf", plan.config, plan.head):
             if (written.contents[name].low, written.contents[name].high) != (0, 0):
                 raise ValueError(
                     f"--to tf: without use_bias the original has no {name}, but here it is not zero, and the function "

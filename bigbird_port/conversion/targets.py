@@ -69,37 +69,44 @@ def plan_target(name: TargetName, config: BigBirdConfig, head: str, dtype: np.dt
     return Target(name, places, tensors, file_format, files)
 
 
+def carried_by(target: str, config: BigBirdConfig, head: str) -> dict[str, Weight]:
+    """Return the rows of ``head`` that a target has a place for, by canonical name; ``left_out`` has the others."""
+    rows = weights_of(config, head, "flax" if target == "flax" else "torch")
+    return {row.name: row for row in rows if target != "tf" or row.fill_for(config) != "zeros"}
+
+
+def left_out(target: str, config: BigBirdConfig, head: str) -> dict[str, str]:
+    """Return the weights that a conversion to ``head`` reads and a target has no place for, and why not."""
+    carried = carried_by(target, config, head)
+    reason = "without use_bias the original has none" if target == "tf" else f"its {head} class has no place for it"
+    return {row.name: reason for row in weights_of(config, head, "torch") if row.name not in carried}
+
+
 def _torch_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
-    sizes, rows = dims(config), weights_of(config, head, "torch")
-    return {row.name: Place(row.torch, row.torch_axes, merged_shape(row.torch_axes, sizes)) for row in rows}
+    sizes, rows = dims(config), carried_by("torch", config, head)
+    return {name: Place(row.torch, row.torch_axes, merged_shape(row.torch_axes, sizes)) for name, row in rows.items()}
 
 
 def _flax_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
-    sizes, rows = dims(config), weights_of(config, head, "flax")
-    return {row.name: Place(row.flax, row.flax_axes, merged_shape(row.flax_axes, sizes)) for row in rows}
+    sizes, rows = dims(config), carried_by("flax", config, head)
+    return {name: Place(row.flax, row.flax_axes, merged_shape(row.flax_axes, sizes)) for name, row in rows.items()}
 
 
 def _neutral_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
-    rows = weights_of(config, head, "torch")  # the larger of the two frameworks' sets
-    return {row.name: Place(row.name, row.axes, row.shape(config)) for row in rows}
+    rows = carried_by("neutral", config, head)
+    return {name: Place(name, row.axes, row.shape(config)) for name, row in rows.items()}
 
 
 def _tf_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
     """Names of today's code with 2-D kernels, or BERT's with 3-D attention kernels: both occur in the wild."""
-    rows = list(weights_of(config, head, "torch"))
-    unknown = [row.name for row in rows if not row.original]
+    rows = carried_by("tf", config, head)
+    unknown = [name for name, row in rows.items() if not row.original]
     if unknown:
         raise ValueError(
             f"--to tf: the original code has no variables for {', '.join(unknown)} of a {head} model: convert the rest "
             "with --head base, or leave out tf"
         )
-    omitted = omitted_from_tf(config, head)
-    return {row.name: _tf_place(row, config, choices) for row in rows if row.name not in omitted}
-
-
-def omitted_from_tf(config: BigBirdConfig, head: str) -> list[str]:
-    """Weights that a model of the frameworks has and the original has not: biases where use_bias is not set."""
-    return [row.name for row in weights_of(config, head, "torch") if row.fill_for(config) == "zeros"]
+    return {name: _tf_place(row, config, choices) for name, row in rows.items()}
 
 
 def _tf_place(row: Weight, config: BigBirdConfig, choices: Choices) -> Place:

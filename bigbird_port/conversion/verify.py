@@ -17,7 +17,7 @@ from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.conversion.canonical import for_each, hash_pieces, pieces_as, reading_order
 from bigbird_port.conversion.convert import FLAGS_FILE
 from bigbird_port.conversion.listed_files import compare_files
-from bigbird_port.conversion.targets import ORBAX_FOLDER, TARGETS
+from bigbird_port.conversion.targets import ORBAX_FOLDER, TARGETS, carried_by
 from bigbird_port.digests import file_digest
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.formats.neutral import NeutralFormat
@@ -165,7 +165,7 @@ def _check_weights(folder: Path, target: str, manifest: Manifest) -> Check:
     match = source.match(manifest.head)
     held = match.sources | match.unused
     names = {name: entry["names"].get(target) for name, entry in manifest.values["tensors"].items()}
-    problems = [f"{name} is not in it" for name in _owned(target, manifest) if name not in held]
+    problems = [f"{name} is not in it" for name in carried_by(target, manifest.config, manifest.head) if name not in held]
     problems += [f"{name} is not in the manifest" for name, fate in match.fates.items() if fate.what != "converted"]
     for name, stored_name in held.items():
         if stored_name != names.get(name):
@@ -175,13 +175,6 @@ def _check_weights(folder: Path, target: str, manifest: Manifest) -> Check:
     problems += _differing(_hashes(source, held), manifest.digests(target))
     detail = f"{len(held)} read again, sha256 of each as listed"
     return _check(f"{target} weights", problems, detail, tensors=len(held))
-
-
-def _owned(target: str, manifest: Manifest) -> set[str]:
-    """Canonical names of the weights that a target carries."""
-    config = manifest.config
-    rows = weights_of(config, manifest.head, "flax" if target == "flax" else "torch")
-    return {row.name for row in rows if target != "tf" or row.fill_for(config) != "zeros"}
 
 
 def _dtype(manifest: Manifest) -> np.dtype:

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import WEIGHT_FILES, read_model_folder
+from bigbird_port.folder import WEIGHT_FILES, complete_folder, read_model_folder
 from bigbird_port.schema import Framework
-from bigbird_port.weights import complete
 from parity.inputs import Inputs
 from parity.reference.attention import Visibility, attend, multiplicity, random_blocks_of
 from parity.reference.heads import WORDS, Taps, head_taps
@@ -55,8 +54,8 @@ class Reference:
         model = read_model_folder(folder, _framework_of(folder))
         config = model.config.replace(**overrides)
         # "flax": the rows that the head uses; torch classes carry some that they do not.
-        weights, initialised = complete(model.weights, config, head, "flax", init_seed)
-        held = {name: weights[name] for name in initialised}
+        weights, initialised = complete_folder(model, config, head, "flax", init_seed)
+        held = {name: values for name, values in weights.items() if name not in model.weights}
         return cls.of(config, head, StoredWeights(model.path, list(weights), held), initialised)
 
     @classmethod

@@ -37,7 +37,7 @@ def grids(values: Mapping[str, Any], length: int) -> Iterator[list[Grid]]:
     values: fields of the configuration; nothing comes where attention is full. Raises ValueError as BigBirdConfig and
     layer_pattern do.
     """
-    config = BigBirdConfig(**values)
+    config = BigBirdConfig.from_dict(values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is no plan for a length is for the model to say
         for layer in range(config.num_hidden_layers):
