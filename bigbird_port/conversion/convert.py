@@ -19,6 +19,7 @@ from bigbird_port import schema
 from bigbird_port.casting import float_type, is_float
 from bigbird_port.checkpoint.locate import find_vocabulary
 from bigbird_port.checkpoint.open_store import open_store
+from bigbird_port.checkpoint.passed_over import passed_over, passed_over_note
 from bigbird_port.checkpoint.store import Store, read
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.conversion.canonical import pieces_as, reading_order
@@ -70,7 +71,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a conversion will do. vocabulary: a SentencePiece file. notes: what was inferred or chosen, in sentences."""
+    """What a conversion will do.
+
+    vocabulary: a SentencePiece file. notes: what was inferred or chosen, in sentences. passed_over: weight files
+    beside those that are read.
+    """
 
     source: Source
     config: BigBirdConfig
@@ -80,6 +85,7 @@ class Plan:
     settings: Settings
     vocabulary: Path | None
     notes: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
 
     @property
     def extended(self) -> dict[str, str]:
@@ -163,6 +169,8 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     settings = settings or Settings()
     opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head)
     config, notes = opened.config, list(opened.notes)
+    others = passed_over(source, opened.opened.store.files)
+    notes += [passed_over_note(opened.opened.store.files, others)] if others else []
     flags = opened.opened.config_file
     path = opened.opened.path
     vocabulary = settings.vocab or find_vocabulary(path / "any" if path.is_dir() else path, flags)
@@ -183,7 +191,7 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     targets = tuple(plan_target(name, config, head, dtype, settings.choices) for name in dict.fromkeys(settings.to))
     if "tf" in settings.to:
         notes += flags_json(config)[1]
-    return Plan(opened, config, head, match, targets, settings, vocabulary, tuple(notes))
+    return Plan(opened, config, head, match, targets, settings, vocabulary, tuple(notes), tuple(others))
 
 
 def _extended(config: BigBirdConfig, settings: Settings, notes: list[str]) -> BigBirdConfig:
@@ -362,9 +370,10 @@ def _manifest(
     shapes = {row.name: row.shape(plan.config) for row in weights_of(plan.config, plan.head, "torch")}
     hows = dict.fromkeys(plan.match.sources, "converted") | plan.match.fills | plan.extended
     vocabulary = plan.vocabulary and _record(plan.vocabulary, plan.vocabulary.name)
+    source = {"style": plan.source.opened.style, "name": plan.source.opened.path.name, "files": source_files}
     return {
         "versions": versions(),
-        "source": {"style": plan.source.opened.style, "name": plan.source.opened.path.name, "files": source_files},
+        "source": source | ({"passed_over": list(plan.passed_over)} if plan.passed_over else {}),
         "head": plan.head,
         "config": plan.config.to_json_values(HEADS[plan.head].class_name),
         "dtype": plan.settings.dtype,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbird_port.checkpoint.open_store import Opened, open_store
+from bigbird_port.checkpoint.passed_over import passed_over, passed_over_note
 from bigbird_port.checkpoint.store import Store
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.conversion.canonical import for_each
@@ -127,12 +128,17 @@ def inspect(
         {file: file.stat().st_size for file in opened.store.files},
         source.config if source else None,
         head,
-        source.notes if source else (),
+        (*(source.notes if source else ()), *_passed_over(path, opened)),
         tuple(problems),
         fills,
         tuple(tensors),
         tuple(check_contents(dict(sorted(contents.items())))),
     )
+
+
+def _passed_over(path: Path, opened: Opened) -> list[str]:
+    others = passed_over(path, opened.store.files)
+    return [passed_over_note(opened.store.files, others)] if others else []
 
 
 def _uses_matched(source: Source, head: str) -> tuple[dict[str, Use], dict[str, str]]:
