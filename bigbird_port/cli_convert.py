@@ -156,9 +156,9 @@ def print_report(report: Any) -> None:
         verb = f"copied to {folders}, nothing verified (--no-checksums)"
     click.echo(f"  {fates.count('converted')} variables {verb}")
     for target in plan.targets:
-        reasons = left_out(target.name, plan.config, plan.head)
-        for reason in sorted(set(reasons.values())):
-            names = [name for name, why in reasons.items() if why == reason]
+        lacking = left_out(target.name, plan.config, plan.head)
+        for reason in sorted(set(lacking.values())):
+            names = [name for name, why in lacking.items() if why == reason]
             click.echo(f"  {target.name}/ is without {', '.join(names)}: {reason}")
     for what in ("alias", "ignored", "unused"):
         reasons = [fate.detail for fate in plan.match.fates.values() if fate.what == what]

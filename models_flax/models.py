@@ -469,6 +469,7 @@ class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
         question_BL = question_mask(lengths.reshape(-1), ids.shape[1])
         arrays = {name: x for name, x in arrays.items() if name != "question_lengths"}
         if arrays.get("token_type_ids") is None:
+            self.config.check_question_types()
             arrays["token_type_ids"] = (~question_BL).astype(jnp.int32)
         return arrays, {"question_BL": question_BL}
 

@@ -528,6 +528,7 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
             question_BL = question_mask(lengths.flatten(), tokens.shape[1])
         arrays = {name: x for name, x in arrays.items() if name != "question_lengths"}
         if arrays.get("token_type_ids") is None and question_BL is not None:
+            self.config.check_question_types()
             arrays["token_type_ids"] = (~question_BL).long()
         return arrays, {"question_BL": question_BL}
 

@@ -165,7 +165,9 @@ def _check_weights(folder: Path, target: str, manifest: Manifest) -> Check:
     match = source.match(manifest.head)
     held = match.sources | match.unused
     names = {name: entry["names"].get(target) for name, entry in manifest.values["tensors"].items()}
-    problems = [f"{name} is not in it" for name in carried_by(target, manifest.config, manifest.head) if name not in held]
+    problems = [
+        f"{name} is not in it" for name in carried_by(target, manifest.config, manifest.head) if name not in held
+    ]
     problems += [f"{name} is not in the manifest" for name, fate in match.fates.items() if fate.what != "converted"]
     for name, stored_name in held.items():
         if stored_name != names.get(name):
