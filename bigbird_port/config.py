@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from bigbird_port.detection.architectures import check_model_type
 from bigbird_port.json_object import read_json_object
 
 HIDDEN_ACTS = ("gelu", "gelu_new", "relu", "selu", "tanh", "linear")
@@ -105,11 +106,7 @@ class BigBirdConfig:
 
         Keys that are neither's model settings are passed over, unless one looks like a misspelt field.
         """
-        if values.get("model_type", "big_bird") != "big_bird":
-            raise ValueError(
-                f"config: model_type is {values['model_type']!r}, but it must be 'big_bird': "
-                "this is the configuration of another model"
-            )
+        check_model_type(values)
         is_original = "model_type" not in values and any(flag in values for flag in _FLAG_NAMES)
         settings = _from_flags(values) if is_original else _from_transformers(values)
         _reject_misspelt(set(values) - set(_hints()) - (_FLAGS if is_original else set()))
@@ -147,7 +144,7 @@ def _from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
     if norm_type != "postnorm":
         raise ValueError(
             f"config: norm_type is {norm_type!r}, but it must be 'postnorm': "
-            "the prenorm (Pegasus) models have a decoder and none of the eight heads"
+            "a prenorm model (the original's summarisation, or its encoder alone) has none of the eight heads"
         )
     settings = {_FLAG_NAMES.get(name, name): value for name, value in values.items()}
     if "hidden_act" in settings:

@@ -11,6 +11,8 @@ import numpy as np
 from bigbird_port.checkpoint.open_store import Opened, open_store
 from bigbird_port.checkpoint.store import read
 from bigbird_port.config import BigBirdConfig, config_from, read_config
+from bigbird_port.detection.architectures import check_model_type
+from bigbird_port.detection.tensor_names import check_tensor_names
 from bigbird_port.heads import find_head
 from bigbird_port.json_object import as_json_object, read_json_object
 from bigbird_port.layout import change_layout
@@ -58,6 +60,7 @@ def open_source(
     """
     opened = open_store(path, config_file)
     try:
+        _check_whose(opened)
         if opened.style in ("original", "saved-model"):
             return _from_tensorflow(opened, num_attention_heads)
         config, own_head = _described(opened, config_file, head)
@@ -65,7 +68,18 @@ def open_source(
         raise ValueError(f"{opened.path}: {error}") from None
     if num_attention_heads not in (None, config.num_attention_heads):
         raise ValueError(_contradiction(num_attention_heads, f"the configuration says {config.num_attention_heads}"))
-    return Source(opened, config, own_head, ())
+    return Source(opened, config, own_head, opened.notes)
+
+
+def _check_whose(opened: Opened) -> None:
+    """Raise ValueError, saying what it is, if configuration or names are of something else than a BigBird model."""
+    if file := opened.config_file:
+        values = read_json_object(file)
+        try:
+            check_model_type(values)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
+    check_tensor_names(opened.store.tensors, opened.style)
 
 
 def _described(opened: Opened, config_file: Path | None, head: str | None) -> tuple[BigBirdConfig, str]:
@@ -116,7 +130,7 @@ def _from_tensorflow(opened: Opened, num_heads: int | None) -> Source:
             f"configuration inferred from the variables: {_settings(config, inferred)}",
             f"taken by default, as nothing tells: {_settings(config, defaults)}",
         ]
-    return Source(opened, config, head_held(shapes, config, opened.style), tuple(notes))
+    return Source(opened, config, head_held(shapes, config, opened.style), (*opened.notes, *notes))
 
 
 def _contradiction(given: int | None, found: str) -> str:
