@@ -59,8 +59,8 @@ def open_source(
     Raises ValueError naming what is wrong and the next step.
     """
     opened = open_store(path, config_file)
+    _check_whose(opened)
     try:
-        _check_whose(opened)
         if opened.style in ("original", "saved-model"):
             return _from_tensorflow(opened, num_attention_heads)
         config, own_head = _described(opened, config_file, head)
@@ -73,13 +73,14 @@ def open_source(
 
 def _check_whose(opened: Opened) -> None:
     """Raise ValueError, saying what it is, if configuration or names are of something else than a BigBird model."""
-    if file := opened.config_file:
-        values = read_json_object(file)
-        try:
-            check_model_type(values)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from None
-    check_tensor_names(opened.store.tensors, opened.style)
+    origin = opened.config_file or opened.path
+    try:
+        check_model_type(read_json_object(opened.config_file) if opened.config_file else {})
+        origin = opened.path
+        check_tensor_names(opened.store.tensors, opened.style)
+    except ValueError as error:
+        named = str(error).startswith(str(origin))
+        raise ValueError(str(error) if named else f"{origin}: {error}") from None
 
 
 def _described(opened: Opened, config_file: Path | None, head: str | None) -> tuple[BigBirdConfig, str]:

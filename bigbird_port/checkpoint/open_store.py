@@ -56,9 +56,11 @@ def open_store(path: Path, config_file: Path | None = None) -> Opened:
     config_file: to be taken instead of what lies beside the weights. Raises ValueError saying what was looked for
     and found, or naming the file and what is wrong with it.
     """
-    if not path.exists():
-        check_address(str(path))
     try:
+        if not path.exists():
+            check_address(str(path))
+        if config_file and config_file.is_file():
+            _checked(config_file)
         return _open(path, config_file)
     except OSError as error:  # such as a name that is too long
         raise ValueError(f"{str(path)[:200]}: cannot be read: {error.strerror}") from None
@@ -76,6 +78,7 @@ def _open(path: Path, config_file: Path | None) -> Opened:
 
 def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
     if (folder / "saved_model.pb").is_file():
+        _refuse_stand_ins(folder / "variables" / "variables")
         return Opened(folder, "saved-model", open_saved_model(folder), config_file or _flags(folder / "saved_model"))
     if is_state(folder / STATE_FILE) or any(folder.glob("*.index")):
         return _open_prefix(find_checkpoint(folder), config_file)
@@ -101,12 +104,18 @@ def _open_file(path: Path, config_file: Path | None) -> Opened | None:
 
 
 def _open_prefix(prefix: Path, config_file: Path | None) -> Opened:
-    for file in (Path(f"{prefix}.index"), *prefix.parent.glob(f"{glob.escape(prefix.name)}.data-?????-of-?????")):
-        refuse_stand_in(file, "a file of a TensorFlow checkpoint")
+    _refuse_stand_ins(prefix)
     bundle = TensorBundle(prefix)
     if saved_by_objects(bundle):
         return Opened(prefix, "saved-model", SavedModel(bundle), config_file or _flags(prefix))
     return Opened(prefix, "original", bundle, config_file or _flags(prefix))
+
+
+def _refuse_stand_ins(prefix: Path) -> None:
+    """Raise ValueError where a file of a TensorFlow checkpoint is a pointer, or what a server answered."""
+    for file in (Path(f"{prefix}.index"), *prefix.parent.glob(f"{glob.escape(prefix.name)}.data-?????-of-?????")):
+        if file.is_file():
+            refuse_stand_in(file, "a file of a TensorFlow checkpoint")
 
 
 def _weights(path: Path, file: Path, config_file: Path | None) -> Opened | None:
