@@ -39,8 +39,10 @@ def find_checkpoint(path: Path) -> Path:
     prefix = path.with_name(part[1]) if part else path
     if Path(f"{prefix}.index").is_file():
         return prefix
-    if list(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*")) or (part and path.is_file()):
+    if list(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*")):
         raise ValueError(f"{prefix}.index: missing, though data files with this prefix are there: fetch it as well")
+    if part and path.is_file():
+        raise ValueError(f"{path}: a file of a TensorFlow checkpoint whose {prefix.name}.index is missing: fetch it")
     if path.exists():
         raise ValueError(
             f"{path}: not a TensorFlow checkpoint: give its prefix (model.ckpt-1000), its .index file or its folder"

@@ -17,7 +17,8 @@ from bigbird_port.detection.first_bytes import Start
 Reader = Literal["safetensors", "torch", "flax"]
 _TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # of what torch wrote before release 1.6, a number in a pickle
 _PICKLE = re.compile(rb"\x80[\x02-\x05]", re.DOTALL)
-_CLASS = re.compile(rb"\x80[\x02-\x05](?:\x95.{8})?c([\w.]{1,100})\n(\w{1,100})\n", re.DOTALL)
+_CLASS = re.compile(rb"\x80[\x02-\x05](?:\x95.{8})?(?:\(X\x06\0\0\0module)?c([\w.]{1,100})\n(\w{1,100})\n", re.DOTALL)
+_PICKLE_BYTES = 1 << 16
 _HARMLESS = ("collections", "torch", "torch._utils")  # modules whose things a dict of weights may begin with
 
 
@@ -94,15 +95,17 @@ def _zip_contents(start: Start) -> str:
 # Pickles: dicts of weights, and whole models, which name a class of the program that wrote them.
 
 
-def _pickled_class(start: Start) -> str | None:
-    """The class whose object a pickle begins with, if it is none that weights need."""
-    data = start.data
+def _pickled(start: Start) -> bytes:
+    """The beginning of the pickle in a torch file; empty where it is none."""
     if start.is_zip:
         member = next((name for name in start.members or [] if name.endswith("data.pkl")), None)
-        data = zip_start(start.path, member, len(start.data)) if member else b""
-    elif not _PICKLE.match(data):
-        return None
-    found = [(module.decode(), name.decode()) for module, name in _CLASS.findall(data)]
+        return zip_start(start.path, member, _PICKLE_BYTES) if member else b""
+    return start.data if _PICKLE.match(start.data) else b""
+
+
+def _pickled_class(start: Start) -> str | None:
+    """The class whose object a pickle begins with, if it is none that weights need."""
+    found = [(module.decode(), name.decode()) for module, name in _CLASS.findall(_pickled(start)[: len(start.data)])]
     return next((f"{module}.{name}" for module, name in found if module not in _HARMLESS), None)
 
 
@@ -207,6 +210,11 @@ KINDS: tuple[Kind, ...] = (
         lambda start: _pickled_class(start) is not None,
         "it holds more than weights, and was not executed; where it can be loaded, save the weights alone: "
         "torch.save(model.state_dict(), 'pytorch_model.bin'), or model.save_pretrained(FOLDER)",
+    ),
+    Kind(
+        "weights that torch quantised",
+        lambda start: b"_rebuild_qtensor" in _pickled(start) or b"ctorch\nqint8\n" in _pickled(start),
+        _FLOAT,
     ),
     Kind("torch's weights", _zip(lambda names: _ends(names, "data.pkl")), reader="torch"),
     Kind("torch's weights", lambda start: _is_pickle(start) and _TORCH_MAGIC in start.data[:40], reader="torch"),

@@ -28,7 +28,7 @@ _COMMANDS = {
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{1,20}):/{1,2}(?P<rest>\S.*)", re.IGNORECASE | re.DOTALL)
 _PART = r"[A-Za-z0-9][\w.-]{0,95}"
 _HUB_PAGE = re.compile(
-    rf"(www\.)?(huggingface\.co|hf\.co)/+(?P<name>{_PART}/{_PART})(/(resolve|blob|raw)/[^/]+/(?P<file>.+?))?"
+    rf"(www\.)?(huggingface\.co|hf\.co)/+(?P<name>{_PART}/{_PART})(/(resolve|blob|raw)/[^/]+/(?P<file>[^?#]+))?"
 )
 _HUB_NAME = re.compile(rf"{_PART}/{_PART}")
 _CHECKPOINT = re.compile(r".*ckpt(-\d+)?")
@@ -66,6 +66,6 @@ def check_hub_name(typed: str) -> None:
 
 
 def _hub_command(name: str, file: str | None = None) -> str:
-    wanted = f" {shlex.quote(file.partition('?')[0])}" if file else ""
+    wanted = f" {shlex.quote(file)}" if file else ""
     parts = name.split("/")[:2]
     return f"hf download {shlex.quote('/'.join(parts))}{wanted} --local-dir {shlex.quote(parts[-1])}"
