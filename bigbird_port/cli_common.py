@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -33,6 +34,41 @@ class HeadName(click.ParamType):
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """What help shows."""
         return "HEAD"
+
+
+class SourcePath(click.Path):
+    """A path of a source of weights; an address in its place is refused as it was typed, before Path folds it."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        from bigbird_port.detection.typed import check_address
+
+        if isinstance(value, str) and not Path(value).exists():
+            try:
+                check_address(value)
+            except ValueError as error:
+                raise BadInput(str(error)) from None
+        return super().convert(value, param, ctx)
+
+
+def _follow_links(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    from bigbird_port.checkpoint.links import following_links
+
+    if value:
+        ctx.with_resource(following_links())
+
+
+# Of commands that read a source: for as long as the command runs.
+follow_links = click.option(
+    "--follow-links",
+    is_flag=True,
+    expose_value=False,
+    callback=_follow_links,
+    help="Follow links that lead out of the source's folder, if you trust it.",
+)
 
 
 class BadInput(click.ClickException):

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from bigbird_port.cli_common import HeadName, no_traceback
+from bigbird_port.cli_common import HeadName, SourcePath, follow_links, no_traceback
 from bigbird_port.sizes import parse_size
 
 _POSITION_METHODS = ("tile", "interpolate")  # positions.METHODS, without what that module imports
@@ -49,7 +49,7 @@ class Targets(click.ParamType):
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=SourcePath())
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--to", type=Targets(), default="torch,flax", show_default=True, help="Some of torch,flax,tf,neutral.")
 @click.option("--head", type=HeadName(), help="Which model to write [default: what the source holds].")
@@ -66,6 +66,7 @@ class Targets(click.ParamType):
     "--positions", type=click.Choice(_POSITION_METHODS), default="tile", show_default=True, help="How to make them."
 )
 @click.option("--allow-nonfinite", is_flag=True, help="Convert weights that hold NaN or Inf as they are.")
+@follow_links
 @click.option("--no-checksums", "checksums", flag_value=False, default=True, help="Faster; proves nothing.")
 @click.option("--dry-run", "dry", is_flag=True, help="Read and check everything, write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from bigbird_port.cli_common import FAILED, HeadName, no_traceback
+from bigbird_port.cli_common import FAILED, HeadName, follow_links, no_traceback
 from bigbird_port.cli_parity_mesh import MeshSizes, mesh_line, mesh_options, missed, with_faults
 from bigbird_port.cli_parity_reports import baseline, report, report_of, report_options, write_reports
 from bigbird_port.heads import HEADS
@@ -97,6 +97,7 @@ def parity() -> None:
 @click.option("--tolerances", type=click.Path(path_type=Path), help="Entries that win over the table that is shipped.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the first failing layer's tensors in this folder.")
 @click.option("--faults", "matrix", type=click.Path(path_type=Path), help="A detection matrix, for the reports.")
+@follow_links
 @report_options()
 @no_traceback
 def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **options: Any) -> None:

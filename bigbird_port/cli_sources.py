@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from bigbird_port.cli_common import FAILED, HeadName, no_traceback
+from bigbird_port.cli_common import FAILED, HeadName, SourcePath, follow_links, no_traceback
 
 _PATH = click.Path(path_type=Path)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -37,10 +37,11 @@ _MAIN_FIELDS = (
 
 
 @click.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=SourcePath())
 @click.option("--config", "config_file", type=_PATH, help="The original's flags, or config.json.")
 @_HEADS
 @click.option("--head", type=HeadName(), help="Whose weights to look for [default: what the source holds].")
+@follow_links
 @_JSON
 @no_traceback
 def inspect(path: Path, as_json: bool, **options: Any) -> None:
@@ -132,14 +133,15 @@ def _tensor_values(tensor: Any) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("a", type=_PATH)
-@click.argument("b", type=_PATH)
+@click.argument("a", type=SourcePath())
+@click.argument("b", type=SourcePath())
 @click.option("--head", type=HeadName(), help="Only the weights of this head [default: all that either holds].")
 @click.option("--config-a", type=_PATH, help="A's configuration, where none lies beside it.")
 @click.option("--config-b", type=_PATH, help="B's configuration, where none lies beside it.")
 @_HEADS
 @click.option("--values", is_flag=True, help="Equal values are enough, whatever their dtypes.")
 @click.option("--all", "show_all", is_flag=True, help="Show equal weights too.")
+@follow_links
 @_JSON
 @no_traceback
 def diff(a: Path, b: Path, values: bool, show_all: bool, as_json: bool, **options: Any) -> None:
@@ -215,7 +217,8 @@ def _row_values(row: Any) -> dict[str, Any]:
 
 @click.command()
 @click.argument("out", type=_PATH)
-@click.option("--source", type=_PATH, help="Also read every weight again from what was converted.")
+@click.option("--source", type=SourcePath(), help="Also read every weight again from what was converted.")
+@follow_links
 @_JSON
 @no_traceback
 def verify(out: Path, source: Path | None, as_json: bool) -> None:

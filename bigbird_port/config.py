@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
+from bigbird_port.detection.architectures import check_model_type
 from bigbird_port.frozen import FrozenDict, freeze, thaw
 from bigbird_port.json_object import read_json_object
 from bigbird_port.labels import by_id, default_labels, frozen_labels, inverted
@@ -176,11 +177,7 @@ class BigBirdConfig:
         What a config.json holds beyond the model goes into ``extra``, except for NOT_CARRIED; a flag of the original
         that is no setting of the model is passed over. A key that looks like a misspelt field is refused.
         """
-        if values.get("model_type", "big_bird") != "big_bird":
-            raise ValueError(
-                f"config: model_type is {values['model_type']!r}, but it must be 'big_bird': "
-                "this is the configuration of another model"
-            )
+        check_model_type(values)
         ours = "model_type" in values or "num_random_blocks" in values
         is_original = not ours and any(flag in values for flag in _FLAG_NAMES)
         settings = _from_flags(values) if is_original else _from_transformers(values)
@@ -224,7 +221,7 @@ def _from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
     if norm_type != "postnorm":
         raise ValueError(
             f"config: norm_type is {norm_type!r}, but it must be 'postnorm': "
-            "the prenorm (Pegasus) models have a decoder and none of the eight heads"
+            "a prenorm model (the original's summarisation, or its encoder alone) has none of the eight heads"
         )
     settings = {_FLAG_NAMES.get(name, name): value for name, value in values.items()}
     if "hidden_act" in settings:

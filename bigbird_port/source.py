@@ -11,6 +11,8 @@ import numpy as np
 from bigbird_port.checkpoint.open_store import Opened, open_store
 from bigbird_port.checkpoint.store import read
 from bigbird_port.config import BigBirdConfig, config_from, not_carried, read_config
+from bigbird_port.detection.architectures import check_model_type
+from bigbird_port.detection.tensor_names import check_tensor_names
 from bigbird_port.heads import find_head
 from bigbird_port.json_object import as_json_object, read_json_object
 from bigbird_port.layout import change_layout
@@ -57,6 +59,7 @@ def open_source(
     Raises ValueError naming what is wrong and the next step.
     """
     opened = open_store(path, config_file)
+    _check_whose(opened)
     try:
         if opened.style in ("original", "saved-model"):
             return _from_tensorflow(opened, num_attention_heads)
@@ -65,7 +68,19 @@ def open_source(
         raise ValueError(f"{opened.path}: {error}") from None
     if num_attention_heads not in (None, config.num_attention_heads):
         raise ValueError(_contradiction(num_attention_heads, f"the configuration says {config.num_attention_heads}"))
-    return Source(opened, config, own_head, notes)
+    return Source(opened, config, own_head, (*opened.notes, *notes))
+
+
+def _check_whose(opened: Opened) -> None:
+    """Raise ValueError, saying what it is, if configuration or names are of something else than a BigBird model."""
+    origin = opened.config_file or opened.path
+    try:
+        check_model_type(read_json_object(opened.config_file) if opened.config_file else {})
+        origin = opened.path
+        check_tensor_names(opened.store.tensors, opened.style)
+    except ValueError as error:
+        named = str(error).startswith(str(origin))
+        raise ValueError(str(error) if named else f"{origin}: {error}") from None
 
 
 def _described(
@@ -120,7 +135,7 @@ def _from_tensorflow(opened: Opened, num_heads: int | None) -> Source:
             f"configuration inferred from the variables: {_settings(config, inferred)}",
             f"taken by default, as nothing tells: {_settings(config, defaults)}",
         ]
-    return Source(opened, config, head_held(shapes, config, opened.style), tuple(notes))
+    return Source(opened, config, head_held(shapes, config, opened.style), (*opened.notes, *notes))
 
 
 def _contradiction(given: int | None, found: str) -> str:

@@ -3,7 +3,25 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_allowed = 0  # how many times links that lead out of their folder are followed at present, in this process
+
+
+@contextmanager
+def following_links() -> Iterator[None]:
+    """Follow links that lead out of their folder, in all threads: where the user says that the source is trusted.
+
+    What a link leads to must still be a regular file.
+    """
+    global _allowed
+    _allowed += 1
+    try:
+        yield
+    finally:
+        _allowed -= 1
 
 
 def file_size(path: Path) -> int:
@@ -22,13 +40,14 @@ def file_size(path: Path) -> int:
 
 
 def check_link(path: Path) -> None:
-    """Raise ValueError if ``path`` is a link that leads out of its folder."""
-    if not path.is_symlink():
+    """Raise ValueError if ``path`` is a link that leads out of its folder, unless such links are followed."""
+    if _allowed or not path.is_symlink():
         return
     target, folder = path.resolve(), path.parent.resolve()
     if not target.is_relative_to(folder) and not _in_hub_cache(target, folder):
         raise ValueError(
-            f"{path}: a link that leads out of its folder, to {target}: if that is what you mean, give that file itself"
+            f"{path}: a link that leads out of its folder, to {target}: if you trust where it came from, follow such "
+            "links with --follow-links, or give that file itself"
         )
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from bigbird_port.checkpoint.flax_msgpack import FlaxMsgpack
-from bigbird_port.checkpoint.links import file_size
-from bigbird_port.checkpoint.locate import find_checkpoint, find_flags
+from bigbird_port.checkpoint.locate import STATE_FILE, find_checkpoint, find_flags, is_part, is_state, refuse_stand_in
 from bigbird_port.checkpoint.orbax_folder import OrbaxFolder, is_orbax
 from bigbird_port.checkpoint.safetensors_file import SafetensorsFile, SafetensorsShards, read_weight_map
 from bigbird_port.checkpoint.saved_model import SavedModel, open_saved_model, saved_by_objects
 from bigbird_port.checkpoint.store import Store
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
 from bigbird_port.checkpoint.torch_bin import TorchBin, TorchBinShards
+from bigbird_port.detection.first_bytes import look
+from bigbird_port.detection.kinds import Reader, refusal, tell
+from bigbird_port.detection.nearby import describe_absent, describe_folder, holds_weights, names_in
+from bigbird_port.detection.typed import check_address
 
 Style = Literal["original", "saved-model", "torch", "flax", "neutral"]
 NEUTRAL_FILE = "model.neutral.safetensors"
@@ -36,13 +40,14 @@ _OUT_FOLDERS = ("neutral", "torch", "flax", "tf")  # of what convert wrote
 class Opened:
     """Weights that were found. path: the folder, file or TensorFlow prefix; style: whose names its tensors have.
 
-    config_file: the configuration beside the weights, if there is one.
+    config_file: the configuration beside the weights, if there is one. notes: what is out of the ordinary.
     """
 
     path: Path
     style: Style
     store: Store
     config_file: Path | None
+    notes: tuple[str, ...] = ()
 
 
 def open_store(path: Path, config_file: Path | None = None) -> Opened:
@@ -51,6 +56,17 @@ def open_store(path: Path, config_file: Path | None = None) -> Opened:
     config_file: to be taken instead of what lies beside the weights. Raises ValueError saying what was looked for
     and found, or naming the file and what is wrong with it.
     """
+    try:
+        if not path.exists():
+            check_address(str(path))
+        if config_file and config_file.is_file():
+            _checked(config_file)
+        return _open(path, config_file)
+    except OSError as error:  # such as a name that is too long
+        raise ValueError(f"{str(path)[:200]}: cannot be read: {error.strerror}") from None
+
+
+def _open(path: Path, config_file: Path | None) -> Opened:
     found = _open_folder(path, config_file) if path.is_dir() else _open_file(path, config_file)
     if found is None and path.is_dir():
         inner = next((path / name for name in _OUT_FOLDERS if (path / name).is_dir()), None)
@@ -62,8 +78,9 @@ def open_store(path: Path, config_file: Path | None = None) -> Opened:
 
 def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
     if (folder / "saved_model.pb").is_file():
+        _refuse_stand_ins(folder / "variables" / "variables")
         return Opened(folder, "saved-model", open_saved_model(folder), config_file or _flags(folder / "saved_model"))
-    if (folder / "checkpoint").is_file() or any(folder.glob("*.index")):
+    if is_state(folder / STATE_FILE) or any(folder.glob("*.index")):
         return _open_prefix(find_checkpoint(folder), config_file)
     for name in (*_NEUTRAL_FILES, *_TORCH_FILES, *_FLAX_FILES):
         if (file := folder / name).is_file() or file.is_symlink():
@@ -77,52 +94,94 @@ def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
 def _open_file(path: Path, config_file: Path | None) -> Opened | None:
     if path.name == "saved_model.pb":
         return _open_folder(path.parent, config_file)
-    if path.suffix == ".index" or Path(f"{path}.index").is_file():
+    if Path(f"{path}.index").is_file() or (path.is_file() and is_part(path)):
         return _open_prefix(find_checkpoint(path), config_file)
-    return _weights(path, path, config_file) if path.is_file() or path.is_symlink() else None
+    if path.exists() or path.is_symlink():
+        return _weights(path, path, config_file)
+    if any(path.parent.glob(f"{glob.escape(path.name)}.data-*")):
+        find_checkpoint(path)  # says what is missing
+    return None
 
 
 def _open_prefix(prefix: Path, config_file: Path | None) -> Opened:
+    _refuse_stand_ins(prefix)
     bundle = TensorBundle(prefix)
     if saved_by_objects(bundle):
         return Opened(prefix, "saved-model", SavedModel(bundle), config_file or _flags(prefix))
     return Opened(prefix, "original", bundle, config_file or _flags(prefix))
 
 
+def _refuse_stand_ins(prefix: Path) -> None:
+    """Raise ValueError where a file of a TensorFlow checkpoint is a pointer, or what a server answered."""
+    for file in (Path(f"{prefix}.index"), *prefix.parent.glob(f"{glob.escape(prefix.name)}.data-?????-of-?????")):
+        if file.is_file():
+            refuse_stand_in(file, "a file of a TensorFlow checkpoint")
+
+
 def _weights(path: Path, file: Path, config_file: Path | None) -> Opened | None:
     """Open one weight file or shard index; ``path`` is what it stands for."""
-    kind = _kind(file)
-    if kind is None:
-        return None
-    style, opener = kind
+    if file.name.endswith(".index.json"):
+        style, opener, notes = _shards(file)
+    else:
+        reader, notes = _reader(file)
+        if reader is None:
+            return None
+        style, opener = _READERS[reader]
     store = opener(file)
     if isinstance(store, (SafetensorsFile, SafetensorsShards)):
         style = _safetensors_style(file, store.metadata)
-    return Opened(path, style, store, config_file or _config_in(file.parent))
+    return Opened(path, style, store, config_file or _config_in(file.parent), notes)
 
 
-def _kind(file: Path) -> tuple[Style, Callable[[Path], Store]] | None:
-    """What reads a file: its name's ending tells, or else its first bytes."""
-    if file.name.endswith(".index.json"):
-        shards = read_weight_map(file).values()
-        return ("torch", SafetensorsShards if all(name.endswith(".safetensors") for name in shards) else TorchBinShards)
-    if file.suffix in _BY_SUFFIX:
-        return _BY_SUFFIX[file.suffix]
-    file_size(file)
-    with file.open("rb") as opened:
-        start = opened.read(9)
-    return next((kind for recognises, kind in _BY_CONTENT if recognises(start)), None)
+def _shards(index: Path) -> tuple[Style, Callable[[Path], Store], tuple[str, ...]]:
+    """What reads the shards of an index: the bytes of the shards tell, which must be of one kind."""
+    refuse_stand_in(index, "the index of a model's shards")
+    found: dict[Reader, str] = {}
+    notes: tuple[str, ...] = ()
+    for name in sorted(set(read_weight_map(index).values())):
+        if not (file := index.parent / name).exists() and not file.is_symlink():
+            raise ValueError(
+                f"{file}: cannot be read: No such file or directory, though {index.name} names it: fetch it as well"
+            )
+        reader, more = _reader(file)
+        found.setdefault(reader or "torch", name)
+        notes += more
+    if len(found) > 1:
+        raise ValueError(f"{index}: its shards are of several kinds: {', '.join(found.values())}: expected one kind")
+    return ("torch", SafetensorsShards if "safetensors" in found else TorchBinShards, notes)
 
 
-_SAFETENSORS: tuple[Style, Callable[[Path], Store]] = ("torch", SafetensorsFile)
-_TORCH: tuple[Style, Callable[[Path], Store]] = ("torch", TorchBin)
-_FLAX: tuple[Style, Callable[[Path], Store]] = ("flax", FlaxMsgpack)
-_BY_SUFFIX = {".safetensors": _SAFETENSORS, ".bin": _TORCH, ".pt": _TORCH, ".pth": _TORCH, ".msgpack": _FLAX}
-_BY_CONTENT: tuple[tuple[Callable[[bytes], bool], tuple[Style, Callable[[Path], Store]]], ...] = (
-    (lambda start: start[8:] == b"{", _SAFETENSORS),
-    (lambda start: start[:4] == b"PK\3\4" or (start[:1] == b"\x80" and start[1:2] <= b"\5"), _TORCH),
-    (lambda start: 0x80 <= start[0] <= 0x8F or start[0] in (0xDE, 0xDF) if start else False, _FLAX),
-)
+def _reader(file: Path) -> tuple[Reader | None, tuple[str, ...]]:
+    """What reads a file: its first bytes tell, or where they are of no kind that is known, its name's ending.
+
+    Raises ValueError, saying what it is, where nothing reads it.
+    """
+    start = look(file)
+    kind = tell(start)
+    by_name = _BY_SUFFIX.get(file.suffix)
+    if kind is None:
+        return by_name, ()
+    if kind.reader is None:
+        beside = f": {file.parent}" if not by_name and holds_weights(names_in(file.parent)) else ""
+        raise ValueError(refusal(start, kind) + beside)
+    if by_name and by_name != kind.reader:
+        return kind.reader, (f"{file}: {kind.found} by its first bytes, though its name says {by_name}: read as that",)
+    return kind.reader, ()
+
+
+_READERS: dict[Reader, tuple[Style, Callable[[Path], Store]]] = {
+    "safetensors": ("torch", SafetensorsFile),
+    "torch": ("torch", TorchBin),
+    "flax": ("flax", FlaxMsgpack),
+}
+_BY_SUFFIX: dict[str, Reader] = {
+    ".safetensors": "safetensors",
+    ".bin": "torch",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".ckpt": "torch",
+    ".msgpack": "flax",
+}
 
 
 def _safetensors_style(file: Path, metadata: dict[str, str]) -> Style:
@@ -145,7 +204,7 @@ def _flags(prefix: Path) -> Path | None:
 
 
 def _checked(file: Path) -> Path:
-    file_size(file)
+    refuse_stand_in(file, "a configuration in JSON")
     return file
 
 
@@ -155,9 +214,8 @@ def _nothing_found(path: Path) -> str:
         f"looked for a TensorFlow checkpoint (a prefix, *.index), a SavedModel (saved_model.pb), {files}, a checkpoint "
         f"of Orbax, and for the folders {', '.join(_OUT_FOLDERS)} that convert writes"
     )
-    if not path.is_dir():
-        problem = "not a weight file that is known" if path.exists() else "there is no such file"
-        return f"{path}: {problem}; {looked_for}"
-    names = sorted(each.name for each in path.iterdir())
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return f"{path}: no weights in this folder; {looked_for}; found {shown or 'nothing'}"
+    if path.is_dir():
+        return describe_folder(path, looked_for)
+    if path.exists():
+        return f"{path}: not a weight file that is known; {looked_for}"
+    return describe_absent(path, looked_for)

@@ -113,6 +113,9 @@ def _unpickle(path: Path) -> Any:
         if foreign is None:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Detected pickle protocol")  # of damaged files
+                if path.suffix == ".safetensors":  # from which torch would conclude what is in it
+                    with path.open("rb") as file:
+                        return torch.load(file, map_location="cpu", weights_only=True)
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError:
         foreign = "nothing that torch reads as weights"

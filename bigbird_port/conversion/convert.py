@@ -17,7 +17,7 @@ import numpy as np
 
 from bigbird_port import schema
 from bigbird_port.casting import float_type, is_float
-from bigbird_port.checkpoint.locate import find_vocabulary
+from bigbird_port.checkpoint.locate import find_vocabulary, refuse_stand_in, vocabulary_note
 from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.checkpoint.passed_over import passed_over, passed_over_note
 from bigbird_port.checkpoint.store import Store, read
@@ -174,7 +174,9 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     flags = opened.opened.config_file
     path = opened.opened.path
     vocabulary = settings.vocab or find_vocabulary(path / "any" if path.is_dir() else path, flags)
-    notes.append(f"vocabulary from {vocabulary}" if vocabulary else "no vocabulary found: no tokenizer is written")
+    if settings.vocab and settings.vocab.is_file():
+        refuse_stand_in(settings.vocab, "a SentencePiece vocabulary")
+    notes.append(f"vocabulary from {vocabulary}" if settings.vocab else vocabulary_note(vocabulary, flags))
     head = settings.head or opened.head
     if config != config.for_head(head):
         config = config.for_head(head)

@@ -14,7 +14,7 @@ from tests.checkpoint.stores import arrays, write_shards
 
 def test_a_large_checkpoint_file_is_refused(tmp_path):
     (tmp_path / "checkpoint").write_bytes(bytes(MIB + 1))
-    refused(open_store, tmp_path / "checkpoint", "not a weight file")
+    refused(open_store, tmp_path / "checkpoint", "checkpoint: it has more than 1048576 bytes")
     with memory(MIB), pytest.raises(ValueError, match="checkpoint: it has more than 1048576 bytes"):
         open_store(tmp_path)
 
