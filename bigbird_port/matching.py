@@ -15,6 +15,7 @@ from bigbird_port.training_state import ignored_reason, state_reason
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+
 @dataclass(frozen=True)
 class Fate:
     """What became of one source name: "converted" to a canonical name, "alias" of one, "unused" or "ignored"."""

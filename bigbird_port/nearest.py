@@ -1,4 +1,4 @@
-"""What a refusal says of the part of a checkpoint that comes closest, and of weights that lie outside the chosen one."""
+"""What a refusal says of the part of a checkpoint that comes closest, and of weights outside the chosen one."""
 
 from __future__ import annotations
 

@@ -127,11 +127,12 @@ def _from_description(opened: Opened, config_file: Path | None, head: str | None
             f"{origin}: architectures is {architectures!r}, expected one class name such as "
             "['BigBirdForMaskedLM']: it says whose weights these are; or give --head"
         )
-    own_head, notes = head, ()
+    own_head = head
+    notes: tuple[str, ...] = ()
     try:
         own_head = find_head(architectures[0]).name if named and architectures else head
     except ValueError:  # a class of the user's own
-        if head is None:
+        if head is None or not architectures:
             raise
         notes = (f"{origin} names {architectures[0]}, which is no class of BigBird: --head says {head}",)
     assert own_head is not None

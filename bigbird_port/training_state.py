@@ -32,9 +32,7 @@ def ignored_reason(name: str) -> str | None:
     return None
 
 
-def state_reason(
-    name: str, shapes: Mapping[str, tuple[int, ...]], is_weight: Callable[[str], bool]
-) -> str | None:
+def state_reason(name: str, shapes: Mapping[str, tuple[int, ...]], is_weight: Callable[[str], bool]) -> str | None:
     """Why a name that means no weight is training state, as its shape and its neighbours tell; None if it is not.
 
     NAME/X is an optimizer's slot X where NAME is a weight and X has NAME's shape, or that shape without one axis, as

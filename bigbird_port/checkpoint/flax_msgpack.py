@@ -1,9 +1,9 @@
 """Reader of Flax's msgpack parameter files, without Flax.
 
-A nested map with string keys, lists counting as maps from "0", "1", ...; an array is extension type 1: a packed (shape, dtype name, bytes) triple. Arrays
-over 2**30 bytes are stored in pieces under "__msgpack_chunked_array__" (flax/serialization.py). The reader walks
-through the file, notes where the values lie and skips them. What is no array (a step, None, a text: a training state
-holds such) is listed as what it is, without values.
+A nested map with string keys, lists counting as maps from "0", "1", ...; an array is extension type 1: a packed (shape,
+dtype name, bytes) triple. Arrays over 2**30 bytes are stored in pieces under "__msgpack_chunked_array__"
+(flax/serialization.py). The reader walks through the file, notes where the values lie and skips them. What is no array
+(a step, None, a text: a training state holds such) is listed as what it is, without values.
 """
 
 from __future__ import annotations
