@@ -65,6 +65,8 @@ class Targets(click.ParamType):
 @click.option(
     "--positions", type=click.Choice(_POSITION_METHODS), default="tile", show_default=True, help="How to make them."
 )
+@click.option("--subtree", metavar="NAME", help="Which part of SOURCE, where it holds several models.")
+@click.option("--ema", is_flag=True, help="Take moving averages instead of the weights.")
 @click.option("--allow-nonfinite", is_flag=True, help="Convert weights that hold NaN or Inf as they are.")
 @follow_links
 @click.option("--no-checksums", "checksums", flag_value=False, default=True, help="Faster; proves nothing.")

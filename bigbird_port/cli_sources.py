@@ -41,6 +41,8 @@ _MAIN_FIELDS = (
 @click.option("--config", "config_file", type=_PATH, help="The original's flags, or config.json.")
 @_HEADS
 @click.option("--head", type=HeadName(), help="Whose weights to look for [default: what the source holds].")
+@click.option("--subtree", metavar="NAME", help="Which part of PATH, where it holds several models.")
+@click.option("--ema", is_flag=True, help="Look at moving averages instead of the weights.")
 @follow_links
 @_JSON
 @no_traceback
@@ -110,6 +112,7 @@ def inspection_values(found: Any) -> dict[str, Any]:
         "files": [{"name": str(file), "size": size} for file, size in found.files.items()],
         "config": found.config and found.config.to_dict(),
         "config_notes": list(found.notes),
+        "subtree": found.subtree,
         "head": found.head,
         "layers": found.config and found.config.num_hidden_layers,
         "parameters": found.parameters,
@@ -138,6 +141,10 @@ def _tensor_values(tensor: Any) -> dict[str, Any]:
 @click.option("--head", type=HeadName(), help="Only the weights of this head [default: all that either holds].")
 @click.option("--config-a", type=_PATH, help="A's configuration, where none lies beside it.")
 @click.option("--config-b", type=_PATH, help="B's configuration, where none lies beside it.")
+@click.option("--subtree-a", metavar="NAME", help="Which part of A, where it holds several models.")
+@click.option("--subtree-b", metavar="NAME", help="Which part of B, where it holds several models.")
+@click.option("--ema-a", is_flag=True, help="Take A's moving averages instead of its weights.")
+@click.option("--ema-b", is_flag=True, help="Take B's moving averages instead of its weights.")
 @_HEADS
 @click.option("--values", is_flag=True, help="Equal values are enough, whatever their dtypes.")
 @click.option("--all", "show_all", is_flag=True, help="Show equal weights too.")
@@ -218,17 +225,18 @@ def _row_values(row: Any) -> dict[str, Any]:
 @click.command()
 @click.argument("out", type=_PATH)
 @click.option("--source", type=SourcePath(), help="Also read every weight again from what was converted.")
+@click.option("--subtree", metavar="NAME", help="Which part of the source [default: what was converted].")
 @follow_links
 @_JSON
 @no_traceback
-def verify(out: Path, source: Path | None, as_json: bool) -> None:
+def verify(out: Path, source: Path | None, subtree: str | None, as_json: bool) -> None:
     """Verify what convert wrote into OUT against its manifest: every file, every weight, every configuration.
 
     Exit code 0 if all is as it was written, 1 on any difference, 2 where it cannot be checked.
     """
     from bigbird_port.conversion.verify import verify as run_verify
 
-    result = run_verify(out, source, (lambda check: None) if as_json else _print_check)
+    result = run_verify(out, source, (lambda check: None) if as_json else _print_check, subtree)
     counts = result.counts
     if as_json:
         checks = [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in result.checks]

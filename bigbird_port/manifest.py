@@ -121,6 +121,8 @@ def _check_shape(values: dict[str, Any]) -> None:
     for target in values["targets"].values():
         _check_files(target["files"])
     _check_files(values["source"]["files"])
+    if not isinstance(values["source"].get("subtree", ""), str) or values["source"].get("ema", False) not in (0, 1):
+        raise TypeError
     for entry in values["tensors"].values():
         texts = [entry["sha256"], entry["how"], entry["dtype"], *entry["names"].values()]
         if not all(isinstance(text, str) for text in texts) or not isinstance(entry["shape"], list):

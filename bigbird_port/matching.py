@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,21 +11,9 @@ from bigbird_port.heads import HEADS
 from bigbird_port.layout import merged_shape, split_shape
 from bigbird_port.naming import Meaning, Naming, StyleName, naming_of
 from bigbird_port.schema import ALL, Weight, dims, weights_of
+from bigbird_port.training_state import ignored_reason, state_reason
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-# Names that are not weights: pattern of the whole name, reason.
-IGNORED: tuple[tuple[str, str], ...] = (
-    (r".+/(AdamWeightDecayOptimizer|Adam|adam_m|adam_v)(_\d+)?", "optimizer slot"),
-    (r".+/Adafactor\w*", "optimizer slot"),
-    (r"(.+/)?\.OPTIMIZER_SLOT/.+", "optimizer slot"),
-    (r"(.+/)?beta[12]_power", "optimizer state"),
-    (r"(.+/)?(optimizer|_optimizer|adam\w*|adagrad|lamb|rmsprop|sgd)/.+", "optimizer state"),
-    (r"_all_variables/\d+", "second copy that Keras exports"),
-    (r"(global_step|save_counter)(/\.ATTRIBUTES/VARIABLE_VALUE)?", "training step counter"),
-    (r"_CHECKPOINTABLE_OBJECT_GRAPH", "bookkeeping of the saver"),
-    (r"(bert\.)?embeddings\.(position_ids|token_type_ids)", "buffer that old releases of transformers saved"),
-)
 
 
 @dataclass(frozen=True)
@@ -53,11 +40,6 @@ class Match:
     unused: dict[str, str] = field(default_factory=dict)
 
 
-def ignored_reason(name: str) -> str | None:
-    """Why a variable is not a weight, or None if it may be one."""
-    return next((reason for pattern, reason in IGNORED if re.fullmatch(pattern, name)), None)
-
-
 def _weights(names: Iterable[str]) -> list[str]:
     return [name for name in names if not ignored_reason(name)]
 
@@ -81,6 +63,9 @@ def match_names(
             match.fates[name] = Fate("ignored", reason)
             continue
         meaning = naming.meaning(name)
+        if meaning is None and (reason := state_reason(name, shapes, lambda other: naming.meaning(other) is not None)):
+            match.fates[name] = Fate("ignored", reason)
+            continue
         if meaning is None or meaning.name not in known:
             problems.append(f"extra: {name} {_text(shapes[name])} is no weight of this configuration")
             continue

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,29 +19,48 @@ from bigbird_port.json_object import as_json_object, read_json_object
 from bigbird_port.layout import change_layout
 from bigbird_port.matching import Match, head_held, infer_settings, match_names
 from bigbird_port.naming import STYLES
+from bigbird_port.nearest import nearest, strayed
 from bigbird_port.schema import dims, weights_of
+from bigbird_port.subtree import Subtree, Wanted, find_subtree, whole
 
 
 @dataclass(frozen=True)
 class Source:
-    """An opened source. head: whose model it holds. notes: what was inferred, in sentences."""
+    """An opened source. head: whose model it holds. notes: what was inferred, in sentences.
+
+    subtree: the part of it that holds the weights; None stands for the whole. wanted: what was asked for.
+    """
 
     opened: Opened
     config: BigBirdConfig
     head: str
     notes: tuple[str, ...]
+    subtree: Subtree | None = None
+    wanted: Wanted = field(default_factory=Wanted)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of everything in it, by its own names."""
-        return {name: stored.shape for name, stored in self.opened.store.tensors.items()}
+        return _shapes(self.opened)
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """What a manifest says of the part that holds the weights: its label, and whether averages were taken."""
+        return {"subtree": self.subtree.label if self.subtree else "", "ema": self.wanted.ema}
 
     def match(self, head: str, config: BigBirdConfig | None = None) -> Match:
         """Match its names to the weights of ``head``; raises ValueError with one report, naming the source."""
+        style, shapes = self.opened.style, self.shapes
+        subtree = self.subtree or whole(style, shapes)
         try:
-            return match_names(self.shapes, config or self.config, head, self.opened.style, self.head)
+            match = match_names(subtree.inner(shapes), config or self.config, head, style, self.head)
+            if lost := strayed(subtree, match.fills, self.head):
+                raise ValueError(lost)
         except ValueError as error:
-            raise ValueError(f"{self.opened.path}: {error}") from None
+            where = f"{self.opened.path}, under {subtree.label}" if subtree.label else str(self.opened.path)
+            hint = nearest(shapes, style) if self.subtree and not subtree.anchored else ""
+            raise ValueError(f"{where}: {error}{hint}") from None
+        return subtree.owned(match)
 
     def weight(self, name: str, source_name: str) -> np.ndarray:
         """Read one weight in canonical layout (of its stored type); raises ValueError where its data are damaged."""
@@ -51,24 +71,43 @@ class Source:
 
 
 def open_source(
-    path: Path, config_file: Path | None = None, num_attention_heads: int | None = None, head: str | None = None
+    path: Path,
+    config_file: Path | None = None,
+    num_attention_heads: int | None = None,
+    head: str | None = None,
+    wanted: Wanted | None = None,
 ) -> Source:
     """Open any source: a TensorFlow checkpoint, a SavedModel, a torch or Flax folder, the neutral form, a weight file.
 
     config_file: its configuration, where none lies beside it. head: whose model it is, where only the caller knows.
-    Raises ValueError naming what is wrong and the next step.
+    wanted: which part of it. Raises ValueError naming what is wrong and the next step.
     """
+    opened, subtree = open_part(path, config_file, wanted)
+    try:
+        if opened.style in ("original", "saved-model"):
+            source = _from_tensorflow(opened, subtree, num_attention_heads)
+        else:
+            source = _from_description(opened, config_file, head)
+    except ValueError as error:
+        hint = "" if subtree.anchored else nearest(subtree.inner(_shapes(opened)), opened.style)
+        raise ValueError(f"{opened.path}: {error}{hint}") from None
+    if num_attention_heads not in (None, source.config.num_attention_heads):
+        found = f"the configuration says {source.config.num_attention_heads}"
+        raise ValueError(_contradiction(num_attention_heads, found))
+    return replace(
+        source, notes=(*opened.notes, *subtree.notes, *source.notes), subtree=subtree, wanted=wanted or Wanted()
+    )
+
+
+def open_part(path: Path, config_file: Path | None = None, wanted: Wanted | None = None) -> tuple[Opened, Subtree]:
+    """Open the weights at a path, and find the part of them that holds the family's; raises ValueError likewise."""
     opened = open_store(path, config_file)
     _check_whose(opened)
     try:
-        if opened.style in ("original", "saved-model"):
-            return _from_tensorflow(opened, num_attention_heads)
-        config, own_head, notes = _described(opened, config_file, head)
+        subtree = find_subtree(_shapes(opened), opened.style, wanted)
     except ValueError as error:
         raise ValueError(f"{opened.path}: {error}") from None
-    if num_attention_heads not in (None, config.num_attention_heads):
-        raise ValueError(_contradiction(num_attention_heads, f"the configuration says {config.num_attention_heads}"))
-    return Source(opened, config, own_head, (*opened.notes, *notes))
+    return replace(opened, style=subtree.style), subtree
 
 
 def _check_whose(opened: Opened) -> None:
@@ -83,10 +122,12 @@ def _check_whose(opened: Opened) -> None:
         raise ValueError(str(error) if named else f"{origin}: {error}") from None
 
 
-def _described(
-    opened: Opened, config_file: Path | None, head: str | None
-) -> tuple[BigBirdConfig, str, tuple[str, ...]]:
-    """Configuration, head and notes as a torch, Flax or neutral source's own description says."""
+def _shapes(opened: Opened) -> dict[str, tuple[int, ...]]:
+    return {name: stored.shape for name, stored in opened.store.tensors.items()}
+
+
+def _from_description(opened: Opened, config_file: Path | None, head: str | None) -> Source:
+    """A torch, Flax or neutral source: configuration and head as its own description says."""
     file = opened.config_file
     if opened.style == "neutral" and not config_file:
         metadata = getattr(opened.store, "metadata", {})
@@ -103,16 +144,23 @@ def _described(
             f"{origin}: architectures is {architectures!r}, expected one class name such as "
             "['BigBirdForMaskedLM']: it says whose weights these are; or give --head"
         )
-    own_head = find_head(architectures[0]).name if named and architectures else head
+    own_head = head
+    notes: tuple[str, ...] = ()
+    try:
+        own_head = find_head(architectures[0]).name if named and architectures else head
+    except ValueError:  # a class of the user's own
+        if head is None or not architectures:
+            raise
+        notes = (f"{origin} names {architectures[0]}, which is no class of BigBird: --head says {head}",)
     assert own_head is not None
     left = ", ".join(not_carried(values))
-    notes = (f"not carried from {origin}, because it says how that file was written: {left}",) if left else ()
-    return config_from(values, origin), own_head, notes
+    notes += (f"not carried from {origin}, because it says how that file was written: {left}",) if left else ()
+    return Source(opened, config_from(values, origin), own_head, notes)
 
 
-def _from_tensorflow(opened: Opened, num_heads: int | None) -> Source:
+def _from_tensorflow(opened: Opened, subtree: Subtree, num_heads: int | None) -> Source:
     """A checkpoint or SavedModel: the configuration from a file, else inferred from the variables."""
-    shapes = {name: stored.shape for name, stored in opened.store.tensors.items()}
+    shapes = subtree.inner(_shapes(opened))
     inferred = infer_settings(shapes, opened.style)
     labels = {name: inferred[name] for name in ("num_labels", "classifier_style") if name in inferred}
     flags = opened.config_file
@@ -135,7 +183,7 @@ def _from_tensorflow(opened: Opened, num_heads: int | None) -> Source:
             f"configuration inferred from the variables: {_settings(config, inferred)}",
             f"taken by default, as nothing tells: {_settings(config, defaults)}",
         ]
-    return Source(opened, config, head_held(shapes, config, opened.style), (*opened.notes, *notes))
+    return Source(opened, config, head_held(shapes, config, opened.style), tuple(notes))
 
 
 def _contradiction(given: int | None, found: str) -> str:

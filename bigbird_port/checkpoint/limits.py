@@ -7,6 +7,7 @@ from __future__ import annotations
 
 MAX_TENSORS = 20_000  # more than ten times the largest model with its optimizer
 MAX_NODES = 50_000  # of a tree or graph of objects: Keras tracks some five to ten per weight
+MAX_ITEMS = 1_000_000  # of all lists and dicts in a training checkpoint: histories of numbers are long
 MAX_NAME_BYTES = 512  # of one tensor's whole name
 MAX_RANK = 32  # of one shape: what every release of NumPy can hold
 MAX_DEPTH = 64  # of nested maps: parameter trees are about ten deep

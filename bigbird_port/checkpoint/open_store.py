@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bigbird_port.checkpoint.flax_msgpack import FlaxMsgpack
+from bigbird_port.checkpoint.flax_msgpack import FlaxMsgpack, FlaxMsgpackShards
 from bigbird_port.checkpoint.locate import STATE_FILE, find_checkpoint, find_flags, is_part, is_state, refuse_stand_in
-from bigbird_port.checkpoint.orbax_folder import OrbaxFolder, is_orbax
+from bigbird_port.checkpoint.orbax_folder import open_orbax, orbax_items
 from bigbird_port.checkpoint.safetensors_file import SafetensorsFile, SafetensorsShards, read_weight_map
 from bigbird_port.checkpoint.saved_model import SavedModel, open_saved_model, saved_by_objects
 from bigbird_port.checkpoint.store import Store
@@ -32,7 +32,7 @@ _TORCH_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_FLAX_FILES = ("flax_model.msgpack",)
+_FLAX_FILES = ("flax_model.msgpack", "flax_model.msgpack.index.json")
 _OUT_FOLDERS = ("neutral", "torch", "flax", "tf")  # of what convert wrote
 
 
@@ -79,15 +79,17 @@ def _open(path: Path, config_file: Path | None) -> Opened:
 def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
     if (folder / "saved_model.pb").is_file():
         _refuse_stand_ins(folder / "variables" / "variables")
-        return Opened(folder, "saved-model", open_saved_model(folder), config_file or _flags(folder / "saved_model"))
+        variables = open_saved_model(folder)
+        style: Style = "saved-model" if isinstance(variables, SavedModel) else "original"
+        return Opened(folder, style, variables, config_file or _flags(folder / "saved_model"))
     if is_state(folder / STATE_FILE) or any(folder.glob("*.index")):
         return _open_prefix(find_checkpoint(folder), config_file)
     for name in (*_NEUTRAL_FILES, *_TORCH_FILES, *_FLAX_FILES):
         if (file := folder / name).is_file() or file.is_symlink():
             return _weights(folder, file, config_file)
     for orbax in (folder / "orbax", folder):
-        if is_orbax(orbax):
-            return Opened(folder, "flax", OrbaxFolder(orbax), config_file or _config_in(folder))
+        if items := orbax_items(orbax):
+            return Opened(folder, "flax", open_orbax(items), config_file or _config_in(folder))
     return None
 
 
@@ -148,7 +150,8 @@ def _shards(index: Path) -> tuple[Style, Callable[[Path], Store], tuple[str, ...
         notes += more
     if len(found) > 1:
         raise ValueError(f"{index}: its shards are of several kinds: {', '.join(found.values())}: expected one kind")
-    return ("torch", SafetensorsShards if "safetensors" in found else TorchBinShards, notes)
+    style, opener = _SHARDS[next(iter(found))]
+    return style, opener, notes
 
 
 def _reader(file: Path) -> tuple[Reader | None, tuple[str, ...]]:
@@ -174,6 +177,11 @@ _READERS: dict[Reader, tuple[Style, Callable[[Path], Store]]] = {
     "torch": ("torch", TorchBin),
     "flax": ("flax", FlaxMsgpack),
 }
+_SHARDS: dict[Reader, tuple[Style, Callable[[Path], Store]]] = {
+    "safetensors": ("torch", SafetensorsShards),
+    "torch": ("torch", TorchBinShards),
+    "flax": ("flax", FlaxMsgpackShards),
+}
 _BY_SUFFIX: dict[str, Reader] = {
     ".safetensors": "safetensors",
     ".bin": "torch",
@@ -188,7 +196,9 @@ def _safetensors_style(file: Path, metadata: dict[str, str]) -> Style:
     format_ = metadata.get("format")
     if format_ == NEUTRAL_FORMAT:
         return "neutral"
-    if file.name == NEUTRAL_FILE or format_ in ("tf", "flax"):
+    if format_ == "flax" and file.name != NEUTRAL_FILE:
+        return "flax"
+    if file.name == NEUTRAL_FILE or format_ == "tf":
         expected = NEUTRAL_FORMAT if file.name == NEUTRAL_FILE else "pt"
         raise ValueError(f"{file}: the format in its metadata is {format_!r}: expected {expected!r}")
     return "torch"

@@ -18,12 +18,40 @@ from bigbird_port.checkpoint.store import PIECE_BYTES, Stored
 from bigbird_port.json_object import read_json_object
 
 _METADATA = "_METADATA"
+_STEP_METADATA = "_CHECKPOINT_METADATA"
 _one_at_a_time = Lock()  # each call of Orbax runs an event loop of its own
 
 
-def is_orbax(folder: Path) -> bool:
-    """Whether a folder is a checkpoint of one tree that Orbax wrote."""
-    return (folder / _METADATA).is_file()
+def orbax_items(folder: Path) -> dict[str, Path]:
+    """The trees that Orbax wrote into a folder: itself under "", or the items of a step of a CheckpointManager."""
+    if (folder / _METADATA).is_file():
+        return {"": folder}
+    if not (folder / _STEP_METADATA).is_file() and not folder.name.isdecimal():
+        return {}
+    return {item.name: item for item in sorted(folder.glob("*/")) if (item / _METADATA).is_file()}
+
+
+def open_orbax(items: Mapping[str, Path]) -> OrbaxFolder | OrbaxItems:
+    """Open what orbax_items found; raises ValueError as OrbaxFolder does."""
+    return OrbaxFolder(items[""]) if "" in items else OrbaxItems(items)
+
+
+class OrbaxItems:
+    """The items of one step as one Store, under ITEM/NAME."""
+
+    def __init__(self, items: Mapping[str, Path]) -> None:
+        self._items = {item: OrbaxFolder(path) for item, path in items.items()}
+        self.files = tuple(file for store in self._items.values() for file in store.files)
+        self.tensors: Mapping[str, Stored] = {
+            check_name(f"{item}/{name}"): stored
+            for item, store in self._items.items()
+            for name, stored in store.tensors.items()
+        }
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Yield the values of one tensor as Store.pieces does."""
+        item, _, inner = name.partition("/")
+        return self._items[item].pieces(inner)
 
 
 class OrbaxFolder:
@@ -102,6 +130,10 @@ def _first_line(error: Exception) -> str:
 def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     if len(path) > MAX_DEPTH:
         raise ValueError(f"{'/'.join(path)[:80]} is nested more than {MAX_DEPTH} deep")
+    if isinstance(tree, (list, tuple)):
+        for i, value in enumerate(tree):
+            yield from _leaves(value, (*path, str(i)))
+        return
     if not isinstance(tree, Mapping):
         yield path, tree
         return
@@ -113,8 +145,8 @@ def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 def _stored(leaf: Any, name: str) -> Stored:
     dtype, shape = getattr(leaf, "dtype", None), getattr(leaf, "shape", None)
-    if dtype is None or shape is None:
-        raise ValueError(f"{name} is a {type(leaf).__name__}: expected an array")
+    if dtype is None or shape is None:  # of a training state: a number, a text, None
+        return Stored(None, (), f"no array but {type(leaf).__name__}")
     sizes = check_shape(list(shape), name)
     type_name = np.dtype(dtype).name
     stored = Stored(DTYPES[type_name], sizes) if type_name in DTYPES else Stored(None, sizes, f"of type {type_name}")

@@ -23,9 +23,13 @@ GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 KEY_MARK = "/.ATTRIBUTES/"  # in the keys of checkpoints that were saved by objects, not by names
 
 
-def open_saved_model(folder: Path) -> SavedModel:
-    """Open the variables of a SavedModel folder; raises ValueError as SavedModel does."""
-    return SavedModel(TensorBundle(folder / "variables" / "variables"))
+def open_saved_model(folder: Path) -> SavedModel | TensorBundle:
+    """Open the variables of a SavedModel folder; one of an Estimator keeps them by name, without an object graph.
+
+    Raises ValueError as SavedModel and TensorBundle do.
+    """
+    bundle = TensorBundle(folder / "variables" / "variables")
+    return SavedModel(bundle) if saved_by_objects(bundle) else bundle
 
 
 def saved_by_objects(bundle: TensorBundle) -> bool:

@@ -1,6 +1,8 @@
 """Reader of torch's own weight files (pytorch_model.bin) and of the shards that a transformers index names.
 
-Such a file is a pickle, which could run any program: torch reads it with weights_only, which runs none.
+Such a file is a pickle, which could run any program: torch reads it with weights_only, which runs none. What lies
+beside the weights in a training checkpoint (a step, options, an optimizer's state) is listed, and of foreign classes
+nothing is built.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bigbird_port.checkpoint.dtypes import DTYPES
+from bigbird_port.checkpoint.inert import load_beside_foreign
 from bigbird_port.checkpoint.limits import MAX_INDEX_BYTES
 from bigbird_port.checkpoint.links import file_size
-from bigbird_port.checkpoint.runs import check_name
+from bigbird_port.checkpoint.nested import flatten
 from bigbird_port.checkpoint.safetensors_file import check_count, check_weight_map, read_weight_map
 from bigbird_port.checkpoint.store import PIECE_BYTES, Stored
 
@@ -35,8 +38,8 @@ class TorchBin:
 
     def __init__(self, path: Path) -> None:
         self.files: tuple[Path, ...] = (path,)
-        self._values = _load(path)
-        self.tensors: Mapping[str, Stored] = {name: _stored(values) for name, values in self._values.items()}
+        self._values, others = _load(path)
+        self.tensors: Mapping[str, Stored] = {name: _stored(values) for name, values in self._values.items()} | others
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """Yield the values of one tensor as Store.pieces does."""
@@ -92,37 +95,51 @@ def _torch() -> Any:
     return torch
 
 
-def _load(path: Path) -> dict[str, torch.Tensor]:
+def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Stored]]:
+    """The tensors of a file, and what else it holds."""
     size = file_size(path)
-    values = _unpickle(path)
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: it holds a {type(values).__name__}: expected a dict of tensors")
-    check_count(len(values), path)
+    root, foreign = _unpickle(path)
+    if not isinstance(root, dict) and not foreign:
+        raise ValueError(f"{path}: it holds a {type(root).__name__}: expected a dict of tensors")
+    try:
+        values, others = flatten(root)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if foreign and not values:
+        raise ValueError(_more_than_weights(path, foreign))
+    check_count(len(values) + len(others), path)
     for name, value in values.items():
         _check_tensor(path, name, value, size)
-    return {name: value.detach().resolve_neg() for name, value in values.items()}
+    return {name: value.detach().resolve_neg() for name, value in values.items()}, others
 
 
-def _unpickle(path: Path) -> Any:
+def _unpickle(path: Path) -> tuple[Any, str | None]:
+    """What a file holds, and the first foreign thing that it names: placeholders stand for such."""
     import torch
 
     try:
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\3\4"  # as torch decides: a zip may also hang behind a pickle
         foreign = _foreign_global(_pickles_of(path, is_zip))
-        if foreign is None:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Detected pickle protocol")  # of damaged files
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # of damaged files
+            if foreign is None:
                 if path.suffix == ".safetensors":  # from which torch would conclude what is in it
                     with path.open("rb") as file:
-                        return torch.load(file, map_location="cpu", weights_only=True)
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError:
-        foreign = "nothing that torch reads as weights"
+                        return torch.load(file, map_location="cpu", weights_only=True), None
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip), None
+            if is_zip:
+                return load_beside_foreign(path), foreign
+    except pickle.UnpicklingError as error:
+        foreign = "nothing that torch reads as weights" if foreign is None else str(error)
     except Exception as error:  # torch, zipfile and pickletools raise nearly every type for a damaged file
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{path}: not a torch weight file, or damaged: {lines[0][:200]}") from None
-    raise ValueError(
+    raise ValueError(_more_than_weights(path, foreign))
+
+
+def _more_than_weights(path: Path, foreign: str) -> str:
+    return (
         f"{path}: it holds more than weights, or is damaged: it was not executed; save the weights alone, as "
         f"safetensors or by torch.save(model.state_dict(), FILE); found {foreign[:80]}"
     )
@@ -161,17 +178,9 @@ def _foreign_global(data: bytes | mmap.mmap) -> str | None:
     return None
 
 
-def _check_tensor(path: Path, name: object, value: object, size: int) -> None:
+def _check_tensor(path: Path, name: str, value: torch.Tensor, size: int) -> None:
     import torch
 
-    if not isinstance(name, str):
-        raise ValueError(f"{path}: a key in it is a {type(name).__name__}: expected the name of a tensor")
-    try:
-        check_name(name)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    if not isinstance(value, torch.Tensor):
-        raise ValueError(f"{path}: {name} is a {type(value).__name__}: expected a tensor; save the weights alone")
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
         raise ValueError(f"{path}: {name} is sparse, quantised or on another device: expected a plain tensor")
     if math.prod(value.shape) * value.element_size() > size:  # a view can repeat its values without end

@@ -38,6 +38,7 @@ from bigbird_port.naming import STYLES
 from bigbird_port.positions import POSITIONS, check_extension, extend_positions, how_extended
 from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_source
+from bigbird_port.subtree import Wanted
 from bigbird_port.weights import digest
 
 Progress = Callable[[str, int, int], None]
@@ -52,7 +53,8 @@ class Settings:
     head: head to write; None takes what the source holds. seed: for head weights that it lacks. vocab: a
     SentencePiece file; None takes the one that the flags name or that lies beside the source, if any.
     max_position_embeddings: how many to make of the source's, positions: how (positions.METHODS). checksums:
-    without them nothing is hashed or read back, and the output cannot be verified.
+    without them nothing is hashed or read back, and the output cannot be verified. subtree: which part of the source,
+    where several could be meant. ema: take moving averages instead of the weights.
     """
 
     to: tuple[TargetName, ...] = ("torch", "flax")
@@ -67,6 +69,8 @@ class Settings:
     checksums: bool = True
     max_position_embeddings: int | None = None
     positions: str = "tile"
+    subtree: str | None = None
+    ema: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,8 @@ def dry_run(source: Path, out: Path, settings: Settings | None = None, *, overwr
 def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     """Decide everything a conversion does, reading names and shapes only; raises ValueError as convert does."""
     settings = settings or Settings()
-    opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head)
+    wanted = Wanted(settings.subtree, settings.ema)
+    opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head, wanted)
     config, notes = opened.config, list(opened.notes)
     others = passed_over(source, opened.opened.store.files)
     notes += [passed_over_note(opened.opened.store.files, others)] if others else []
@@ -375,7 +380,7 @@ def _manifest(
     source = {"style": plan.source.opened.style, "name": plan.source.opened.path.name, "files": source_files}
     return {
         "versions": versions(),
-        "source": source | ({"passed_over": list(plan.passed_over)} if plan.passed_over else {}),
+        "source": source | ({"passed_over": list(plan.passed_over)} if plan.passed_over else {}) | plan.source.part,
         "head": plan.head,
         "config": plan.config.to_json_values(HEADS[plan.head].class_name),
         "dtype": plan.settings.dtype,

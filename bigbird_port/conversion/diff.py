@@ -19,6 +19,7 @@ from bigbird_port.matching import Match
 from bigbird_port.naming import STYLES
 from bigbird_port.schema import Weight, dims, weights_of
 from bigbird_port.source import Source, open_source
+from bigbird_port.subtree import Wanted
 
 EQUAL = "equal"
 OTHER_DTYPE = "equal values, dtype differs"
@@ -104,14 +105,21 @@ def diff(
     config_a: Path | None = None,
     config_b: Path | None = None,
     num_attention_heads: int | None = None,
+    subtree_a: str | None = None,
+    subtree_b: str | None = None,
+    ema_a: bool = False,
+    ema_b: bool = False,
 ) -> Difference:
     """Compare the weights of ``head`` (None: all) in two sources.
 
     Raises ValueError where one cannot be opened, does not fit its configuration or is damaged.
     """
     sides = [
-        _side(letter, open_source(path, config, num_attention_heads, head), head)
-        for letter, path, config in (("A", a, config_a), ("B", b, config_b))
+        _side(letter, open_source(path, config, num_attention_heads, head, wanted), head)
+        for letter, path, config, wanted in (
+            ("A", a, config_a, Wanted(subtree_a, ema_a)),
+            ("B", b, config_b, Wanted(subtree_b, ema_b)),
+        )
     ]
     left, right = sides
     rows = [*_on_both(left, right), *_on_one(left, right), *_on_one(right, left), *_on_neither(left, right)]

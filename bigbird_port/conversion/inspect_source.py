@@ -19,9 +19,10 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.conversion.canonical import for_each
 from bigbird_port.conversion.content import Finding, check_contents
 from bigbird_port.conversion.statistics import Statistics
-from bigbird_port.matching import ignored_reason
 from bigbird_port.naming import naming_of
 from bigbird_port.source import Source, open_source
+from bigbird_port.subtree import Subtree, Wanted, find_subtree, whole
+from bigbird_port.training_state import ignored_reason, state_reason
 
 KINDS = {
     "original": "TensorFlow checkpoint",
@@ -72,7 +73,8 @@ class Inspection:
     """What a source holds. files: sizes in bytes. config, head: None where nothing tells them.
 
     notes: what was inferred, in sentences. problems: why the names or values do not fit the schema, in sentences.
-    fills: what a conversion would put where weights lack, by canonical name.
+    fills: what a conversion would put where weights lack, by canonical name. subtree: the part that holds the weights,
+    "" for the whole.
     """
 
     opened: Opened
@@ -84,6 +86,7 @@ class Inspection:
     fills: Mapping[str, str]
     tensors: tuple[Tensor, ...]
     findings: tuple[Finding, ...]
+    subtree: str = ""
 
     @property
     def parameters(self) -> int:
@@ -102,20 +105,25 @@ class Inspection:
 
 
 def inspect(
-    path: Path, config_file: Path | None = None, num_attention_heads: int | None = None, head: str | None = None
+    path: Path,
+    config_file: Path | None = None,
+    num_attention_heads: int | None = None,
+    head: str | None = None,
+    subtree: str | None = None,
+    ema: bool = False,
 ) -> Inspection:
     """Look into the source at ``path`` as far as it can be understood; reads all values but those of ignored names.
 
     Options are those of ``convert``. Raises ValueError where there is nothing that can be opened.
     """
-    opened, source, problems = open_store(path), None, []
+    opened, source, problems, wanted = open_store(path), None, [], Wanted(subtree, ema)
     try:
-        source = open_source(path, config_file, num_attention_heads, head)
-        head = head or source.head
+        source = open_source(path, config_file, num_attention_heads, head, wanted)
+        opened, head = source.opened, head or source.head
         uses, fills = _uses_matched(source, head)
     except ValueError as error:
         problems.append(str(error))
-        uses, fills = _uses_guessed(opened, head), {}
+        uses, fills = _uses_guessed(opened, _part(opened, wanted), head), {}
     tensors = _with_duplicates(_read(opened.store, uses))
     problems += _broken_aliases(tensors)
     contents = {
@@ -133,12 +141,22 @@ def inspect(
         fills,
         tuple(tensors),
         tuple(check_contents(dict(sorted(contents.items())))),
+        source.subtree.label if source and source.subtree else "",
     )
 
 
 def _passed_over(path: Path, opened: Opened) -> list[str]:
     others = passed_over(path, opened.store.files)
     return [passed_over_note(opened.store.files, others)] if others else []
+
+
+def _part(opened: Opened, wanted: Wanted) -> Subtree:
+    """The part that holds the weights, or the whole where that is not clear."""
+    shapes = {name: stored.shape for name, stored in opened.store.tensors.items()}
+    try:
+        return find_subtree(shapes, opened.style, wanted)
+    except ValueError:
+        return whole(opened.style, shapes)
 
 
 def _uses_matched(source: Source, head: str) -> tuple[dict[str, Use], dict[str, str]]:
@@ -151,24 +169,28 @@ def _uses_matched(source: Source, head: str) -> tuple[dict[str, Use], dict[str, 
     return uses, match.fills
 
 
-def _uses_guessed(opened: Opened, head: str | None) -> dict[str, Use]:
+def _uses_guessed(opened: Opened, part: Subtree, head: str | None) -> dict[str, Use]:
     """What names mean, as far as each alone tells."""
-    reasons = {name: ignored_reason(name) for name in opened.store.tensors}
-    uses = {name: Use("ignored", detail=reason) for name, reason in reasons.items() if reason}
-    names = [name for name in reasons if name not in uses]
+    uses = {own: Use("ignored", detail=reason) for own, reason in part.outside.items()}
+    reasons = {name: ignored_reason(name) for name in part.names}
+    uses |= {part.names[name]: Use("ignored", detail=reason) for name, reason in reasons.items() if reason}
+    names = [name for name, reason in reasons.items() if not reason]
     try:
-        naming = naming_of(opened.style, names, head)
+        naming = naming_of(part.style, names, head)
     except ValueError as error:
-        return uses | dict.fromkeys(names, Use("extra", detail=str(error).partition(":")[0]))
+        return uses | {part.names[name]: Use("extra", detail=str(error).partition(":")[0]) for name in names}
+    shapes = part.inner({name: stored.shape for name, stored in opened.store.tensors.items()})
     meanings = {name: naming.meaning(name) for name in names}
-    first = {meaning.name: name for name, meaning in meanings.items() if meaning and not meaning.tied}
+    first = {meaning.name: part.names[name] for name, meaning in meanings.items() if meaning and not meaning.tied}
     for name, meaning in meanings.items():
         if meaning is None:
-            uses[name] = Use("extra", detail="no name of a weight")
+            state = state_reason(name, shapes, lambda other: meanings.get(other) is not None)
+            use = Use("ignored", detail=state) if state else Use("extra", detail="no name of a weight")
         elif meaning.tied:
-            uses[name] = Use("alias", meaning.name, first.get(meaning.name, ""))
+            use = Use("alias", meaning.name, first.get(meaning.name, ""))
         else:
-            uses[name] = Use("weight", meaning.name)
+            use = Use("weight", meaning.name)
+        uses[part.names[name]] = use
     return uses
 
 

@@ -28,7 +28,8 @@ from bigbird_port.manifest import MANIFEST, MANIFEST_VERSION, Manifest, manifest
 from bigbird_port.naming import STYLES
 from bigbird_port.positions import POSITIONS, extend_positions, how_extended, read_how
 from bigbird_port.schema import dims, weights_of
-from bigbird_port.source import Source, open_source
+from bigbird_port.source import Source, open_part, open_source
+from bigbird_port.subtree import Wanted
 
 _STYLES_OF = {"torch": "torch", "flax": "flax", "tf": "original", "neutral": "neutral"}
 _SHOWN = 3  # differences that a line names
@@ -66,14 +67,20 @@ class Verification:
         return all(check.passed for check in self.checks) and min(self.counts.values()) > 0
 
 
-def verify(out: Path, source: Path | None = None, on: Callable[[Check], None] = lambda check: None) -> Verification:
+def verify(
+    out: Path,
+    source: Path | None = None,
+    on: Callable[[Check], None] = lambda check: None,
+    subtree: str | None = None,
+) -> Verification:
     """Verify ``out``, which convert wrote; with ``source`` also that its weights are those of that source.
 
-    on: called with each check as it is done. Raises ValueError where nothing can be checked: there is no manifest or
+    on: called with each check as it is done. subtree: which part of the source; None takes the one that the manifest
+    names, where the source has it. Raises ValueError where nothing can be checked: there is no manifest or
     one of another version, it was written without checksums, or the source cannot be opened.
     """
     manifest, first = _check_manifest(out)
-    opened = _open_as(source, manifest) if source is not None and manifest else None
+    opened = _open_as(source, manifest, subtree) if source is not None and manifest else None
     checks = []
     for check in chain([first], _checks(out, manifest, opened) if manifest else ()):
         checks.append(check)
@@ -233,16 +240,24 @@ def _unequal(name: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -
     return [f"{name} differs from the manifest in {', '.join(differing)}"] if differing else []
 
 
-def _open_as(path: Path, manifest: Manifest) -> Source:
-    """Open a source under the manifest's configuration."""
-    opened, head = open_store(path), manifest.head
+def _open_as(path: Path, manifest: Manifest, subtree: str | None) -> Source:
+    """Open a source under the manifest's configuration, the same part of it that was converted."""
+    recorded, head = manifest.values["source"], manifest.head
+    wanted = Wanted(subtree or recorded.get("subtree") or None, recorded.get("ema", False))
+    try:
+        opened, part = open_part(path, wanted=wanted)
+    except ValueError:
+        if subtree is not None:
+            raise
+        wanted = Wanted()  # the same weights in another container, which has no such part
+        opened, part = open_part(path)
     if STYLES[opened.style].per_head:  # names depend on whose model it is, which its own configuration says
         with suppress(ValueError):
-            head = open_source(path, head=head).head
+            head = open_source(path, head=head, wanted=wanted).head
     config = manifest.config
     if found := _extension(manifest):  # the source's own number of positions
         config = config.replace(max_position_embeddings=found[1], max_encoder_length=None)
-    return Source(opened, config, head, ())
+    return Source(opened, config, head, (), part, wanted)
 
 
 def _extension(manifest: Manifest) -> tuple[str, int] | None:
