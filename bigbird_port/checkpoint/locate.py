@@ -100,3 +100,12 @@ def find_vocabulary(prefix: Path, flags: Path | None) -> Path | None:
         names = ", ".join(map(str, found))
         raise ValueError(f"several vocabularies lie beside {prefix}: {names}; choose one by --vocab")
     return found[0] if found else None
+
+
+def find_tokenizer(path: Path) -> Path | None:
+    """Return the tokenizer.json of a source, or None; raises ValueError for a link out of the folder."""
+    file = (path if path.is_dir() else path.parent) / "tokenizer.json"
+    if not file.is_file():
+        return None
+    check_link(file)
+    return file
