@@ -172,8 +172,8 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     path = opened.opened.path
     vocabulary = settings.vocab or find_vocabulary(path / "any" if path.is_dir() else path, flags)
     library = None if vocabulary else find_tokenizer(path)
-    found = vocabulary or library
-    notes.append(f"vocabulary from {found}" if found else "no vocabulary found: no tokenizer is written")
+    pieces = vocabulary or library
+    notes.append(f"vocabulary from {pieces}" if pieces else "no vocabulary found: no tokenizer is written")
     head = settings.head or opened.head
     if config != config.for_head(head):
         config = config.for_head(head)

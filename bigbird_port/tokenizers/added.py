@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from tokenizers import AddedToken
 
-Token = str | AddedToken
+Token: TypeAlias = str | AddedToken
 
 
 class AddedTokens(ABC):
@@ -93,9 +93,9 @@ class AddedTokens(ABC):
 
 def as_tokens(name: str, given: Any) -> list[Token]:
     """Return the tokens of an argument in a list; raises ValueError, naming it, for what is no token or empty."""
-    tokens = [given] if isinstance(given, str | AddedToken) or not isinstance(given, Iterable) else list(given)
+    tokens: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
     for token in tokens:
-        if not isinstance(token, str | AddedToken) or not content_of(token):
+        if not (isinstance(token, str | AddedToken) and content_of(token)):
             raise ValueError(f"{name} holds {token!r} where a token was expected: give a text, or an AddedToken")
     return tokens
 

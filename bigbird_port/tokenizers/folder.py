@@ -154,7 +154,7 @@ def read_added(path: Path) -> dict[int, AddedToken]:
             has = f"with id {ids[content]}" if content in ids else "not at all"
             raise ValueError(
                 f"{path / ADDED_FILE}: has {content!r} with id {number}, which {SETTINGS_FILE} has {has} in its "
-                f"{DECODER}, and that is what transformers takes: remove it from one of them, or save the tokenizer again"
+                f"{DECODER}, which is what transformers takes: correct one of them, or save the tokenizer again"
             )
         token = by_content.get(content)
         token = changed(token, special=True) if token else AddedToken(content)

@@ -59,7 +59,7 @@ class _NamedId:
             return self
         return tokenizer._vocab[tokenizer._special[self._name.removesuffix("_id")]]
 
-    def __set__(self, tokenizer: SpecialTokens, number: int) -> None:
+    def __set__(self, tokenizer: SpecialTokens, number: Any) -> None:
         if not isinstance(number, int) or number not in tokenizer._tokens:
             raise ValueError(
                 f"{self._name} is {number!r}, which no token of the vocabulary of {len(tokenizer)} has: give the id of "
@@ -242,7 +242,7 @@ class SpecialTokens(AddedTokens):
         return content
 
     def _check_known(self, name: str, token: Any) -> None:
-        content = content_of(token)
+        content: Any = content_of(token)
         if not isinstance(content, str) or content not in self._vocab:
             raise ValueError(
                 f"{name} is {content!r}, which the vocabulary of {len(self)} pieces does not have, and a model has no "
