@@ -133,7 +133,10 @@ def _from_vocabulary(
     try:
         return slow, BigBirdTokenizerFast(vocabulary, **options)
     except ValueError as error:
-        notes.append(f"only the slow tokenizer is written, without {folder.TOKENIZER_FILE}, because {error}")
+        notes.append(
+            f"only the slow tokenizer is written, without {folder.TOKENIZER_FILE}, because {error}; transformers' "
+            "AutoTokenizer makes a fast one itself, of other ids in part: give it use_fast=False"
+        )
         return slow, None
 
 

@@ -112,17 +112,27 @@ def read_settings(path: Path) -> Settings:
     options = {name: values[name] for name in _OPTIONS if values.get(name) is not None}
     added = read_added(path)
     by_content = {token.content: token for token in added.values()}
+    # transformers' order: special_tokens_map.json counts where there is no list of all added tokens.
+    first, second = (values, special) if values.get(DECODER) else (special, values)
     for name in DEFAULT_TOKENS:
-        token = values.get(name, special.get(name))
+        token = first.get(name, second.get(name))
         if token is not None:
             given = as_token(path / SETTINGS_FILE, name, token)
-            options[name] = by_content.get(given.content, changed(given, special=True))
+            lstrip = given.lstrip or (name == "mask_token" and isinstance(token, str))
+            options[name] = by_content.get(given.content, changed(given, special=True, lstrip=lstrip))
     extra = values.get("extra_special_tokens") or {}
     additional = [
         *_listed(path / SETTINGS_FILE, values.get(ADDITIONAL)),
         *_listed(path / SPECIAL_FILE, special.get(ADDITIONAL)),
         *_listed(path / SETTINGS_FILE, list(extra.values()) if isinstance(extra, dict) else extra),
     ]
+    listed = {token.content for token in _listed(path / SETTINGS_FILE, values.get(ADDITIONAL))}
+    for token in _listed(path / SPECIAL_FILE, special.get(ADDITIONAL)):
+        if values.get(DECODER) and token.content not in by_content and token.content not in listed:
+            raise ValueError(
+                f"{path / SPECIAL_FILE}: has {token.content!r} among its {ADDITIONAL}, which {SETTINGS_FILE} lacks, and "
+                "transformers takes that one: correct one of them, or save the tokenizer again"
+            )
     distinct = {token.content: by_content.get(token.content, token) for token in additional}
     others = {name: value for name, value in values.items() if name not in (*_OWN, *options, ADDITIONAL)}
     return Settings(
