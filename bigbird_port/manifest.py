@@ -118,6 +118,9 @@ def _check_shape(values: dict[str, Any]) -> None:
         raise TypeError
     if values["vocabulary"] is not None:
         _check_files([values["vocabulary"]])
+    for token in values.get("added_tokens", []):
+        if not isinstance(token["id"], int) or not isinstance(token["content"], str):
+            raise TypeError
     for target in values["targets"].values():
         _check_files(target["files"])
     _check_files(values["source"]["files"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.folder import read_folder_config
-from bigbird_port.tokenizers import BigBirdTokenizer
+from bigbird_port.tokenizers import BigBirdTokenizer, BigBirdTokenizerFast
 from parity.inputs import Inputs
 
 _ARRAYS: dict[str, Any] = {"return_token_type_ids": True, "return_tensors": "np"}
@@ -36,10 +36,11 @@ def question_inputs(out: Path, question: str, context_file: Path, length: int | 
     return _inputs(encoding) | {"question_lengths": np.array([len(prefix)], np.int32)}
 
 
-def _tokenizer(out: Path) -> BigBirdTokenizer:
+def _tokenizer(out: Path) -> BigBirdTokenizer | BigBirdTokenizerFast:
     folder = out / "torch" if (out / "torch").is_dir() else out
+    only_fast = (folder / "tokenizer.json").is_file() and not (folder / "spiece.model").is_file()
     try:
-        return BigBirdTokenizer.from_pretrained(folder)
+        return (BigBirdTokenizerFast if only_fast else BigBirdTokenizer).from_pretrained(folder)
     except ValueError as error:
         raise ValueError(f"{error}\nText needs the model's tokenizer: convert with --vocab FILE") from None
 

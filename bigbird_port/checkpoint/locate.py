@@ -177,3 +177,12 @@ def vocabulary_note(vocabulary: Path | None, flags: Path | None) -> str:
     name = named.replace("\\", "/").rsplit("/", 1)[-1] if named else vocabulary.name
     other = "" if vocabulary.name in (name, f"{name}.model") else f" ({flags} names {named}, which is not there)"
     return f"vocabulary from {vocabulary}{other}"
+
+
+def find_tokenizer(path: Path) -> Path | None:
+    """Return the tokenizer.json of a source, or None; raises ValueError for a link out of the folder."""
+    file = (path if path.is_dir() else path.parent) / "tokenizer.json"
+    if not file.is_file():
+        return None
+    check_link(file)
+    return file

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigbird_port import schema
 from bigbird_port.casting import float_type, is_float
-from bigbird_port.checkpoint.locate import find_vocabulary, refuse_stand_in, vocabulary_note
+from bigbird_port.checkpoint.locate import find_tokenizer, find_vocabulary, refuse_stand_in, vocabulary_note
 from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.checkpoint.passed_over import passed_over, passed_over_note
 from bigbird_port.checkpoint.store import Store, read
@@ -27,6 +27,7 @@ from bigbird_port.conversion.content import Finding, check_contents
 from bigbird_port.conversion.output import whole_folder
 from bigbird_port.conversion.streaming import Weight, Written, stream
 from bigbird_port.conversion.targets import ORBAX_FOLDER, Choices, Target, TargetName, left_out, plan_target
+from bigbird_port.conversion.tokenizer import plan_tokenizer
 from bigbird_port.digests import FileDigests, file_digest
 from bigbird_port.formats.filling import flush_one, open_files, read_back
 from bigbird_port.formats.flags import flags_json
@@ -40,6 +41,9 @@ from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_source
 from bigbird_port.subtree import Wanted
 from bigbird_port.weights import digest
+
+if TYPE_CHECKING:
+    from bigbird_port.tokenizers.files import CarriedTokenizer
 
 Progress = Callable[[str, int, int], None]
 FLAGS_FILE = "bigbird.config"
@@ -88,6 +92,7 @@ class Plan:
     targets: tuple[Target, ...]
     settings: Settings
     vocabulary: Path | None
+    tokenizer: CarriedTokenizer | None
     notes: tuple[str, ...]
     passed_over: tuple[str, ...] = ()
 
@@ -181,7 +186,11 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     vocabulary = settings.vocab or find_vocabulary(path / "any" if path.is_dir() else path, flags)
     if settings.vocab and settings.vocab.is_file():
         refuse_stand_in(settings.vocab, "a SentencePiece vocabulary")
-    notes.append(f"vocabulary from {vocabulary}" if settings.vocab else vocabulary_note(vocabulary, flags))
+    library = None if vocabulary else find_tokenizer(path)
+    if settings.vocab or library:
+        notes.append(f"vocabulary from {settings.vocab or library}")
+    else:
+        notes.append(vocabulary_note(vocabulary, flags))
     head = settings.head or opened.head
     if config != config.for_head(head):
         config = config.for_head(head)
@@ -196,9 +205,11 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
             found = stored.dtype or stored.type_name
             raise ValueError(f"{opened.opened.path}: {name} is {found}, expected floating-point numbers")
     targets = tuple(plan_target(name, config, head, dtype, settings.choices) for name in dict.fromkeys(settings.to))
+    tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config)
+    notes += said
     if "tf" in settings.to:
         notes += flags_json(config)[1]
-    return Plan(opened, config, head, match, targets, settings, vocabulary, tuple(notes), tuple(others))
+    return Plan(opened, config, head, match, targets, settings, vocabulary, tokenizer, tuple(notes), tuple(others))
 
 
 def _extended(config: BigBirdConfig, settings: Settings, notes: list[str]) -> BigBirdConfig:
@@ -341,10 +352,8 @@ def _write_beside(target: Target, folder: Path, plan: Plan) -> None:
         _write_json(folder / FLAGS_FILE, flags)
         return
     _write_json(folder / "config.json", plan.config.to_json_values(HEADS[plan.head].class_name))
-    if plan.vocabulary:
-        from bigbird_port.tokenizers import write_tokenizer_files  # slow to import, and not always needed
-
-        write_tokenizer_files(plan.vocabulary, folder, plan.config.max_position_embeddings, plan.config.vocab_size)
+    if plan.tokenizer:
+        plan.tokenizer.write(folder)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
@@ -386,6 +395,7 @@ def _manifest(
         "dtype": plan.settings.dtype,
         "init_seed": plan.settings.seed,
         "vocabulary": vocabulary,
+        "added_tokens": plan.tokenizer.records() if plan.tokenizer else [],
         "targets": {name: {"files": [record.result() for record in records]} for name, records in files.items()},
         "tensors": {
             name: {

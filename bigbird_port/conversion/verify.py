@@ -18,6 +18,7 @@ from bigbird_port.conversion.canonical import for_each, hash_pieces, pieces_as, 
 from bigbird_port.conversion.convert import FLAGS_FILE
 from bigbird_port.conversion.listed_files import compare_files
 from bigbird_port.conversion.targets import ORBAX_FOLDER, TARGETS, carried_by
+from bigbird_port.conversion.tokenizer import added_token_problems
 from bigbird_port.digests import file_digest
 from bigbird_port.formats.flags import flags_json
 from bigbird_port.formats.neutral import NeutralFormat
@@ -221,6 +222,9 @@ def _check_config(folder: Path, target: str, manifest: Manifest) -> Check:
     if target == "tf":
         name, expected = FLAGS_FILE, flags_json(manifest.config, (manifest.values["vocabulary"] or {}).get("name"))[0]
     problems = _unequal(name, read_json_object(folder / name), expected)
+    if target != "tf":
+        records = manifest.values.get("added_tokens", [])
+        problems += added_token_problems(folder, records, manifest.config.vocab_size)
     if target == "neutral":
         metadata = getattr(open_store(folder).store, "metadata", {})
         wanted = NeutralFormat(manifest.config, manifest.head).metadata

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, overload
 
 import tokenizers
-from tokenizers import Encoding, processors
+from tokenizers import AddedToken, Encoding, processors
 
 from bigbird_port.tokenizers import folder
+from bigbird_port.tokenizers.added import Token
 from bigbird_port.tokenizers.batch import BatchEncoding, to_tensors
 from bigbird_port.tokenizers.inputs import Text, as_batch
 from bigbird_port.tokenizers.padding import pad_rows
@@ -31,9 +32,11 @@ class TokenizerBase(SpecialTokens, ABC):
     def __init__(
         self,
         backend: tokenizers.Tokenizer,
-        vocab: Mapping[str, int],
-        tokens: Mapping[str, str],
+        pieces: Mapping[str, int],
+        tokens: Mapping[str, Token],
         *,
+        added_tokens_decoder: Mapping[int, AddedToken] | None = None,
+        additional_special_tokens: Sequence[Token] = (),
         model_max_length: int = NO_LIMIT,
         padding_side: str = "right",
         truncation_side: str = "right",
@@ -43,23 +46,24 @@ class TokenizerBase(SpecialTokens, ABC):
         if unknown:
             known = [
                 *DEFAULT_TOKENS,
+                "additional_special_tokens",
+                "added_tokens_decoder",
                 "model_max_length",
                 "padding_side",
                 "truncation_side",
                 "clean_up_tokenization_spaces",
             ]
             raise ValueError(f"unknown tokenizer arguments {sorted(unknown)}: expected some of {', '.join(known)}")
-        super().__init__({name: tokens[name] for name in DEFAULT_TOKENS}, vocab)
+        self._backend = backend
+        named = {name: tokens[name] for name in DEFAULT_TOKENS}
+        super().__init__(named, pieces, added_tokens_decoder or {}, additional_special_tokens)
         choice("padding_side", padding_side, _SIDES)
         choice("truncation_side", truncation_side, _SIDES)
         self.model_max_length = model_max_length
         self.padding_side = padding_side
         self.truncation_side = truncation_side
         self.clean_up_tokenization_spaces = clean_up_tokenization_spaces
-        self._backend = backend
-        self._vocab = dict(vocab)
-        self._tokens = {token_id: piece for piece, token_id in self._vocab.items()}
-        backend.post_processor = self._template()
+        self._changed()
 
     @abstractmethod
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
@@ -78,14 +82,6 @@ class TokenizerBase(SpecialTokens, ABC):
     def _load(cls, path: Path, options: dict[str, Any]) -> Self:
         """Build the tokenizer from the files of a folder."""
 
-    def __len__(self) -> int:
-        return len(self._vocab)
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of pieces in the vocabulary, special ones included."""
-        return len(self._vocab)
-
     @property
     def max_len_single_sentence(self) -> int:
         """Tokens of one text that ``model_max_length`` leaves room for."""
@@ -95,10 +91,6 @@ class TokenizerBase(SpecialTokens, ABC):
     def max_len_sentences_pair(self) -> int:
         """Tokens of both texts of a pair that ``model_max_length`` leaves room for."""
         return self.model_max_length - self.num_special_tokens_to_add(pair=True)
-
-    def get_vocab(self) -> dict[str, int]:
-        """Return ids by piece."""
-        return dict(self._vocab)
 
     def __call__(
         self,
@@ -195,7 +187,7 @@ class TokenizerBase(SpecialTokens, ABC):
         Raises ValueError for an id that the vocabulary does not have.
         """
         tokens = self.convert_ids_to_tokens(to_ids(token_ids), skip_special_tokens)
-        joined = join_rows(tokens, set(self.all_special_tokens), spaces_between_special_tokens)
+        joined = join_rows(tokens, set(self.added_tokens_encoder), spaces_between_special_tokens, self._join)
         if clean_up_tokenization_spaces is None:
             clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
         return clean_up(joined) if clean_up_tokenization_spaces else joined
@@ -231,7 +223,7 @@ class TokenizerBase(SpecialTokens, ABC):
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Return the text of tokens, special ones as they are, without space at its ends."""
-        return join_pieces(tokens)
+        return self._join(tokens)
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
         """Write the tokenizer's files into a folder, made if it is missing, and return their paths.
@@ -245,12 +237,9 @@ class TokenizerBase(SpecialTokens, ABC):
     def from_pretrained(cls, path: str | Path, **options: Any) -> Self:
         """Load what save_pretrained, or transformers, wrote into a folder; ``options`` win over its settings.
 
-        Raises ValueError naming the folder or file, also for added tokens that no model has embeddings for.
+        Raises ValueError naming the folder or file, also where its files contradict each other.
         """
-        settings = folder.read_settings(Path(path))
-        tokenizer = cls._load(Path(path), settings.options | options)
-        folder.check_added(Path(path), settings.added, tokenizer)
-        return tokenizer
+        return cls._load(Path(path), folder.read_settings(Path(path)).options | options)
 
     def _encode(
         self, texts: list[Text], pairs: list[Text] | None, plan: Plan, add_special_tokens: bool, windows: bool
@@ -302,6 +291,12 @@ class TokenizerBase(SpecialTokens, ABC):
                 pad_to_multiple_of=plan.pad_to_multiple_of,
             )
 
+    def _changed(self) -> None:
+        self._backend.post_processor = self._template()
+
+    def _join(self, tokens: Sequence[str]) -> str:
+        return join_pieces(tokens)
+
     def _template(self) -> processors.TemplateProcessing:
         single = f"{self.cls_token}:0 $A:0 {self.sep_token}:0"
         return processors.TemplateProcessing(
@@ -315,7 +310,7 @@ class TokenizerBase(SpecialTokens, ABC):
             return self._tokens[token_id]
         except KeyError:
             raise ValueError(
-                f"token id {token_id} is not in the vocabulary, which ends at {len(self._vocab) - 1}: use the "
+                f"token id {token_id} is not in the vocabulary, which ends at {max(self._tokens)}: use the "
                 "tokenizer that made the ids"
             ) from None
 

@@ -25,19 +25,19 @@ likelihood could be chosen differently by a vocabulary with scores; BigBird's ha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import tokenizers
+from tokenizers import AddedToken
 
 from bigbird_port.tokenizers import folder
+from bigbird_port.tokenizers.added import Token, content_of
 from bigbird_port.tokenizers.base import TokenizerBase
+from bigbird_port.tokenizers.folder import TOKENIZER_FILE
 from bigbird_port.tokenizers.inputs import Text
 from bigbird_port.tokenizers.pipeline import build_pipeline
-from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, Vocabulary, read_vocabulary
-
-TOKENIZER_FILE = "tokenizer.json"
+from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, not_cut, read_vocabulary
 
 
 class BigBirdTokenizerFast(TokenizerBase):
@@ -56,13 +56,13 @@ class BigBirdTokenizerFast(TokenizerBase):
         self,
         vocab_file: str | Path | None = None,
         tokenizer_file: str | Path | None = None,
-        unk_token: str = "<unk>",
-        bos_token: str = "<s>",
-        eos_token: str = "</s>",
-        pad_token: str = "<pad>",
-        sep_token: str = "[SEP]",
-        mask_token: str = "[MASK]",
-        cls_token: str = "[CLS]",
+        unk_token: Token = "<unk>",
+        bos_token: Token = "<s>",
+        eos_token: Token = "</s>",
+        pad_token: Token = "<pad>",
+        sep_token: Token = "[SEP]",
+        mask_token: Token = "[MASK]",
+        cls_token: Token = "[CLS]",
         **options: Any,
     ) -> None:
         tokens = {
@@ -75,8 +75,17 @@ class BigBirdTokenizerFast(TokenizerBase):
             "cls_token": cls_token,
         }
         vocabulary = None if vocab_file is None else read_vocabulary(vocab_file)
-        backend = _backend(vocabulary, tokenizer_file, tokens)
-        super().__init__(backend, backend.get_vocab(), tokens, **options)
+        self._as_it_is = tokenizer_file is not None
+        if tokenizer_file is not None:
+            backend = _read_backend(Path(tokenizer_file))
+            options["added_tokens_decoder"] = _both(Path(tokenizer_file), backend, options)
+        elif vocabulary is not None:
+            added = [*tokens.values(), *(options.get("added_tokens_decoder") or {}).values()]
+            added += options.get("additional_special_tokens") or ()
+            backend = build_pipeline(vocabulary, [content_of(token) for token in added])
+        else:
+            raise ValueError(f"BigBirdTokenizerFast needs a vocab_file ({VOCAB_FILE}) or a tokenizer_file: give one")
+        super().__init__(backend, backend.get_vocab(with_added_tokens=False), tokens, **options)
         self.vocab_file = None if vocab_file is None else str(vocab_file)
         self._model = None if vocabulary is None else vocabulary.model
 
@@ -88,8 +97,8 @@ class BigBirdTokenizerFast(TokenizerBase):
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
         """Return the tokens of a text; ``pair`` follows in the same list."""
         row = self(text, pair, add_special_tokens=add_special_tokens)
-        # The library shows [MASK] with the space it took, and unknown characters as themselves.
-        known = set(self.all_special_ids) - {self.unk_token_id}
+        # The library shows added tokens with the space they took, and unknown characters as themselves.
+        known = set(self._added) - {self.unk_token_id}
         shown = zip(row.tokens(), row["input_ids"], strict=True)
         return [self._token(token_id) if token_id in known else token for token, token_id in shown]
 
@@ -111,10 +120,28 @@ class BigBirdTokenizerFast(TokenizerBase):
         Raises ValueError if the folder cannot be written.
         """
         target = folder.make_folder(save_directory)
+        vocabulary = () if self._model is None else self.save_vocabulary(target)
+        return (*folder.write_settings(target, self), *vocabulary, self.save_library(target))
+
+    def save_library(self, target: Path) -> str:
+        """Write tokenizer.json into an existing folder and return its path."""
         file = target / TOKENIZER_FILE
         file.write_text(self._backend.to_str(pretty=True) + "\n", encoding="utf-8")
-        vocabulary = () if self._model is None else self.save_vocabulary(target)
-        return (*folder.write_settings(target, self), *vocabulary, str(file))
+        return str(file)
+
+    def _changed(self) -> None:
+        self._backend.add_tokens(list(self._added.values()))
+        for number, token in self._added.items():
+            found = self._backend.token_to_id(token.content)
+            if found != number:
+                raise ValueError(
+                    f"the added token {token.content!r} has id {number}, but the tokenizers library gives it {found}: "
+                    "it takes the ids of added tokens from their order and knows no gaps; use BigBirdTokenizer"
+                )
+        super()._changed()
+
+    def _admitted(self, token: AddedToken) -> AddedToken:
+        return token if self._as_it_is else super()._admitted(token)
 
     def _backend_input(self, given: Text) -> Text:
         return given
@@ -124,20 +151,14 @@ class BigBirdTokenizerFast(TokenizerBase):
         options.pop("sp_model_kwargs", None)
         # A tokenizer.json that transformers wrote gives its fast ids, so the vocabulary goes first.
         if (path / VOCAB_FILE).is_file() or not (path / TOKENIZER_FILE).is_file():
-            return cls(path / VOCAB_FILE, **options)
+            added = not_cut(options.pop("added_tokens_decoder"), path / VOCAB_FILE)
+            return cls(path / VOCAB_FILE, added_tokens_decoder=added, **options)
         return cls(tokenizer_file=path / TOKENIZER_FILE, **options)
 
 
-def _backend(
-    vocabulary: Vocabulary | None, tokenizer_file: str | Path | None, tokens: Mapping[str, str]
-) -> tokenizers.Tokenizer:
-    if tokenizer_file is None:
-        if vocabulary is None:
-            raise ValueError(f"BigBirdTokenizerFast needs a vocab_file ({VOCAB_FILE}) or a tokenizer_file: give one")
-        return build_pipeline(vocabulary, tokens)
-    path = Path(tokenizer_file)
+def _read_backend(path: Path) -> tokenizers.Tokenizer:
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}: give a {TOKENIZER_FILE}") from None
     except Exception as error:
@@ -146,6 +167,29 @@ def _backend(
         raise ValueError(
             f"{path}: this {kind} is no {TOKENIZER_FILE} that the tokenizers library loads: {error}"
         ) from None
+    # A call says itself how rows are cut and padded.
+    backend.no_truncation()
+    backend.no_padding()
+    row = backend.encode("", "")
+    if row.type_ids != [0, 0, 1] or row.ids[1] != row.ids[2]:
+        raise ValueError(
+            f"{path}: puts {row.tokens} around two texts, where BigBird's tokenizer has [CLS], [SEP], [SEP]: load it "
+            "with transformers"
+        )
+    return backend
+
+
+def _both(path: Path, backend: tokenizers.Tokenizer, options: dict[str, Any]) -> dict[int, AddedToken]:
+    """The added tokens of tokenizer.json and those given beside it; raises ValueError where they differ."""
+    own, given = backend.get_added_tokens_decoder(), dict(options.get("added_tokens_decoder") or {})
+    ids = {token.content: number for number, token in own.items()}
+    for number, token in given.items():
+        if ids.get(token.content, number) != number or (number in own and own[number].content != token.content):
+            raise ValueError(
+                f"{path}: has {own.get(number, token).content!r} with id {ids.get(token.content, number)}, but beside "
+                f"it {token.content!r} has id {number}: keep the one that the model was trained with"
+            )
+    return own | given
 
 
 def _is_json(path: Path) -> bool:

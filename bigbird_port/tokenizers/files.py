@@ -1,30 +1,194 @@
-"""The tokenizer files of a converted model."""
+"""The tokenizer of a source, decided once, and written beside converted weights."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
+
+from bigbird_port.tokenizers import folder
+from bigbird_port.tokenizers.added import attributes_of
+from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.fast import BigBirdTokenizerFast
+from bigbird_port.tokenizers.plan import NO_LIMIT
+from bigbird_port.tokenizers.slow import BigBirdTokenizer
+from bigbird_port.tokenizers.special import DEFAULT_TOKENS
+from bigbird_port.tokenizers.vocabulary import not_cut, read_vocabulary
+
+SETTINGS_FILES = (folder.SETTINGS_FILE, folder.SPECIAL_FILE, folder.ADDED_FILE, folder.TOKENIZER_FILE)
+_CLASSES = ("BigBirdTokenizer", "BigBirdTokenizerFast", "PreTrainedTokenizer", "PreTrainedTokenizerFast")
+_SHOWN = 8  # tokens that a sentence names
+
+
+@dataclass(frozen=True)
+class CarriedTokenizer:
+    """The tokenizer of a source: slow, fast or both; with neither, no tokenizer is written, and ``notes`` say why.
+
+    others: settings that only transformers reads. added: tokens beyond the vocabulary's pieces and the special tokens
+    among these, by id.
+    """
+
+    slow: BigBirdTokenizer | None
+    fast: BigBirdTokenizerFast | None
+    others: Mapping[str, Any]
+    added: Mapping[int, AddedToken]
+    notes: tuple[str, ...]
+
+    def write(self, target: Path) -> list[str]:
+        """Write the tokenizer's files into an existing folder and return their names, sorted."""
+        first: TokenizerBase | None = self.slow or self.fast
+        if first is None:
+            return []
+        paths = folder.write_settings(target, first, self.others)
+        if self.slow:
+            paths += self.slow.save_vocabulary(target)
+        if self.fast:
+            paths.append(self.fast.save_library(target))
+        return sorted(Path(path).name for path in paths)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What the manifest says of the added tokens."""
+        return [{"id": number, **attributes_of(token)} for number, token in self.added.items()]
+
+
+def carry_tokenizer(
+    vocabulary: Path | None,
+    beside: Path,
+    model_max_length: int | None = None,
+    embeddings: int | None = None,
+    former_length: int | None = None,
+) -> CarriedTokenizer:
+    """Read the tokenizer of a SentencePiece file, or of tokenizer.json where there is none, with its settings.
+
+    beside: the folder of the settings and added tokens. model_max_length (tokens): the model's longest row; it counts
+    where the settings have none, or that of the model before its positions were extended (former_length).
+    embeddings: the number of the model's word embeddings.
+
+    Raises ValueError if a file cannot be read or contradicts another, or the model has no embedding for a piece or
+    an added token. A kind of tokenizer that is not BigBird's raises nothing: it is told in ``notes``.
+    """
+    settings = folder.read_settings(beside)
+    options, notes = dict(settings.options), list[str]()
+    if model_max_length and options.get("model_max_length", NO_LIMIT) in (former_length, *_no_limits(options)):
+        options["model_max_length"] = model_max_length
+    if settings.kind not in _CLASSES:
+        reason = f"{beside / folder.SETTINGS_FILE} names {settings.kind}, whose rows or ids are not BigBird's"
+        return _none(f"{reason}: take the tokenizer from there, with transformers")
+    if vocabulary:
+        options["added_tokens_decoder"] = not_cut(options["added_tokens_decoder"], vocabulary)
+        _check_pieces(vocabulary, len(read_vocabulary(vocabulary).pieces), embeddings)
+        slow, fast = _from_vocabulary(vocabulary, options, notes)
+    else:
+        slow, fast = None, _from_library(beside, options, notes)
+    first: TokenizerBase | None = slow or fast
+    if first is None:
+        return _none(*notes)
+    added = _beyond(first)
+    _check_embeddings(beside, first, embeddings)
+    if added:
+        notes.append(f"added tokens carried: {listing(added)}")
+    if settings.others.get("split_special_tokens"):
+        notes.append("split_special_tokens is carried, but only transformers follows it")
+    return CarriedTokenizer(slow, fast, settings.others, added, tuple(notes))
 
 
 def write_tokenizer_files(
-    vocab_file: Path, folder: Path, model_max_length: int | None = None, embeddings: int | None = None
+    vocab_file: Path, target: Path, model_max_length: int | None = None, embeddings: int | None = None
 ) -> list[str]:
     """Write the tokenizer of a vocabulary into a folder, for this package and for transformers' AutoTokenizer.
 
-    Returns the names of the files: spiece.model (the same bytes), tokenizer.json, tokenizer_config.json and
-    special_tokens_map.json. ``model_max_length`` (tokens) is the model's longest row, ``embeddings`` the number of its
-    word embeddings, where they are known.
+    Returns the names of the files: spiece.model (the same bytes), tokenizer.json (where the tokenizers library gives
+    sentencepiece's ids), tokenizer_config.json and special_tokens_map.json. Settings and added tokens are those beside
+    the vocabulary. ``model_max_length`` (tokens) is the model's longest row, ``embeddings`` the number of its word
+    embeddings, where they are known.
 
-    Raises ValueError if the vocabulary cannot be read or has more pieces than the model, or the folder cannot be
-    written.
+    Raises ValueError if the vocabulary cannot be read, is not BigBird's kind or has more pieces than the model, or the
+    folder cannot be written.
     """
-    options: dict[str, Any] = {} if model_max_length is None else {"model_max_length": model_max_length}
-    tokenizer = BigBirdTokenizerFast(vocab_file, **options)
-    if embeddings is not None and tokenizer.vocab_size > embeddings:
+    carried = carry_tokenizer(vocab_file, vocab_file.absolute().parent, model_max_length, embeddings)
+    if carried.slow is None:
+        raise ValueError(f"{vocab_file}: {'; '.join(carried.notes)}")
+    return carried.write(target)
+
+
+def listing(added: Mapping[int, AddedToken]) -> str:
+    """Name added tokens with their ids, the first few of many."""
+    named = [f"{token.content!r} ({number})" for number, token in list(added.items())[:_SHOWN]]
+    more = f" and {len(added) - _SHOWN} more" if len(added) > _SHOWN else ""
+    return ", ".join(named) + more
+
+
+def _from_vocabulary(
+    vocabulary: Path, options: dict[str, Any], notes: list[str]
+) -> tuple[BigBirdTokenizer | None, BigBirdTokenizerFast | None]:
+    try:
+        slow = BigBirdTokenizer(vocabulary, **options)
+    except ValueError as error:
+        notes.append(str(error))
+        return None, None
+    options = {name: value for name, value in options.items() if name != "sp_model_kwargs"}
+    try:
+        return slow, BigBirdTokenizerFast(vocabulary, **options)
+    except ValueError as error:
+        notes.append(
+            f"only the slow tokenizer is written, without {folder.TOKENIZER_FILE}, because {error}; transformers' "
+            "AutoTokenizer makes a fast one itself, of other ids in part: give it use_fast=False"
+        )
+        return slow, None
+
+
+def _from_library(beside: Path, options: dict[str, Any], notes: list[str]) -> BigBirdTokenizerFast | None:
+    options = {name: value for name, value in options.items() if name != "sp_model_kwargs"}
+    try:
+        fast = BigBirdTokenizerFast(tokenizer_file=beside / folder.TOKENIZER_FILE, **options)
+    except ValueError as error:
+        notes.append(str(error))
+        return None
+    notes.append(
+        f"only the fast tokenizer is written, from {folder.TOKENIZER_FILE}: the slow one needs a SentencePiece file "
+        "(spiece.model), and there is none"
+    )
+    return fast
+
+
+def _beyond(tokenizer: TokenizerBase) -> dict[int, AddedToken]:
+    named = {tokenizer.special_tokens_map[name] for name in DEFAULT_TOKENS}
+    return {
+        number: token
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if number >= tokenizer.vocab_size or token.content not in named
+    }
+
+
+def _check_pieces(vocabulary: Path, pieces: int, embeddings: int | None) -> None:
+    if embeddings is not None and pieces > embeddings:
         raise ValueError(
-            f"{vocab_file}: it has {tokenizer.vocab_size} pieces, but the model has {embeddings} word embeddings: give "
+            f"{vocabulary}: it has {pieces} pieces, but the model has {embeddings} word embeddings: give "
             "the vocabulary that the model was trained with"
         )
-    return sorted(Path(path).name for path in tokenizer.save_pretrained(folder))
+
+
+def _check_embeddings(beside: Path, tokenizer: TokenizerBase, embeddings: int | None) -> None:
+    _check_pieces(beside / folder.TOKENIZER_FILE, tokenizer.vocab_size, embeddings)
+    without = {
+        number: token
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if embeddings is not None and number >= embeddings
+    }
+    if without:
+        raise ValueError(
+            f"{beside}: its tokenizer adds {listing(without)}, but the model has {embeddings} word embeddings: resize "
+            "them (resize_token_embeddings), or remove these tokens from the tokenizer's files"
+        )
+
+
+def _none(*reasons: str) -> CarriedTokenizer:
+    return CarriedTokenizer(None, None, {}, {}, (f"no tokenizer is written, because {'; '.join(reasons)}",))
+
+
+def _no_limits(options: Mapping[str, Any]) -> tuple[Any, ...]:
+    given = options.get("model_max_length", NO_LIMIT)
+    return (given,) if given >= NO_LIMIT else ()

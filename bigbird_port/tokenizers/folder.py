@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenizers import AddedToken
+
 from bigbird_port.json_object import read_json_object
+from bigbird_port.tokenizers.added import attributes_of, changed
 from bigbird_port.tokenizers.plan import NO_LIMIT
-from bigbird_port.tokenizers.special import DEFAULT_TOKENS
+from bigbird_port.tokenizers.special import ADDITIONAL, DEFAULT_TOKENS
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE
 
 if TYPE_CHECKING:
@@ -18,16 +21,38 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = "tokenizer_config.json"
 SPECIAL_FILE = "special_tokens_map.json"
+ADDED_FILE = "added_tokens.json"
+TOKENIZER_FILE = "tokenizer.json"
+DECODER = "added_tokens_decoder"
 
 _OPTIONS = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces", "sp_model_kwargs")
+_ATTRIBUTES = ("content", "lstrip", "rstrip", "single_word", "normalized", "special")
+# Written anew, or true of the folder that was read alone.
+_OWN = (
+    DECODER,
+    *DEFAULT_TOKENS,
+    *_OPTIONS,
+    "auto_map",
+    "extra_special_tokens",
+    "name_or_path",
+    "special_tokens_map_file",
+    "tokenizer_class",
+    "tokenizer_file",
+    "vocab_file",
+)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder says about its tokenizer: constructor arguments, and tokens beyond the vocabulary's."""
+    """What a folder says about its tokenizer.
+
+    options: constructor arguments, added tokens among them. others: settings that only transformers reads. kind: the
+    class that it names.
+    """
 
     options: dict[str, Any]
-    added: list[str]
+    others: dict[str, Any]
+    kind: str
 
 
 def make_folder(path: str | Path) -> Path:
@@ -50,12 +75,20 @@ def write_vocabulary(path: str | Path, prefix: str | None, model: bytes) -> str:
     return str(file)
 
 
-def write_settings(path: Path, tokenizer: TokenizerBase) -> list[str]:
-    """Write tokenizer_config.json and special_tokens_map.json and return their paths."""
-    tokens = {name: _entry(tokenizer, token) for name, token in tokenizer.special_tokens_map.items()}
-    ids = sorted(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+def write_settings(path: Path, tokenizer: TokenizerBase, others: Mapping[str, Any] | None = None) -> list[str]:
+    """Write tokenizer_config.json, special_tokens_map.json and, where ids are new, added_tokens.json; return paths.
+
+    others: settings beyond this package's, which only transformers reads.
+    """
+    added = tokenizer.added_tokens_decoder
+    ids = tokenizer.get_vocab()
+    tokens: dict[str, Any] = {}
+    for name, named in tokenizer.special_tokens_map.items():
+        entries = [_entry(added[ids[token]]) for token in ([named] if isinstance(named, str) else named)]
+        tokens[name] = entries[0] if isinstance(named, str) else entries
     settings: dict[str, Any] = {
-        "added_tokens_decoder": {str(number): _entry(tokenizer, token) | {"special": True} for number, token in ids},
+        **(others or {}),
+        DECODER: {str(number): attributes_of(token) for number, token in added.items()},
         **tokenizer.special_tokens_map,
         "clean_up_tokenization_spaces": tokenizer.clean_up_tokenization_spaces,
         "padding_side": tokenizer.padding_side,
@@ -66,43 +99,127 @@ def write_settings(path: Path, tokenizer: TokenizerBase) -> list[str]:
     }
     if tokenizer.model_max_length < NO_LIMIT:
         settings["model_max_length"] = tokenizer.model_max_length
-    return [_write_json(path / SETTINGS_FILE, settings), _write_json(path / SPECIAL_FILE, tokens)]
+    new = {token.content: number for number, token in added.items() if number >= tokenizer.vocab_size}
+    written = [_write_json(path / SETTINGS_FILE, settings), _write_json(path / SPECIAL_FILE, tokens)]
+    return [*written, *([_write_json(path / ADDED_FILE, new)] if new else [])]
 
 
 def read_settings(path: Path) -> Settings:
     """Read the settings of a folder, with defaults for files that it lacks; raises ValueError naming the file."""
     if not path.is_dir():
         raise ValueError(f"{path}: there is no such folder: names of models on a hub are not looked up")
-    special = _read_json(path / SPECIAL_FILE)
-    values = _read_json(path / SETTINGS_FILE)
+    values, special = _read_json(path / SETTINGS_FILE), _read_json(path / SPECIAL_FILE)
     options = {name: values[name] for name in _OPTIONS if values.get(name) is not None}
+    added = read_added(path)
+    by_content = {token.content: token for token in added.values()}
+    # transformers' order: special_tokens_map.json counts where there is no list of all added tokens.
+    first, second = (values, special) if values.get(DECODER) else (special, values)
     for name in DEFAULT_TOKENS:
-        token = values.get(name, special.get(name))
+        token = first.get(name, second.get(name))
         if token is not None:
-            options[name] = _content(token)
-    decoder = values.get("added_tokens_decoder") or {}
-    extra = [*(values.get("additional_special_tokens") or []), *(special.get("additional_special_tokens") or [])]
-    added = [*map(_content, decoder.values()), *map(_content, extra), *_read_json(path / "added_tokens.json")]
-    return Settings(options, added)
+            given = as_token(path / SETTINGS_FILE, name, token)
+            lstrip = given.lstrip or (name == "mask_token" and isinstance(token, str))
+            options[name] = by_content.get(given.content, changed(given, special=True, lstrip=lstrip))
+    extra = values.get("extra_special_tokens") or {}
+    additional = [
+        *_listed(path / SETTINGS_FILE, values.get(ADDITIONAL)),
+        *_listed(path / SPECIAL_FILE, special.get(ADDITIONAL)),
+        *_listed(path / SETTINGS_FILE, list(extra.values()) if isinstance(extra, dict) else extra),
+    ]
+    listed = {token.content for token in _listed(path / SETTINGS_FILE, values.get(ADDITIONAL))}
+    for token in _listed(path / SPECIAL_FILE, special.get(ADDITIONAL)):
+        if values.get(DECODER) and token.content not in by_content and token.content not in listed:
+            raise ValueError(
+                f"{path / SPECIAL_FILE}: has {token.content!r} among its {ADDITIONAL}, which {SETTINGS_FILE} lacks, and "
+                "transformers takes that one: correct one of them, or save the tokenizer again"
+            )
+    distinct = {token.content: by_content.get(token.content, token) for token in additional}
+    others = {name: value for name, value in values.items() if name not in (*_OWN, *options, ADDITIONAL)}
+    return Settings(
+        options | {"added_tokens_decoder": added, ADDITIONAL: list(distinct.values())},
+        others,
+        str(values.get("tokenizer_class") or "BigBirdTokenizer"),
+    )
 
 
-def check_added(path: Path, added: Iterable[str], tokenizer: TokenizerBase) -> None:
-    """Raise ValueError for tokens that were added to a folder's tokenizer beyond its vocabulary."""
-    missing = [token for token in added if token not in tokenizer.get_vocab()]
-    if missing:
+def read_added(path: Path) -> dict[int, AddedToken]:
+    """Return the added tokens that a folder's files list, by id.
+
+    tokenizer_config.json has all of them, or, where transformers is old, added_tokens.json their ids;
+    tokenizer.json has those of the fast tokenizer. Raises ValueError where they contradict each other.
+    """
+    values, special = _read_json(path / SETTINGS_FILE), _read_json(path / SPECIAL_FILE)
+    old = _read_json(path / ADDED_FILE)
+    found: dict[int, AddedToken] = {}
+    for number, token in (values.get(DECODER) or {}).items():
+        _insert(found, path / SETTINGS_FILE, number, as_token(path / SETTINGS_FILE, DECODER, token))
+    named = [values.get(name, special.get(name)) for name in DEFAULT_TOKENS]
+    specials = [*named, *(values.get(ADDITIONAL) or []), *(special.get(ADDITIONAL) or [])]
+    by_content = {
+        token.content: token for token in (as_token(path / SPECIAL_FILE, ADDITIONAL, one) for one in specials if one)
+    }
+    ids = {token.content: number for number, token in found.items()}
+    for content, number in old.items():
+        if values.get(DECODER) and ids.get(content) != number:
+            has = f"with id {ids[content]}" if content in ids else "not at all"
+            raise ValueError(
+                f"{path / ADDED_FILE}: has {content!r} with id {number}, which {SETTINGS_FILE} has {has} in its "
+                f"{DECODER}, which is what transformers takes: correct one of them, or save the tokenizer again"
+            )
+        token = by_content.get(content)
+        token = changed(token, special=True) if token else AddedToken(content)
+        _insert(found, path / ADDED_FILE, number, token)
+    for number, token in _library_tokens(path / TOKENIZER_FILE).items():
+        _insert(found, path / TOKENIZER_FILE, number, token)
+    return found
+
+
+def as_token(path: Path, name: str, value: Any) -> AddedToken:
+    """Return a token as transformers writes it, a text or a dictionary; raises ValueError naming file and entry."""
+    if isinstance(value, str):
+        return AddedToken(value, normalized=False)
+    known = {name: value[name] for name in _ATTRIBUTES if name in value} if isinstance(value, Mapping) else {}
+    content = known.pop("content", None)
+    if not isinstance(content, str) or not content or not all(isinstance(one, bool) for one in known.values()):
+        raise ValueError(f"{path}: {name} holds {value!r}, expected a token: a text, or a dictionary with its content")
+    return AddedToken(content, **known)
+
+
+def _listed(path: Path, tokens: Any) -> list[AddedToken]:
+    if not isinstance(tokens, list | None):
+        raise ValueError(f"{path}: {ADDITIONAL} is {tokens!r}, expected a list of tokens")
+    return [changed(as_token(path, ADDITIONAL, token), special=True) for token in tokens or []]
+
+
+def _insert(found: dict[int, AddedToken], path: Path, number: Any, token: AddedToken) -> None:
+    """Add a token of a file to those of others; the first file's attributes count, and the ids must agree."""
+    if not str(number).isdecimal():
+        raise ValueError(f"{path}: the added token {token.content!r} has id {number!r}, expected a whole number")
+    number = int(number)
+    ids = {one.content: place for place, one in found.items()}
+    if ids.get(token.content, number) != number or found.setdefault(number, token).content != token.content:
         raise ValueError(
-            f"{path}: adds {missing} to a vocabulary of {len(tokenizer)} pieces, for which BigBird has no embeddings: "
-            "remove them, or load the folder with transformers"
+            f"{path}: has {token.content!r} with id {number}, where another file of the folder has "
+            f"{found.get(number, token).content!r} with id {ids.get(token.content, number)}: keep the one that the "
+            "model was trained with"
         )
 
 
-def _entry(tokenizer: TokenizerBase, token: str) -> dict[str, Any]:
-    strip = token == tokenizer.mask_token
-    return {"content": token, "lstrip": strip, "normalized": False, "rstrip": False, "single_word": False}
+def _library_tokens(path: Path) -> dict[int, AddedToken]:
+    """The added tokens of a tokenizer.json, which is too large for the reader of settings."""
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_bytes())["added_tokens"]
+        return {one["id"]: as_token(path, "added_tokens", one) for one in values}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: its added_tokens cannot be read: {error}: expected what transformers wrote"
+        ) from None
 
 
-def _content(token: Any) -> str:
-    return token["content"] if isinstance(token, Mapping) else token
+def _entry(token: AddedToken) -> dict[str, Any]:
+    return {name: value for name, value in attributes_of(token).items() if name != "special"}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

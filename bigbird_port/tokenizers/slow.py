@@ -1,4 +1,4 @@
-"""BigBirdTokenizer: sentencepiece cuts the text between special tokens.
+"""BigBirdTokenizer: the library finds added tokens, and sentencepiece cuts the text between them.
 
 Where it differs from transformers' BigBirdTokenizer, and why:
 
@@ -17,24 +17,18 @@ Where it differs from transformers' BigBirdTokenizer, and why:
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import tokenizers
-from tokenizers import models
+from tokenizers import AddedToken, models
 
 from bigbird_port.tokenizers import folder
+from bigbird_port.tokenizers.added import Token
 from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.inputs import Text
-from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, load_processor, read_vocabulary
-
-# Unicode's White_Space; str.rstrip alone would also take U+001C to U+001F.
-_WHITE_SPACE = (
-    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
+from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, load_processor, not_cut, read_vocabulary
 
 
 class BigBirdTokenizer(TokenizerBase):
@@ -52,13 +46,13 @@ class BigBirdTokenizer(TokenizerBase):
     def __init__(
         self,
         vocab_file: str | Path,
-        unk_token: str = "<unk>",
-        bos_token: str = "<s>",
-        eos_token: str = "</s>",
-        pad_token: str = "<pad>",
-        sep_token: str = "[SEP]",
-        mask_token: str = "[MASK]",
-        cls_token: str = "[CLS]",
+        unk_token: Token = "<unk>",
+        bos_token: Token = "<s>",
+        eos_token: Token = "</s>",
+        pad_token: Token = "<pad>",
+        sep_token: Token = "[SEP]",
+        mask_token: Token = "[MASK]",
+        cls_token: Token = "[CLS]",
         sp_model_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -72,16 +66,12 @@ class BigBirdTokenizer(TokenizerBase):
             "cls_token": cls_token,
         }
         vocabulary = read_vocabulary(vocab_file)
-        vocab = {piece: number for number, piece in enumerate(vocabulary.pieces)}
-        # The pipeline gets the pieces that sentencepiece cut, and only looks them up.
-        backend = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token=vocabulary.pieces[vocabulary.unk_id]))
-        super().__init__(backend, vocab, tokens, **options)
+        pieces = {piece: number for number, piece in enumerate(vocabulary.pieces)}
+        super().__init__(_rows_of(pieces.values()), pieces, tokens, **options)
         self.vocab_file = str(vocab_file)
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
         self._vocabulary = vocabulary
         self.sp_model = load_processor(vocabulary, self.sp_model_kwargs)
-        longest_first = sorted(self.all_special_tokens, key=len, reverse=True)
-        self._special = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
@@ -94,9 +84,9 @@ class BigBirdTokenizer(TokenizerBase):
         self.sp_model = load_processor(self._vocabulary, self.sp_model_kwargs)
 
     def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
-        """Return sentencepiece's pieces and the special tokens of a text; ``pair`` follows in the same list."""
-        first = list(self._pieces(text))
-        second = None if pair is None else list(self._pieces(pair))
+        """Return sentencepiece's pieces and the added tokens of a text; ``pair`` follows in the same list."""
+        first = list(self._cut(text, str, self._token))
+        second = None if pair is None else list(self._cut(pair, str, self._token))
         if not add_special_tokens:
             return first + (second or [])
         row = [self.cls_token, *first, self.sep_token]
@@ -109,20 +99,44 @@ class BigBirdTokenizer(TokenizerBase):
         """
         return (folder.write_vocabulary(save_directory, filename_prefix, self._vocabulary.model),)
 
+    def _changed(self) -> None:
+        self._backend = _rows_of(self._tokens)
+        self._finder = _finder_of(self._added.values())
+        super()._changed()
+
     def _backend_input(self, given: Text) -> Text:
         words = [given] if isinstance(given, str) else given
-        return [piece for word in words for piece in self._pieces(word)]
+        return [str(number) for word in words for number in self._cut(word, int, int)]
 
-    def _pieces(self, text: str) -> Iterator[str]:
-        parts = self._special.split(text)
-        # split alternates text and special tokens, beginning and ending with text.
-        for place, part in enumerate(parts):
-            if place % 2:
-                yield part
-            else:
-                before_mask = parts[place + 1 : place + 2] == [self.mask_token]
-                yield from self.sp_model.encode(part.rstrip(_WHITE_SPACE) if before_mask else part, out_type=str)
+    def _cut(self, text: str, kind: type, added: Callable[[int], Any]) -> Iterator[Any]:
+        """Sentencepiece's pieces (``kind`` str) or their ids (int) between added tokens, which ``added`` shows."""
+        place = 0
+        numbers = list(self._added)
+        row = self._finder.encode(text)
+        for found, (start, end) in zip(row.ids, row.offsets, strict=True):
+            if found:
+                yield from self.sp_model.encode(text[place:start], out_type=kind)
+                yield added(numbers[found - 1])
+                place = end
+        yield from self.sp_model.encode(text[place:], out_type=kind)
+
+    def _join(self, tokens: Sequence[str]) -> str:
+        # sentencepiece itself knows what byte pieces and other rules for spaces mean.
+        return super()._join(tokens) if self._vocabulary.plain else self.sp_model.decode(list(tokens)).strip()
 
     @classmethod
     def _load(cls, path: Path, options: dict[str, Any]) -> Self:
-        return cls(path / VOCAB_FILE, **options)
+        added = not_cut(options.pop("added_tokens_decoder"), path / VOCAB_FILE)
+        return cls(path / VOCAB_FILE, added_tokens_decoder=added, **options)
+
+
+def _rows_of(numbers: Iterable[int]) -> tokenizers.Tokenizer:
+    """A pipeline for rows that are cut already: it takes the ids as words, and only looks them up."""
+    return tokenizers.Tokenizer(models.WordLevel({str(number): number for number in numbers}, unk_token=""))
+
+
+def _finder_of(added: Iterable[AddedToken]) -> tokenizers.Tokenizer:
+    """A pipeline that finds added tokens: number ``i`` has id ``i + 1``, and all text between two of them is id 0."""
+    finder = tokenizers.Tokenizer(models.WordLevel({"": 0}, unk_token=""))
+    finder.add_tokens(list(added))
+    return finder

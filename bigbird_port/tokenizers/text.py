@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bigbird_port.tokenizers.vocabulary import SPACE
@@ -30,12 +30,15 @@ def join_pieces(tokens: Sequence[str]) -> str:
     return "".join(tokens).replace(SPACE, " ").strip()
 
 
-def join_rows(tokens: Sequence[str], special: set[str], spaces: bool) -> str:
-    """Return the text of a row: special tokens apart from the text, [SEP] and [MASK] without a space before."""
+def join_rows(tokens: Sequence[str], added: set[str], spaces: bool, join: Callable[[Sequence[str]], str]) -> str:
+    """Return the text of a row: added tokens apart from the text, [SEP] and [MASK] without a space before.
+
+    join: gives the text of the pieces between added tokens.
+    """
     parts: list[str] = []
-    for is_special, group in itertools.groupby(tokens, key=special.__contains__):
+    for is_added, group in itertools.groupby(tokens, key=added.__contains__):
         run = list(group)
-        parts.extend(run if is_special else [join_pieces(run)])
+        parts.extend(run if is_added else [join(run)])
     if not spaces:
         return "".join(parts)
     return re.sub(r" (?=\[(?:MASK|SEP)\])", "", " ".join(parts))

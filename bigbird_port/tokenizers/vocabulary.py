@@ -10,32 +10,43 @@ from typing import Any
 import sentencepiece
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
+from tokenizers import AddedToken
 
 VOCAB_FILE = "spiece.model"
 SPACE = "\u2581"  # what sentencepiece writes for a space
 
 _UNIGRAM = 1
-_USER_DEFINED = 4
+_NORMAL, _USER_DEFINED, _BYTE = 1, 4, 6
 _messages: Any = sentencepiece_model_pb2  # its classes are made at import, out of sight of the type checker
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A unigram SentencePiece model; piece and score number ``i`` belong to id ``i``."""
+    """A SentencePiece model; piece and score number ``i`` belong to id ``i``.
+
+    symbols: pieces that no text is cut into by their score: control, user-defined, unused and unknown ones.
+    """
 
     path: Path
     model: bytes
     pieces: list[str]
     scores: list[float]
     user_defined: list[str]
+    symbols: list[str]
     unk_id: int
-    plain: bool  # no character map and no byte pieces, spaces collapsed, one space put in front
+    charsmap: bytes  # the normaliser's map of characters, empty for none
+    plain: bool  # a unigram model, no byte pieces, spaces collapsed, one space put in front
+
+    @property
+    def as_original(self) -> bool:
+        """Whether nothing is normalised and no piece is preferred, as in the vocabulary of the released models."""
+        return not self.charsmap and not any(self.scores)
 
 
 def read_vocabulary(path: str | Path) -> Vocabulary:
     """Read a SentencePiece model file.
 
-    Raises ValueError naming the file if it is missing, is no SentencePiece model or no unigram one.
+    Raises ValueError naming the file if it is missing or no SentencePiece model.
     """
     path = Path(path)
     try:
@@ -54,12 +65,22 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
         raise ValueError(
             f"{path}: is not a SentencePiece model ({len(data)} bytes): expected a file such as gpt2.model"
         )
-    if model.trainer_spec.model_type != _UNIGRAM:
-        kind = _messages.TrainerSpec.ModelType.Name(model.trainer_spec.model_type)
-        raise ValueError(
-            f"{path}: is a SentencePiece model of type {kind}, but BigBird's is UNIGRAM: give another file"
-        )
     return _vocabulary(path, data, model)
+
+
+def not_cut(added: Mapping[int, AddedToken], vocabulary: Path) -> dict[int, AddedToken]:
+    """Return the added tokens without those that transformers' fast tokenizer makes of user-defined pieces.
+
+    sentencepiece finds these itself, and keeps the spaces beside them. What a user adds differs from them in an
+    attribute.
+    """
+    pieces = set(read_vocabulary(vocabulary).user_defined)
+    return {
+        number: token
+        for number, token in added.items()
+        if token.content not in pieces
+        or any((token.special, token.normalized, token.lstrip, token.rstrip, token.single_word))
+    }
 
 
 def load_processor(vocabulary: Vocabulary, options: Mapping[str, Any]) -> sentencepiece.SentencePieceProcessor:
@@ -79,7 +100,7 @@ def load_processor(vocabulary: Vocabulary, options: Mapping[str, Any]) -> senten
 def _vocabulary(path: Path, data: bytes, model: Any) -> Vocabulary:
     normaliser, trainer = model.normalizer_spec, model.trainer_spec
     plain = (
-        not normaliser.precompiled_charsmap
+        trainer.model_type == _UNIGRAM
         and normaliser.remove_extra_whitespaces
         and normaliser.add_dummy_prefix
         and normaliser.escape_whitespaces
@@ -88,5 +109,7 @@ def _vocabulary(path: Path, data: bytes, model: Any) -> Vocabulary:
     )
     pieces = [piece.piece for piece in model.pieces]
     user_defined = [piece.piece for piece in model.pieces if piece.type == _USER_DEFINED]
+    symbols = [piece.piece for piece in model.pieces if piece.type not in (_NORMAL, _BYTE)]
     scores = [piece.score for piece in model.pieces]
-    return Vocabulary(path, data, pieces, scores, user_defined, trainer.unk_id, plain)
+    charsmap = bytes(normaliser.precompiled_charsmap)
+    return Vocabulary(path, data, pieces, scores, user_defined, symbols, trainer.unk_id, charsmap, plain)

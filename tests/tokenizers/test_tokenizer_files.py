@@ -15,6 +15,7 @@ import tokenizers
 from tokenizer_corpus import strings
 
 from bigbird_port.tokenizers import BigBirdTokenizer, BigBirdTokenizerFast, write_tokenizer_files
+from bigbird_port.tokenizers.files import carry_tokenizer
 
 FILES = ["special_tokens_map.json", "spiece.model", "tokenizer.json", "tokenizer_config.json"]
 SAMPLE = strings()[::23]
@@ -155,7 +156,7 @@ def test_errors_of_construction(kind, fixture_vocab: Path, tmp_path: Path) -> No
         kind(fixture_vocab).save_pretrained(wrong)
     kind(fixture_vocab).save_pretrained(tmp_path)
     (tmp_path / "added_tokens.json").write_text('{"<new>": 999}')
-    with pytest.raises(ValueError, match=r"adds \['<new>'\] to a vocabulary"):
+    with pytest.raises(ValueError, match=r"added_tokens\.json: has '<new>' with id 999.*not at all"):
         kind.from_pretrained(tmp_path)
 
 
@@ -170,26 +171,65 @@ def test_errors_of_the_fast_one(tmp_path: Path) -> None:
             BigBirdTokenizerFast(tokenizer_file=tmp_path / "tokenizer.json")
 
 
-@pytest.mark.parametrize(
-    ("options", "kind", "message"),
-    [
-        ({"model_type": "bpe"}, BigBirdTokenizer, "of type BPE, but BigBird's is UNIGRAM"),
-        ({"normalization_rule_name": "nmt_nfkc"}, BigBirdTokenizerFast, "use BigBirdTokenizer"),
-        ({"add_dummy_prefix": False}, BigBirdTokenizerFast, "use BigBirdTokenizer"),
-    ],
-)
-def test_other_vocabularies(tmp_path: Path, options: dict, kind, message: str) -> None:
+def train(path: Path, **options) -> Path:
     lines = ["the quick brown fox jumps over the lazy dog", "a man a plan a canal", "[CLS] [SEP] [MASK]"] * 9
-    defaults = {"model_type": "unigram", "normalization_rule_name": "identity", "hard_vocab_limit": False}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
-        model_prefix=str(tmp_path / "other"),
-        vocab_size=40,
+        model_prefix=str(path / "other"),
         minloglevel=2,
-        **(defaults | options),
+        **(
+            {
+                "model_type": "unigram",
+                "vocab_size": 40,
+                "normalization_rule_name": "identity",
+                "hard_vocab_limit": False,
+                "pad_id": 3,
+                "user_defined_symbols": ["[CLS]", "[SEP]", "[MASK]"],
+            }
+            | options
+        ),
     )
-    with pytest.raises(ValueError, match=message):
-        kind(tmp_path / "other.model")
+    return path / "other.model"
+
+
+OTHERS = {
+    "nmt_nfkc": {"normalization_rule_name": "nmt_nfkc"},
+    "bpe": {"model_type": "bpe", "hard_vocab_limit": True},
+    "bytes": {"byte_fallback": True, "vocab_size": 320},
+    "no space in front": {"add_dummy_prefix": False},
+    "all spaces kept": {"remove_extra_whitespaces": False},
+    "a control piece": {"control_symbols": ["<ctrl>"]},
+}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_vocabularies_have_the_slow_tokenizer_alone(tmp_path: Path, name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    vocab = train(tmp_path, **OTHERS[name])
+    slow, peer = BigBirdTokenizer(vocab), transformers.BigBirdTokenizer(str(vocab))
+    texts = [re.sub(r"[\x1c-\x1f]\s*\[MASK\]", "[MASK]", text) for text in (*SAMPLE, "<ctrl>", "\uff46\u0301 \uff4fx")]
+    for text in texts:
+        assert slow.encode(text) == peer(text)["input_ids"], text[:100]
+        assert slow.decode(slow.encode(text)) == peer.decode(slow.encode(text)), text[:100]
+    with pytest.raises(ValueError, match="use BigBirdTokenizer"):
+        BigBirdTokenizerFast(vocab)
+    assert write_tokenizer_files(vocab, tmp_path) == [file for file in FILES if file != "tokenizer.json"]
+    notes = carry_tokenizer(vocab, tmp_path).notes
+    assert any(note.startswith("only the slow tokenizer is written, without tokenizer.json") for note in notes)
+    assert [BigBirdTokenizer.from_pretrained(tmp_path).encode(text) for text in texts] == list(map(slow.encode, texts))
+
+
+def test_own_scores_without_a_normaliser_have_both(tmp_path: Path) -> None:
+    vocab = train(tmp_path)
+    slow, fast = BigBirdTokenizer(vocab), BigBirdTokenizerFast(vocab)
+    assert [slow.encode(text) for text in SAMPLE] == [fast.encode(text) for text in SAMPLE]
+
+
+def test_vocabulary_without_the_special_tokens(tmp_path: Path) -> None:
+    carried = carry_tokenizer(train(tmp_path, user_defined_symbols=[]), tmp_path)
+    assert carried.write(tmp_path) == []
+    assert re.match(r"no tokenizer is written, because sep_token is '\[SEP\]'", carried.notes[0])
 
 
 def test_import_is_light() -> None:
