@@ -69,7 +69,7 @@ SOURCES = {
             name.replace("bert.", "bert._orig_mod.").replace(".layer.0.", ".layer.0._fsdp_wrapped_module."): values
             for name, values in torch_arrays().items()
         },
-        "",
+        "names read without _fsdp_wrapped_module, _orig_mod",
     ),
     "safetensors module.": (write_safetensors, torch_arrays(prefix="module."), "'module.'"),
     "safetensors gamma": (
@@ -123,7 +123,7 @@ def test_every_wrapper_in_every_container(tmp_path, case):
     source, found = values_of(path)
     check_equal(found)
     assert said in "\n".join(source.notes)
-    assert bool(said) == any("found under" in note or "read as" in note for note in source.notes)
+    assert bool(said) == any("found under" in note or "read " in note for note in source.notes)
     fates = source.match(HEAD).fates
     assert fates.keys() == open_store(path).store.tensors.keys()  # every name is accounted for
     assert {name for name, fate in fates.items() if fate.what == "converted"} == set(
