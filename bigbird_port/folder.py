@@ -23,6 +23,7 @@ from bigbird_port.json_object import read_json_object
 from bigbird_port.manifest import MANIFEST, read_manifest
 from bigbird_port.schema import Framework, weights_of
 from bigbird_port.source import Source
+from bigbird_port.subtree import find_subtree
 from bigbird_port.weights import Arrays, complete, digest, from_framework, to_framework
 
 WEIGHT_FILES: dict[Framework, str] = {"torch": "model.safetensors", "flax": "flax_model.msgpack"}
@@ -155,12 +156,25 @@ def _read_arrays(
     """The first of the weight files that count for a framework, and what it holds by its own names."""
     for name in _WEIGHT_NAMES[framework]:
         if (folder / name).exists() or (folder / name).is_symlink():
-            store = open_store(folder / name).store
-            return folder / name, {tensor: _mapped_or_read(store, tensor) for tensor in store.tensors}
+            return folder / name, _read_part(folder / name)
     for name, reader in readers.items():
         if (folder / name).is_file():
             return folder / name, reader(folder / name)
     raise ValueError(f"{folder / WEIGHT_FILES[framework]}: cannot be read: No such file or directory")
+
+
+def _read_part(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of the part of a file that holds the weights, under today's names."""
+    opened = open_store(file)
+    store = opened.store
+    shapes = {name: stored.shape for name, stored in store.tensors.items()}
+    try:
+        subtree = find_subtree(shapes, opened.style)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}, or convert it with --subtree NAME first") from None
+    return {
+        name: _mapped_or_read(store, own) for name, own in subtree.names.items() if store.tensors[own].dtype is not None
+    }
 
 
 def _mapped_or_read(store: Store, name: str) -> np.ndarray:
@@ -176,5 +190,5 @@ _WEIGHT_NAMES: dict[Framework, tuple[str, ...]] = {
         "pytorch_model.bin",
         "pytorch_model.bin.index.json",
     ),
-    "flax": (WEIGHT_FILES["flax"], "orbax"),
+    "flax": (WEIGHT_FILES["flax"], "flax_model.msgpack.index.json", "orbax"),
 }

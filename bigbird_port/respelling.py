@@ -9,7 +9,7 @@ from bigbird_port.naming import StyleName
 
 # Attributes that torch itself puts between a module and the one it wraps (torch.compile, FSDP, activation
 # checkpoints): no model has them.
-_WRAPPERS = re.compile(r"(?:(?<=[./])|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_WRAPPERS = re.compile(r"(?:(?<=[./])|^)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _OLD = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
@@ -22,6 +22,11 @@ def respelled(names: Iterable[str], style: StyleName) -> dict[str, str]:
             raise ValueError(f"{found[name]} and {own} both mean {name}")
         found[name] = own
     return found
+
+
+def wrappers_in(name: str) -> list[str]:
+    """The attributes of wrappers that a torch name passes through."""
+    return _WRAPPERS.findall(name)
 
 
 def is_old(name: str) -> bool:

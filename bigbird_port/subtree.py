@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from bigbird_port.matching import Fate, Match
 from bigbird_port.naming import STYLES, StyleName
-from bigbird_port.respelling import is_old, respelled
+from bigbird_port.respelling import is_old, respelled, wrappers_in
 from bigbird_port.schema import SCHEMA
 from bigbird_port.training_state import MOVING_AVERAGE, state_of_part
 
@@ -255,6 +255,9 @@ def _notes(chosen: _Candidate, candidates: list[_Candidate], spelled: Mapping[st
         yield f"weights found in the scope {chosen.core.rstrip('/')!r}"
     elif sum(not each.is_state for each in candidates) > 1:
         yield f"weights found under {chosen.label!r}"
+    inside = [found for own in spelled.values() if (found := wrappers_in(own.removeprefix(prefix)))]
+    if chosen.style == "torch" and inside:
+        yield f"{len(inside)} names read without {', '.join(sorted({part for found in inside for part in found}))}"
     if renamed := [own for name, own in spelled.items() if chosen.style == "torch" and is_old(own)]:
         yield f"{len(renamed)} names LayerNorm.gamma and LayerNorm.beta read as LayerNorm.weight and LayerNorm.bias"
 

@@ -98,7 +98,7 @@ class FlaxMsgpackShards(RunStore):
 def read_flax_msgpack(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a parameter file by slash-separated path; raises ValueError if it is damaged."""
     store = FlaxMsgpack(path)
-    return {name: read(store, name) for name in store.tensors}
+    return {name: read(store, name) for name, stored in store.tensors.items() if stored.dtype is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,10 +55,10 @@ class _Walk:
     def visit_items(self, items: Any, name: str, depth: int) -> None:
         """Take in the entries of a dict or list."""
         for key, value in items:
-            if isinstance(key, (str, int)):
-                self.visit(value, f"{name}/{key}" if name else str(key), depth + 1)
-            else:  # no weight stands under such a key
-                self.visit(value if _is_plain(value) else None, f"{name}/({type(key).__name__})", depth + 1)
+            named = isinstance(key, (str, int))
+            inner = str(key) if named else f"({type(key).__name__})"
+            # No weight stands under a key that is no name.
+            self.visit(value if named or _is_plain(value) else None, f"{name}/{inner}" if name else inner, depth + 1)
 
     def holds_more(self, values: Any) -> bool:
         """Whether a list holds anything but single values: such a list is one entry."""

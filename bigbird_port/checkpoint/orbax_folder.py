@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -101,7 +103,7 @@ class OrbaxFolder:
         for key in reversed(self._paths[name]):
             item, how = {key: item}, {key: how}
         try:
-            with _one_at_a_time, ocp.PyTreeCheckpointer() as checkpointer:
+            with _one_at_a_time, _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
                 arguments = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
                 found = checkpointer.restore(self.folder, args=arguments)
             for key in self._paths[name]:
@@ -115,12 +117,24 @@ def _metadata(folder: Path) -> Any:
     import orbax.checkpoint as ocp
 
     try:
-        with _one_at_a_time, ocp.PyTreeCheckpointer() as checkpointer:
+        with _one_at_a_time, _quiet(), ocp.PyTreeCheckpointer() as checkpointer:
             found = checkpointer.metadata(folder)
         found = getattr(found, "item_metadata", found)  # older releases return the tree at once
         return getattr(found, "tree", found)
     except Exception as error:  # Orbax raises nearly every type for a damaged folder
         raise ValueError(_first_line(error)) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's warnings: of one item of a step it misses the metadata that lie beside the items."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _first_line(error: Exception) -> str:

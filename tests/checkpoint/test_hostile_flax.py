@@ -25,9 +25,10 @@ def deep(levels):
 TREES = {
     "empty": (b"", "truncated"),
     "list": (msgpack.packb([]), "expected a map of parameters"),
-    "number": (msgpack.packb({"a": 1}), "a is of kind integer: expected an array"),
-    "nil": (msgpack.packb({"a": None}), "expected an array"),
-    "bytes": (msgpack.packb({"a": b"x"}), "expected an array"),
+    "unused code": (b"\x81\xa1a\xc1", "a is of kind 0xc1: expected an array"),
+    "deep lists": (b"\x81\xa1a" + b"\x91" * 100 + b"\xc0", "nested more than 64 deep"),
+    "long text": (b"\x81\xa1a\xdb\xff\xff\xff\xf0", "truncated"),
+    "endless list": (b"\x81\xa1a\xdd\xff\xff\xff\xff", "truncated"),
     "key is a number": (msgpack.packb({1: array()}), "a key: expected a value of kind string"),
     "empty key": (msgpack.packb({"": array()}), "printable characters"),
     "unprintable key": (msgpack.packb({"\x1b": array()}), "printable characters"),
@@ -35,7 +36,7 @@ TREES = {
     "key twice": (b"\x82" + 2 * (b"\xa1a" + msgpack.packb(array())), "the key 'a' is there twice"),
     "name twice": (msgpack.packb({"a": {"b": array()}, "a/b": array()}), "a/b is there twice"),
     "key not UTF-8": (b"\x81\xa1\xff" + msgpack.packb(array()), "utf-8"),
-    "extension": (msgpack.packb({"a": array(code=2)}), "extension type 2"),
+    "extension": (msgpack.packb({"a": array(code=4)}), "extension type 4"),
     "dtype": (msgpack.packb({"a": array(dtype="object")}), "unknown dtype 'object'"),
     "negative": (msgpack.packb({"a": array(shape=(-2,))}), "expected a value of kind integer"),
     "fraction": (msgpack.packb({"a": array(shape=(2.0,))}), "expected a value of kind integer"),
@@ -72,6 +73,18 @@ def test_flax_files(tmp_path, case):
     data, message = TREES[case]
     (tmp_path / "model.msgpack").write_bytes(data)
     refused(FlaxMsgpack, tmp_path / "model.msgpack", message)
+
+
+def test_what_is_no_array_is_listed(tmp_path):
+    tree = {"step": 3, "past": -200, "lr": 0.5, "none": None, "yes": True, "no": False, "name": "x" * 3000, "raw": b"x"}
+    tree |= {"low": -1, "list": [1, {"deep": array()}], "complex": msgpack.ExtType(2, b"x"), "empty": {}, "a": array()}
+    (tmp_path / "model.msgpack").write_bytes(msgpack.packb(tree))
+    store = FlaxMsgpack(tmp_path / "model.msgpack")
+    assert {name for name, stored in store.tensors.items() if stored.dtype is not None} == {"a", "list/1/deep"}
+    assert set(tree) - {"list", "empty"} | {"list/0", "list/1/deep"} == store.tensors.keys()
+    with pytest.raises(ValueError, match="step is no array but of kind integer"):
+        read(store, "step")
+    np.testing.assert_array_equal(read(store, "a"), np.zeros(2, np.float32))
 
 
 def test_too_many_entries_of_flax(tmp_path, monkeypatch):

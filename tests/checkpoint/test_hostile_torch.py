@@ -4,10 +4,12 @@ import os
 import pickle
 import zipfile
 
+import numpy as np
 import pytest
 
+from bigbird_port.checkpoint.store import read
 from bigbird_port.checkpoint.torch_bin import TorchBin, TorchBinShards
-from tests.checkpoint.hostile import refused
+from tests.checkpoint.hostile import MIB, memory, refused
 from tests.checkpoint.stores import write_shards
 
 
@@ -52,6 +54,104 @@ def test_memory_that_a_pickle_asks_for_is_not_given(tmp_path, is_zip):
     refused(TorchBin, path, r"it holds more than weights, or is damaged: it was not executed.*bytearray")
 
 
+def test_long_lists_are_counted(tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr("bigbird_port.checkpoint.nested.MAX_ITEMS", 10)
+    torch.save({"a": torch.ones(2), "history": list(range(6)), "other": list(range(6))}, tmp_path / "pytorch_model.bin")
+    refused(TorchBin, tmp_path / "pytorch_model.bin", "its lists hold more than 10 values")
+
+
+class Callback:
+    """A foreign class with a state and items, as a trainer's callbacks are."""
+
+    def __init__(self, value):
+        self.value = {"inner": value}
+
+
+class Options(dict):
+    """A foreign dict."""
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_weights_beside_foreign_objects_are_read_and_nothing_runs(tmp_path, protocol):
+    import argparse
+    import collections
+    import pathlib
+
+    import torch
+
+    foreign = {
+        "callbacks": {"a": Callback(3), "b": Options(x=1), "c": [pathlib.PurePosixPath("x"), {1, 2}]},
+        "hyper_parameters": argparse.Namespace(lr=0.1),
+        "harmless": Harmless(),
+        "program": Program(str(tmp_path / "ran")),
+        "counts": collections.Counter("aab"),
+        ("a", 1): torch.ones(1),
+    }
+    path = tmp_path / "last.ckpt"
+    weights = {
+        "w": torch.arange(6.0).reshape(2, 3),
+        "p": torch.nn.Parameter(torch.ones(2)),
+        "b": torch.ones(3).bfloat16(),
+    }
+    torch.save(foreign | {"state_dict": collections.OrderedDict(weights), "epoch": 3}, path, pickle_protocol=protocol)
+    with memory(8 * MIB):
+        store = TorchBin(path)
+    assert not (tmp_path / "ran").exists()
+    held = {name for name, stored in store.tensors.items() if stored.dtype is not None}
+    assert held == {f"state_dict/{name}" for name in weights}
+    for name, values in weights.items():
+        assert np.array_equal(read(store, f"state_dict/{name}").astype(np.float32), values.detach().float().numpy())
+    assert store.tensors["hyper_parameters"].type_name == "no array but an object of a foreign class"
+    assert {"epoch", "program", "harmless", "callbacks/a", "(tuple)"} <= store.tensors.keys()
+
+
+def opcodes(*parts):
+    return b"\x80\x02" + b"".join(parts) + b"."
+
+
+MAKER = b"ccollections\nOrderedDict\n"
+FOREIGN = b"cos\nsystem\n"
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        opcodes(MAKER, b"}b"),  # the maker itself gets a state
+        opcodes(MAKER, b"}", b"X\x05\0\0\0_makecos\nsystem\nsb"),
+        opcodes(FOREIGN, b"}", b"U\x03abcK\x01s", b"b"),  # as does the placeholder's class
+        opcodes(FOREIGN, b"U\x03abcK\x01s"),
+        opcodes(b"(U\x04trueios\nsystem\n"),
+        opcodes(FOREIGN, b"(U\x04trueo"),
+        opcodes(b"}U\x01a", FOREIGN, b"U\x04true\x85Rs"),
+    ],
+)
+def test_a_pickle_made_by_hand_changes_nothing_and_runs_nothing(tmp_path, monkeypatch, pickled):
+    import torch
+
+    monkeypatch.setattr(os, "system", lambda command: pytest.fail(f"it ran {command}"))
+    torch.save({"a": torch.ones(2)}, tmp_path / "plain.bin")
+    path = tmp_path / "pytorch_model.bin"
+    with zipfile.ZipFile(tmp_path / "plain.bin") as plain, zipfile.ZipFile(path, "w") as made:
+        for name in plain.namelist():
+            made.writestr(name, pickled if name.endswith("data.pkl") else plain.read(name))
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin"):
+        TorchBin(path)
+    torch.save({"a": torch.ones(2), "b": Callback(1)}, path)
+    assert "a" in TorchBin(path).tensors  # the makers are as they were
+
+
+def test_torchscript_is_not_loaded(tmp_path):
+    import torch
+
+    path = tmp_path / "model.pt"
+    torch.save({"a": torch.ones(2), "b": Callback(1)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/constants.pkl", b"")
+    refused(TorchBin, path, "TorchScript")
+
+
 def test_the_zip_of_a_torch_file_is_unambiguous(tmp_path):
     path = tmp_path / "pytorch_model.bin"
     with zipfile.ZipFile(path, "w") as archive:
@@ -70,14 +170,28 @@ def test_a_pickle_before_a_zip_is_looked_at(tmp_path):
     refused(TorchBin, path, r"it holds more than weights.*bytearray")
 
 
+def nested(value, levels):
+    for _ in range(levels):
+        value = {"x": value}
+    return value
+
+
+def doubled(value, times):
+    """A small pickle in which one dict stands in 2**times places."""
+    for _ in range(times):
+        value = {"x": value, "y": value}
+    return value
+
+
 def torch_values():
     import torch
 
     return {
         "list": ([torch.ones(2)], "it holds a list: expected a dict of tensors"),
-        "nested": ({"state_dict": {"a": torch.ones(2)}}, "state_dict is a dict: expected a tensor"),
-        "number": ({"a": torch.ones(2), "epoch": 3}, "epoch is a int: expected a tensor"),
-        "key": ({1: torch.ones(2)}, "a key in it is a int"),
+        "deep": (nested({"a": torch.ones(2)}, 70), "nested more than 64 deep"),
+        "nameless": ({"": torch.ones(2)}, "printable characters"),
+        "twice": ({"a": {"b": torch.ones(2)}, "a/b": torch.ones(2)}, "a/b is there twice"),
+        "endless": (doubled({"a": torch.ones(2)}, 20), "more than 50000 values"),
         "unprintable": ({"\x1b": torch.ones(2)}, "printable characters"),
         "sparse": ({"a": torch.eye(3).to_sparse()}, "_rebuild_sparse_tensor"),
         "meta": ({"a": torch.ones(3, device="meta")}, "_rebuild_meta_tensor"),

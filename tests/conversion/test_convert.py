@@ -289,7 +289,7 @@ def test_msgpack_is_flaxs(tmp_path):
             assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x81\xa1a\x01", b"\x93\x01\x02\x03", b"\x81\xa1a\xc7\x01\x05x"])
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x81\xa1a\xc1", b"\x93\x01\x02\x03", b"\x81\xa1a\xc7\x01\x05x"])
 def test_damaged_msgpack_is_named(tmp_path, data):
     path = tmp_path / "flax_model.msgpack"
     path.write_bytes(data)
