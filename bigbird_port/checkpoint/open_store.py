@@ -78,7 +78,10 @@ def _open(path: Path, config_file: Path | None) -> Opened:
 
 def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
     if (folder / "saved_model.pb").is_file():
-        _refuse_stand_ins(folder / "variables" / "variables")
+        variables = folder / "variables" / "variables"
+        if not Path(f"{variables}.index").exists():
+            raise ValueError(f"{variables}.index: missing, though saved_model.pb is there: fetch the folder variables")
+        _refuse_stand_ins(variables)
         return Opened(folder, "saved-model", open_saved_model(folder), config_file or _flags(folder / "saved_model"))
     if is_state(folder / STATE_FILE) or any(folder.glob("*.index")):
         return _open_prefix(find_checkpoint(folder), config_file)
