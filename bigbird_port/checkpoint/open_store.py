@@ -151,7 +151,10 @@ def _shards(index: Path) -> tuple[Style, Callable[[Path], Store], tuple[str, ...
         notes += more
     if len(found) > 1:
         raise ValueError(f"{index}: its shards are of several kinds: {', '.join(found.values())}: expected one kind")
-    return ("torch", SafetensorsShards if "safetensors" in found else TorchBinShards, notes)
+    (reader,) = found
+    if reader not in _SHARD_READERS:
+        raise ValueError(f"{index}: its shards are of the kind {reader}: expected {' or '.join(_SHARD_READERS)}")
+    return (*_SHARD_READERS[reader], notes)
 
 
 def _reader(file: Path) -> tuple[Reader | None, tuple[str, ...]]:
@@ -176,6 +179,10 @@ _READERS: dict[Reader, tuple[Style, Callable[[Path], Store]]] = {
     "safetensors": ("torch", SafetensorsFile),
     "torch": ("torch", TorchBin),
     "flax": ("flax", FlaxMsgpack),
+}
+_SHARD_READERS: dict[Reader, tuple[Style, Callable[[Path], Store]]] = {
+    "safetensors": ("torch", SafetensorsShards),
+    "torch": ("torch", TorchBinShards),
 }
 _BY_SUFFIX: dict[str, Reader] = {
     ".safetensors": "safetensors",
