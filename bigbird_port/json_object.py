@@ -17,7 +17,22 @@ def read_json_object(path: Path) -> dict[str, Any]:
         data = _read(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: expected a JSON configuration, but it cannot be read: {error}") from None
-    return as_json_object(data, str(path))
+    try:
+        return as_json_object(data, str(path))
+    except ValueError:
+        _refuse_stand_in(path, data)
+        raise
+
+
+def _refuse_stand_in(path: Path, data: bytes) -> None:
+    """Raise ValueError, saying what it is, where a pointer or a server's answer stands in place of a file."""
+    from bigbird_port.detection.first_bytes import START_BYTES, Start
+    from bigbird_port.detection.kinds import refusal, tell
+
+    start = Start(path, len(data), data[:START_BYTES])
+    kind = tell(start)
+    if kind and kind.stand_in:
+        raise ValueError(refusal(start, kind, "a JSON configuration")) from None
 
 
 def as_json_object(data: bytes, origin: str) -> dict[str, Any]:

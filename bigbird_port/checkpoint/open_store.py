@@ -78,7 +78,10 @@ def _open(path: Path, config_file: Path | None) -> Opened:
 
 def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
     if (folder / "saved_model.pb").is_file():
-        _refuse_stand_ins(folder / "variables" / "variables")
+        prefix = folder / "variables" / "variables"
+        if not Path(f"{prefix}.index").exists():
+            raise ValueError(f"{prefix}.index: missing, though saved_model.pb is there: fetch the folder variables")
+        _refuse_stand_ins(prefix)
         variables = open_saved_model(folder)
         style: Style = "saved-model" if isinstance(variables, SavedModel) else "original"
         return Opened(folder, style, variables, config_file or _flags(folder / "saved_model"))

@@ -42,6 +42,9 @@ _VARIANT = re.compile(
 _BESIDE = re.compile(
     r"(training_args|optimizer|scheduler|scaler|rng_state.*|random_states.*|.*optim_states)\.(bin|pt|pth)"
 )
+_DESCRIPTIONS = frozenset(
+    {"config.json", "bert_config.json", "tokenizer.json", "tokenizer_config.json", "spiece.model"}
+)
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.(?:safetensors|bin|msgpack))")
 _DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 
@@ -82,6 +85,11 @@ FOLDER_KINDS: tuple[FolderKind, ...] = (
         lambda names: any(name.endswith((".incomplete", ".part", ".crdownload", ".aria2")) for name in names),
         "downloads that did not end",
         "fetch them again",
+    ),
+    FolderKind(
+        lambda names: any(_DATA.fullmatch(name) or name.endswith(".meta") for name in names),
+        "files of a TensorFlow checkpoint without its .index",
+        "fetch that as well",
     ),
 )
 
@@ -151,6 +159,8 @@ def describe_folder(folder: Path, looked_for: str) -> str:
     text = f"{folder}: no weights in this folder"
     if holds_weights(names_in(folder.parent)) and folder.name not in ("", ".."):
         return f"{text}, but in the one that it lies in: give {folder.parent}"
+    if not _DESCRIPTIONS.isdisjoint(names):
+        text += ", but a configuration or a tokenizer: fetch the weight file as well"
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return f"{text}; {looked_for}; found {shown or 'nothing'}"
 

@@ -1,6 +1,7 @@
 """What is no whole BigBird model, told by the names of its tensors: adapters, quantised weights, other models.
 
-One table. A pattern is searched for in lines of "name dtype", in which the names' parts are parted by dots.
+One table. A pattern is searched for in lines of "name dtype", in which the names' parts are parted by dots
+and every digit is 0.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class NamedKind:
     styles: tuple[str, ...] | None = None
 
 
+_DIGIT = re.compile(r"\d")
 _LORA = r"\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\b"
 NAMED_KINDS: tuple[NamedKind, ...] = (
     NamedKind(
@@ -52,13 +54,13 @@ NAMED_KINDS: tuple[NamedKind, ...] = (
     NamedKind(
         "an adapter of peft (IA3 or prompts), which is no model",
         _MERGE,
-        r"\.ia3_l\b|(^|\.)prompt_embeddings |(^|\.)prompt_encoder\.",
+        r"\.ia\d_l\b|(^|\.)prompt_embeddings |(^|\.)prompt_encoder\.",
         without=_BODY,
     ),
     NamedKind(
         "adapter modules between the layers",
         "their function is another than BigBird's; give the model without them",
-        r"\.ia3_l\b|\.adapters?\.[^ ]*(down|up)|\.adapter_(down|up)",
+        r"\.ia\d_l\b|\.adapters?\.[^ ]*(down|up)|\.adapter_(down|up)",
     ),
     NamedKind(
         "weights that bitsandbytes quantised",
@@ -118,9 +120,11 @@ NAMED_KINDS: tuple[NamedKind, ...] = (
 
 def check_tensor_names(tensors: Mapping[str, Stored], style: str) -> None:
     """Raise ValueError, saying what it is, if a source is no whole BigBird model in floating point."""
-    lines = "\n".join(
-        f"{name.replace('/', '.')} {stored.dtype or stored.type_name}" for name, stored in tensors.items()
-    )
+    first: dict[str, str] = {}  # a line -> the first name of it: layers differ in their numbers alone
+    for name, stored in tensors.items():
+        line = f"{_DIGIT.sub('0', name).replace('/', '.')} {stored.dtype or stored.type_name}"
+        first.setdefault(line, name)
+    lines = "\n".join(first)
     for kind in NAMED_KINDS:
         if kind.styles and style not in kind.styles:
             continue
@@ -129,6 +133,6 @@ def check_tensor_names(tensors: Mapping[str, Stored], style: str) -> None:
             continue
         if kind.beside and not re.search(kind.beside, lines, re.MULTILINE):
             continue
-        name = list(tensors)[lines.count("\n", 0, found.start() + 1)]
+        name = list(first.values())[lines.count("\n", 0, found.start() + 1)]
         what = kind.found.format(*found.groupdict().values())
         raise ValueError(f"expected a BigBird model, found {what}, such as {name[:120]}: {kind.next_step}")

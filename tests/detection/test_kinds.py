@@ -203,3 +203,16 @@ def test_a_stand_in_for_a_configuration_or_a_vocabulary_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"spiece\.model: expected a SentencePiece vocabulary, found a git-lfs"):
         make_plan(source, Settings(vocab=tmp_path / "spiece.model"))
     assert make_plan(source)
+
+
+@pytest.mark.parametrize("kind", ["git-lfs", "web page"])
+def test_a_model_folder_names_a_stand_in_for_its_configuration(tmp_path, kind):
+    from bigbird_port.folder import read_folder_config
+
+    data, message = REFUSED[kind]
+    (tmp_path / "config.json").write_bytes(data)
+    with pytest.raises(ValueError, match=rf"config\.json: expected a JSON configuration, found {message}"):
+        read_folder_config(tmp_path, "torch")
+    (tmp_path / "config.json").write_bytes(b"{")
+    with pytest.raises(ValueError, match=r"config\.json: expected a JSON configuration, but it cannot be read"):
+        read_folder_config(tmp_path, "torch")

@@ -62,6 +62,7 @@ FOLDERS = {
     "DeepSpeed": (["zero_to_fp32.py", "latest"], r"a checkpoint of DeepSpeed.*python zero_to_fp32\.py"),
     "distributed": ([".metadata", "__0_0.distcp"], "a distributed checkpoint of torch.*dcp_to_torch"),
     "shards alone": (["model-00001-of-00002.safetensors"], "shards of a model without their index.*fetch the index"),
+    "TensorFlow without index": (["model.ckpt-5.meta"], r"files of a TensorFlow checkpoint without its \.index: fetch"),
     "unfinished": (["model.safetensors.incomplete"], "downloads that did not end: fetch them again"),
 }
 
@@ -75,7 +76,19 @@ def test_a_kind_of_folder_is_named(tmp_path, kind):
 
 def test_every_kind_of_folder_is_tried():
     kinds = [next(kind for kind in nearby.FOLDER_KINDS if kind.is_one(files)) for files, _ in FOLDERS.values()]
-    assert kinds == list(nearby.FOLDER_KINDS)
+    assert sorted(map(id, kinds)) == sorted(map(id, nearby.FOLDER_KINDS))
+
+
+def test_a_folder_that_lacks_its_weights_says_so(tmp_path):
+    tree(tmp_path, "config.json", "tokenizer.json")
+    with pytest.raises(
+        ValueError, match="no weights in this folder, but a configuration or a tokenizer: fetch the weight"
+    ):
+        open_store(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"variables\.index: missing, though saved_model\.pb is there: fetch the folder"
+    ):
+        open_store(tree(tmp_path / "1", SAVED_MODEL))
 
 
 @pytest.mark.parametrize("name", ["model.fp16.safetensors", "pytorch_model.fp16.bin", "best.ckpt", "checkpoint_500"])
