@@ -146,14 +146,6 @@ class BigBirdConfig:
         """Return the configuration under which a head runs: causal-lm is a decoder, and attends fully."""
         return self.replace(is_decoder=True, attention_type="original_full") if head == "causal-lm" else self
 
-    def check_question_types(self) -> None:
-        """Raise ValueError unless there are two token types, which tell a question from its context."""
-        if self.type_vocab_size < 2:
-            raise ValueError(
-                "the question's tokens are of type 0 and the context's of type 1, but this model has one type "
-                "(type_vocab_size = 1): give token_type_ids, all of them 0"
-            )
-
     def to_dict(self) -> dict[str, Any]:
         """Return every field by name, and what is extra beside them."""
         return {name: thaw(getattr(self, name)) for name in _JSON_FIELDS} | thaw(self.extra)

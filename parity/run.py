@@ -133,8 +133,7 @@ class _Run:
 
     def _own_inputs(self, head: str) -> Inputs:
         own = for_head(self.one.inputs, head, self.one.config)
-        derives = head == "qa" and self.one.config.type_vocab_size > 1  # a model with one type is told of it
-        if derives and not (self.options.golden or self.options.inputs):
+        if head == "qa" and not (self.options.golden or self.options.inputs):
             # so that the token types which the model derives are compared as well
             own = {name: x for name, x in own.items() if name != "token_type_ids"}
         return own
