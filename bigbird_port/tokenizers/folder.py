@@ -130,8 +130,8 @@ def read_settings(path: Path) -> Settings:
     for token in _listed(path / SPECIAL_FILE, special.get(ADDITIONAL)):
         if values.get(DECODER) and token.content not in by_content and token.content not in listed:
             raise ValueError(
-                f"{path / SPECIAL_FILE}: has {token.content!r} among its {ADDITIONAL}, which {SETTINGS_FILE} lacks, and "
-                "transformers takes that one: correct one of them, or save the tokenizer again"
+                f"{path / SPECIAL_FILE}: has {token.content!r} among its {ADDITIONAL}, which {SETTINGS_FILE} "
+                "lacks, and that is what transformers takes: correct one of them, or save the tokenizer again"
             )
     distinct = {token.content: by_content.get(token.content, token) for token in additional}
     others = {name: value for name, value in values.items() if name not in (*_OWN, *options, ADDITIONAL)}

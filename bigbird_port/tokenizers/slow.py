@@ -9,6 +9,9 @@ Where it differs from transformers' BigBirdTokenizer, and why:
   is not in the vocabulary: ValueError instead of a log message and a row that is too long or has no embedding.
 * [MASK] takes the Unicode white space before it; transformers' also takes the controls U+001C to U+001F, which
   Python calls white space and the tokenizers library does not.
+* An added token that is a single word is not found beside letters, digits and underscores, as in the tokenizers
+  library; transformers' slow one wants spaces there, and cuts the text at it all the same.
+* A special token that is assigned (pad_token = eos_token) must be in the vocabulary, and then counts everywhere.
 * convert_tokens_to_string keeps the space after a special token that the next piece has, and puts in none where
   it has none.
 * The token types of a pair without special tokens are 0 and 1, not an error; return_length counts padding in

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from bigbird_port.checkpoint.locate import find_vocabulary
 from bigbird_port.cli import main
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.conversion.convert import Settings, convert
@@ -121,7 +122,7 @@ def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path, vocabulary):
 
 @pytest.fixture
 def large(tmp_path, vocabulary):
-    """A checkpoint folder whose model has room for the vocabulary: an index of shapes is all that planning reads."""
+    """A checkpoint folder, whose model is too small for the vocabulary: where that lies is all that is asked."""
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     for file in DEMO.iterdir():
@@ -130,9 +131,7 @@ def large(tmp_path, vocabulary):
 
 
 def vocabulary_of(folder):
-    from bigbird_port.conversion.convert import make_plan
-
-    return make_plan(folder).vocabulary
+    return find_vocabulary(folder / "model.ckpt-30", folder / "pretrain.config")
 
 
 def test_where_the_vocabulary_is_found(large, vocabulary):

@@ -227,7 +227,7 @@ def test_own_scores_without_a_normaliser_have_both(tmp_path: Path) -> None:
 
 
 def test_vocabulary_without_the_special_tokens(tmp_path: Path) -> None:
-    carried = carry_tokenizer(train(tmp_path, user_defined_symbols=[]), tmp_path)
+    carried = carry_tokenizer(train(tmp_path, user_defined_symbols=[], vocab_size=60), tmp_path)
     assert carried.write(tmp_path) == []
     assert re.match(r"no tokenizer is written, because sep_token is '\[SEP\]'", carried.notes[0])
 
