@@ -117,13 +117,21 @@ def folders_below(folder: Path) -> list[str]:
         names = names_in(at, left)
         left -= len(names)
         if level and holds_weights(names):
-            model = at.parent if at.name == "orbax" and at.parent != folder else at  # its config.json lies beside
-            found.append(model.relative_to(folder).as_posix())
+            found.append(_whole_model(at, folder).relative_to(folder).as_posix())
             continue
         if level < MAX_LEVELS:
             inner = [at / name for name in names if not name.startswith(".") and name != "blobs"]
             waiting.extend((path, level + 1) for path in inner if not path.is_symlink() and path.is_dir())
-    return sorted(found, key=lambda name: (not _is_main(folder / name), natural(name)))
+    return sorted(set(found), key=lambda name: (not _is_main(folder / name), natural(name)))
+
+
+def _whole_model(at: Path, folder: Path) -> Path:
+    """What to give for weights that lie at ``at`` below ``folder``: the folder that holds their config.json, too.
+
+    That is the one around ``orbax``, and around the items of a step that Orbax numbered.
+    """
+    part_of_more = at.name == "orbax" or (at.parent.name.isdecimal() and (at / "_METADATA").exists())
+    return at.parent if part_of_more and at.parent != folder else at
 
 
 def _is_main(folder: Path) -> bool:
