@@ -20,6 +20,7 @@ from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
 from bigbird_port.formats.safetensors import SafetensorsFormat
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.json_object import read_json_object
+from bigbird_port.out_folder import check_out
 from bigbird_port.schema import Framework
 from bigbird_port.weights import Arrays, complete, from_framework, to_framework
 
@@ -73,6 +74,7 @@ def read_folder_config(path: Path, framework: Framework) -> BigBirdConfig:
 
 def _locate(path: Path, framework: Framework) -> Path:
     """The folder with the model in it: ``path``, or the framework's in what convert wrote."""
+    check_out(path)
     folder = path
     if not (path / "config.json").is_file() and (path / framework / "config.json").is_file():
         folder = path / framework

@@ -20,6 +20,7 @@ from bigbird_port.checkpoint.limits import MAX_DEPTH, MAX_NAME_BYTES, MAX_NODES,
 from bigbird_port.checkpoint.links import file_size
 from bigbird_port.checkpoint.runs import Run, RunStore, check_name, check_shape
 from bigbird_port.checkpoint.store import Stored, read
+from bigbird_port.reading import open_regular
 
 _ARRAY = 1
 _CHUNKED = "__msgpack_chunked_array__"
@@ -53,7 +54,7 @@ class FlaxMsgpack(RunStore):
     def __init__(self, path: Path) -> None:
         size = file_size(path)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 scan = _Scan(path, file, size)
                 scan.read_tree()
         except OSError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bigbird_port.checkpoint.links import check_link, file_size
 from bigbird_port.json_object import read_json_object
+from bigbird_port.reading import read_whole
 
 _STATE_LINE = re.compile(r'^model_checkpoint_path:\s*"(.*)"\s*$', re.MULTILINE)
 _MAX_STATE_BYTES = 1 << 20  # it lists the checkpoints that a training run kept, a line each
@@ -40,7 +41,7 @@ def _newest(folder: Path) -> Path:
     if state.is_file():
         if file_size(state) > _MAX_STATE_BYTES:
             raise ValueError(f"{state}: it has more than {_MAX_STATE_BYTES} bytes: expected a few lines")
-        named = _STATE_LINE.search(state.read_text(encoding="utf-8", errors="replace"))
+        named = _STATE_LINE.search(read_whole(state, _MAX_STATE_BYTES).decode("utf-8", errors="replace"))
         if not named:
             raise ValueError(f"{state}: expected a line 'model_checkpoint_path: \"...\"', found none")
         # The path recorded is often that of the machine that trained: the name counts, in this folder.

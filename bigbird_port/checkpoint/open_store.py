@@ -16,6 +16,8 @@ from bigbird_port.checkpoint.saved_model import SavedModel, open_saved_model, sa
 from bigbird_port.checkpoint.store import Store
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
 from bigbird_port.checkpoint.torch_bin import TorchBin, TorchBinShards
+from bigbird_port.out_folder import TARGET_FOLDERS, check_out
+from bigbird_port.reading import open_regular
 
 Style = Literal["original", "saved-model", "torch", "flax", "neutral"]
 NEUTRAL_FILE = "model.neutral.safetensors"
@@ -29,7 +31,6 @@ _TORCH_FILES = (
     "pytorch_model.bin.index.json",
 )
 _FLAX_FILES = ("flax_model.msgpack",)
-_OUT_FOLDERS = ("neutral", "torch", "flax", "tf")  # of what convert wrote
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,18 @@ def open_store(path: Path, config_file: Path | None = None) -> Opened:
     """Open a TensorFlow checkpoint, a SavedModel, a torch, Flax or neutral folder or file, or what convert wrote.
 
     config_file: to be taken instead of what lies beside the weights. Raises ValueError saying what was looked for
-    and found, or naming the file and what is wrong with it.
+    and found, or naming the file and what is wrong with it, or what stands in a folder of convert's that it did not
+    write.
     """
+    check_out(path)
+    return open_weights(path, config_file)
+
+
+def open_weights(path: Path, config_file: Path | None = None) -> Opened:
+    """Open as open_store does, whatever else stands in a folder that convert wrote."""
     found = _open_folder(path, config_file) if path.is_dir() else _open_file(path, config_file)
     if found is None and path.is_dir():
-        inner = next((path / name for name in _OUT_FOLDERS if (path / name).is_dir()), None)
+        inner = next((path / name for name in TARGET_FOLDERS if (path / name).is_dir()), None)
         found = _open_folder(inner, config_file) if inner else None
     if found is None:
         raise ValueError(_nothing_found(path))
@@ -109,7 +117,7 @@ def _kind(file: Path) -> tuple[Style, Callable[[Path], Store]] | None:
     if file.suffix in _BY_SUFFIX:
         return _BY_SUFFIX[file.suffix]
     file_size(file)
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         start = opened.read(9)
     return next((kind for recognises, kind in _BY_CONTENT if recognises(start)), None)
 
@@ -153,7 +161,7 @@ def _nothing_found(path: Path) -> str:
     files = ", ".join((*_NEUTRAL_FILES, *_TORCH_FILES, *_FLAX_FILES))
     looked_for = (
         f"looked for a TensorFlow checkpoint (a prefix, *.index), a SavedModel (saved_model.pb), {files}, a checkpoint "
-        f"of Orbax, and for the folders {', '.join(_OUT_FOLDERS)} that convert writes"
+        f"of Orbax, and for the folders {', '.join(TARGET_FOLDERS)} that convert writes"
     )
     if not path.is_dir():
         problem = "not a weight file that is known" if path.exists() else "there is no such file"

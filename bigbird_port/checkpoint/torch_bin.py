@@ -25,6 +25,7 @@ from bigbird_port.checkpoint.links import file_size
 from bigbird_port.checkpoint.runs import check_name
 from bigbird_port.checkpoint.safetensors_file import check_count, check_weight_map, read_weight_map
 from bigbird_port.checkpoint.store import PIECE_BYTES, Stored
+from bigbird_port.reading import open_regular
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +108,7 @@ def _unpickle(path: Path) -> Any:
     import torch
 
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             is_zip = file.read(4) == b"PK\3\4"  # as torch decides: a zip may also hang behind a pickle
         foreign = _foreign_global(_pickles_of(path, is_zip))
         if foreign is None:
@@ -128,9 +129,9 @@ def _unpickle(path: Path) -> Any:
 def _pickles_of(path: Path, is_zip: bool) -> bytes | mmap.mmap:
     """The pickle of a zip, or the file whose head is the pickles; raises ValueError if it would unpack to more."""
     if not is_zip:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("it has compressed members, which torch does not write")

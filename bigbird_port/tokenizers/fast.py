@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Self
 
 import tokenizers
 
+from bigbird_port.reading import read_text, read_whole, why_unread
 from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.inputs import Text
@@ -137,9 +138,9 @@ def _backend(
         return build_pipeline(vocabulary, tokens)
     path = Path(tokenizer_file)
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        return tokenizers.Tokenizer.from_str(read_text(path))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}: give a {TOKENIZER_FILE}") from None
+        raise ValueError(f"{path}: cannot be read: {why_unread(error)}: give a {TOKENIZER_FILE}") from None
     except Exception as error:
         # The library raises Exception itself for whatever it cannot parse.
         kind = "JSON" if _is_json(path) else "text"
@@ -150,7 +151,7 @@ def _backend(
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_bytes())
+        json.loads(read_whole(path))
     except ValueError:
         return False
     return True

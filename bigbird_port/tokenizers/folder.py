@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigbird_port.json_object import read_json_object
+from bigbird_port.out_folder import check_out
 from bigbird_port.tokenizers.plan import NO_LIMIT
 from bigbird_port.tokenizers.special import DEFAULT_TOKENS
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE
@@ -71,6 +72,7 @@ def write_settings(path: Path, tokenizer: TokenizerBase) -> list[str]:
 
 def read_settings(path: Path) -> Settings:
     """Read the settings of a folder, with defaults for files that it lacks; raises ValueError naming the file."""
+    check_out(path)
     if not path.is_dir():
         raise ValueError(f"{path}: there is no such folder: names of models on a hub are not looked up")
     special = _read_json(path / SPECIAL_FILE)
