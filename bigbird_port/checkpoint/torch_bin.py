@@ -9,7 +9,6 @@ import io
 import math
 import mmap
 import pickle
-import pickletools
 import re
 import warnings
 import zipfile
@@ -22,6 +21,7 @@ import numpy as np
 from bigbird_port.checkpoint.dtypes import DTYPES
 from bigbird_port.checkpoint.limits import MAX_INDEX_BYTES
 from bigbird_port.checkpoint.links import file_size
+from bigbird_port.checkpoint.pickle_bounds import bounded_opcodes
 from bigbird_port.checkpoint.runs import check_name
 from bigbird_port.checkpoint.safetensors_file import check_count, check_weight_map, read_weight_map
 from bigbird_port.checkpoint.store import PIECE_BYTES, Stored
@@ -151,7 +151,7 @@ def _foreign_global(data: bytes | mmap.mmap) -> str | None:
     file: Any = io.BytesIO(data) if isinstance(data, bytes) else data
     # Before release 1.6: a magic number, the protocol, the system, the weights and the storages' keys.
     for _ in range(1 if isinstance(data, bytes) else 5):
-        for opcode, argument, _position in pickletools.genops(file):
+        for opcode, argument in bounded_opcodes(file):
             if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
                 return str(argument)
             if opcode.name in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
