@@ -16,10 +16,11 @@ from bigbird_port.cli_common import FAILED, HeadName, no_traceback
 from bigbird_port.cli_convert import convert, print_report
 from bigbird_port.cli_parity import convert_demo, parity, run_and_print
 from bigbird_port.cli_parity_faults import bisect, faults
+from bigbird_port.cli_signals import StoppableGroup
 from bigbird_port.cli_sources import diff, inspect, verify
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=StoppableGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(bigbird_port.__version__, prog_name="bigbird-port")
 def main() -> None:
     """Convert BigBird checkpoints to PyTorch and Flax, and prove that the model is the same."""

@@ -71,9 +71,11 @@ class Targets(click.ParamType):
 @follow_links
 @click.option("--no-checksums", "checksums", flag_value=False, default=True, help="Faster; proves nothing.")
 @click.option("--dry-run", "dry", is_flag=True, help="Read and check everything, write nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT, if convert wrote it and all that is in it.")
 @click.option("--quiet", is_flag=True, help="Say nothing but errors.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the report to this file.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the report to this file; - is the output."
+)
 @no_traceback
 def convert(
     source: Path,
@@ -92,8 +94,13 @@ def convert(
     SOURCE is a TensorFlow checkpoint (prefix, .index file or folder), a SavedModel, a transformers or Flax model
     folder, a weight file, or what this command wrote. OUT/manifest.json says what became of every name in it.
     """
+    from bigbird_port.conversion.replaceable import check_replaceable
     from bigbird_port.digests import FileDigests
+    from bigbird_port.writing import check_writable, write_whole
 
+    check_replaceable(out, overwrite, source)
+    if json_file:
+        check_writable(json_file, "convert --json", out)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing is multiplied here: its threads would only spin up
     with FileDigests() as digests:
         if options["checksums"] and not dry:
@@ -111,7 +118,7 @@ def convert(
             with progress_bar(source, quiet) as progress:
                 report = run_convert(source, out, settings, overwrite=overwrite, progress=progress, digests=digests)
     if json_file:
-        json_file.write_text(json.dumps(report_values(report), indent=1) + "\n", encoding="utf-8")
+        write_whole(json_file, json.dumps(report_values(report), indent=1) + "\n", "convert --json")
     if not quiet:
         print_report(report)
 

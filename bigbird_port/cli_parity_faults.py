@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from bigbird_port.cli_common import FAILED, HeadName, no_traceback
-from bigbird_port.cli_parity_reports import write_reports
+from bigbird_port.cli_parity_reports import check_reports, write_reports
 from bigbird_port.heads import HEADS
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def faults(out: Path | None, into: str, heads: tuple[str, ...], names: tuple[str
     if options["lists"]:
         _print_catalogue()
         return
+    check_reports(options, json="parity faults --json")
     chosen = () if "all" in heads else heads
     side = cast("Framework", into)
     if options["clean_seeds"]:
@@ -111,10 +112,12 @@ def _print_matrix(proof: Proof) -> None:
 
 def _write(proof: Proof, options: dict[str, Any]) -> None:
     """Write the matrix as plain rows; as a page or summary with those that change the function."""
+    from bigbird_port.writing import write_whole
+
     if options["json_file"]:
         values = {"passed": proof.passed, "into": proof.into, "faults": proof.to_rows()}
-        with click.open_file(str(options["json_file"]), "w", encoding="utf-8") as file:
-            file.write(json.dumps(values, indent=1, allow_nan=False) + "\n")
+        text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+        write_whole(options["json_file"], text, "parity faults --json")
     if options["markdown_file"] or options["html_file"]:
         from parity.reports.report import Report
 

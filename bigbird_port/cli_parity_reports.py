@@ -38,14 +38,26 @@ def report_options(*formats: str) -> Callable[[Any], Any]:
     return decorate
 
 
+def check_reports(files: Files, out: Path | None = None, **kinds: str) -> None:
+    """Raise ValueError, before anything runs, where a file that an option names may not be written.
+
+    kinds: of formats that the command writes in another way than parity itself (bigbird_port.writing.BEGINNINGS).
+    """
+    from bigbird_port.writing import check_all_writable
+
+    named = ((files.get(f"{name}_file"), kinds.get(name, f"parity --{name}")) for name in _FORMATS)
+    check_all_writable(((path, kind) for path, kind in named if path is not None), out)
+
+
 def write_reports(report: Report, files: Files) -> None:
     """Write a report in every format that has a file, by the names of report_options; "-" is the standard output."""
+    from bigbird_port.writing import write_whole
+
     for name, write in _WRITERS.items():
         path = files.get(f"{name}_file")
         if path is not None:
             text = write(report)
-            with click.open_file(str(path), "w", encoding="utf-8") as file:
-                file.write(text)
+            write_whole(path, text, f"parity --{name}")
 
 
 def report_of(result: Result, out: Path, matrix: Path | None = None) -> Report:
@@ -79,6 +91,7 @@ def report(file: Path, **files: Path | None) -> None:
     from parity.reports.json_file import read_report
     from parity.reports.terminal import make_console, print_report
 
+    check_reports(files)
     found = read_report(file)
     write_reports(found, files)
     if not any(files.values()):
@@ -96,9 +109,11 @@ def baseline() -> None:
 @no_traceback
 def save(file: Path, runs: tuple[Path, ...]) -> None:
     """Write the baseline FILE from RUNS: two or more reports that parity --json wrote, each with another --seed."""
+    from bigbird_port.writing import check_writable
     from parity.baseline import save as save_baseline
     from parity.reports.json_file import read_report
 
+    check_writable(file, "parity baseline save")
     save_baseline([read_report(run).result for run in runs], file)
     click.echo(f"{file}: from {len(runs)} runs")
 
@@ -112,10 +127,14 @@ def check(file: Path, run: Path) -> None:
 
     Exit code 0: no error grew beyond its recorded spread, and nothing disappeared; 1: a regression; 2: bad input.
     """
+    from bigbird_port.reading import is_there
     from parity.baseline import check as check_baseline
     from parity.baseline import new_keys
     from parity.reports.json_file import read_report
 
+    for path in (file, run):
+        if not is_there(path):
+            raise ValueError(f"{path}: there is no such file")
     result = read_report(run).result
     regressions, new = check_baseline(result, file), new_keys(result, file)
     for regression in regressions:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
+from bigbird_port.bounds import LARGEST
 from bigbird_port.detection.architectures import check_model_type
 from bigbird_port.frozen import FrozenDict, freeze, thaw
 from bigbird_port.json_object import read_json_object
@@ -298,7 +299,7 @@ def _type_text(option: Any) -> str:
 
 
 def _positive(name: str) -> tuple[str, str, Callable[[BigBirdConfig], bool]]:
-    return name, "at least 1", lambda c: getattr(c, name) >= 1
+    return name, f"at least 1 and at most {LARGEST[name]}", lambda c: 1 <= getattr(c, name) <= LARGEST[name]
 
 
 def _probability(name: str) -> tuple[str, str, Callable[[BigBirdConfig], bool]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bigbird_port.reading import open_unbuffered
+
 THREADS = 2  # that hash at a time, wherever files or weights are hashed: it does not hold Python's lock
 _HASHED_BYTES = 1 << 20  # at once: stays in the cache; hashlib.file_digest takes less, and so hands threads over often
 
@@ -44,7 +46,7 @@ class FileDigests:
 def file_digest(path: Path, stopped: threading.Event | None = None) -> str:
     """sha256 of a file; meaningless once ``stopped`` is set, which ends it."""
     digest, buffer = hashlib.sha256(), bytearray(_HASHED_BYTES)
-    with path.open("rb", buffering=0) as file, memoryview(buffer) as view:
+    with open_unbuffered(path) as file, memoryview(buffer) as view:
         while (size := file.readinto(view)) and not (stopped and stopped.is_set()):
             digest.update(view[:size])
     return digest.hexdigest()

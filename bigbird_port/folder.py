@@ -21,6 +21,8 @@ from bigbird_port.formats.safetensors import SafetensorsFormat
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.json_object import read_json_object
 from bigbird_port.manifest import MANIFEST, read_manifest
+from bigbird_port.out_folder import check_out
+from bigbird_port.reading import is_there
 from bigbird_port.schema import Framework, weights_of
 from bigbird_port.source import Source
 from bigbird_port.subtree import find_subtree
@@ -76,8 +78,9 @@ def read_folder_config(path: Path, framework: Framework) -> BigBirdConfig:
 
 def _locate(path: Path, framework: Framework) -> Path:
     """The folder with the model in it: ``path``, or the framework's in what convert wrote."""
+    check_out(path)
     folder = path
-    if not (path / "config.json").is_file() and (path / framework / "config.json").is_file():
+    if not is_there(path / "config.json") and is_there(path / framework / "config.json"):
         folder = path / framework
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder; make it with 'bigbird-port convert TF_CKPT {path}'")
@@ -155,10 +158,10 @@ def _read_arrays(
 ) -> tuple[Path, dict[str, np.ndarray]]:
     """The first of the weight files that count for a framework, and what it holds by its own names."""
     for name in _WEIGHT_NAMES[framework]:
-        if (folder / name).exists() or (folder / name).is_symlink():
+        if is_there(folder / name) or (folder / name).is_dir():
             return folder / name, _read_part(folder / name)
     for name, reader in readers.items():
-        if (folder / name).is_file():
+        if is_there(folder / name):
             return folder / name, reader(folder / name)
     raise ValueError(f"{folder / WEIGHT_FILES[framework]}: cannot be read: No such file or directory")
 

@@ -6,17 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bigbird_port.reading import read_whole, why_unread
+
 MAX_JSON_BYTES = 100_000_000  # the limit of the safetensors library for its header, the largest JSON there is here
 MAX_JSON_VALUES = 200_000  # a value of two letters takes a hundred bytes of memory; a tensor's header has eight values
-_READ_BYTES = 1 << 20
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file; raises ValueError naming the file and what is wrong with it."""
     try:
-        data = _read(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected a JSON configuration, but it cannot be read: {error}") from None
+        data = read_whole(path, MAX_JSON_BYTES)
+    except OSError as error:
+        raise ValueError(f"{path}: expected a JSON configuration, but it cannot be read: {why_unread(error)}") from None
     try:
         return as_json_object(data, str(path))
     except ValueError:
@@ -44,16 +45,6 @@ def as_json_object(data: bytes, origin: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{origin}: expected a JSON object, found {type(values).__name__}")
     return values
-
-
-def _read(path: Path) -> bytes:
-    data = bytearray()
-    with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):  # one read of the whole limit would take its memory at once
-            data += piece
-            if len(data) > MAX_JSON_BYTES:
-                raise ValueError(f"it has more than {MAX_JSON_BYTES} bytes")
-    return bytes(data)
 
 
 def parse_json(data: bytes) -> Any:

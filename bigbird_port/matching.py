@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bigbird_port.bounds import check_layers
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.heads import HEADS
 from bigbird_port.layout import merged_shape, split_shape
@@ -53,6 +54,8 @@ def match_names(
     Raises ValueError with one sorted report of what is missing, extra, misshapen or doubled.
     """
     naming = naming_of(style, _weights(shapes), source_head)
+    meanings = (naming.meaning(name) for name in _weights(shapes))
+    check_layers((meaning.layer for meaning in meanings if meaning), config.num_hidden_layers)
     known = {row.name: row for row in weights_of(config)}
     needed = {row.name: row for row in weights_of(config, head, "torch")}  # the larger of the two frameworks' sets
     match = Match({}, {}, {})

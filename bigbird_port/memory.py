@@ -41,6 +41,6 @@ def _set(option: int, value: int) -> None:
 def own_libc() -> ctypes.CDLL | None:
     """The C library of this process, or None where there is no way to it."""
     try:
-        return ctypes.CDLL(None)
+        return ctypes.CDLL(None, use_errno=True)
     except (OSError, TypeError):  # not on Windows
         return None

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bigbird_port.bounds import check_layers
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.initialise import initial_value
 from bigbird_port.layout import change_layout, merged_shape
+from bigbird_port.naming import STYLES
 from bigbird_port.schema import Framework, Weight, dims, weights_of
 
 Arrays = Mapping[str, np.ndarray]
@@ -54,6 +56,8 @@ def from_framework(
     Raises ValueError with one sorted report of what is missing, extra, misshapen, or tied but not equal.
     """
     sizes = dims(config)
+    numbers = (STYLES[framework].layer.search(name) for name in arrays)
+    check_layers((int(found["number"]) for found in numbers if found), config.num_hidden_layers)
     rows = {framework_name(row, framework): row for row in weights_of(config, head, framework)}
     if any_pooler:
         pooler = {framework_name(row, framework): row for row in _pooler_rows(config, head, framework)}

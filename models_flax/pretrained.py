@@ -26,6 +26,7 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.folder import WEIGHT_FILES, load_weights, write_model_folder
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.positions import extend_positions
+from bigbird_port.reading import check_regular
 from bigbird_port.weights import framework_shapes, from_framework, initial_arrays
 from models_flax.cache import LayerCache, init_cache
 from models_flax.sharding import partition_specs
@@ -309,6 +310,7 @@ def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """Read what _write_safetensors wrote; raises ValueError for another framework's file of the same name."""
     try:
+        check_regular(path)
         with safetensors.safe_open(path, framework="np") as file:
             found = (file.metadata() or {}).get("format")
         arrays = safetensors.numpy.load_file(path)

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bigbird_port.reading import read_text
+from bigbird_port.writing import write_whole
 from parity.results import Result
 
 VERSION = 1
@@ -72,7 +74,7 @@ def save(results: Sequence[Result], path: Path) -> None:
     values = {"version": VERSION, "runs": len(runs), "false_alarm": FALSE_ALARM, "spread": pooled}
     lines = ",\n  ".join(json.dumps(entry, sort_keys=True) for entry in figures)
     head = json.dumps(values, indent=1, sort_keys=True)[:-2]
-    path.write_text(f'{head},\n "figures": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
+    write_whole(path, f'{head},\n "figures": [\n  {lines}\n ]\n}}\n', "parity baseline save")
 
 
 def check(result: Result, path: Path) -> list[Regression]:
@@ -175,7 +177,7 @@ def _scope(key: Key, name: str) -> tuple[str, ...]:
 
 def _read(path: Path) -> _Baseline:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
         if values["version"] != VERSION:
             raise ValueError(f"its version is {values['version']!r}, expected {VERSION}: save it again")
         figures = {tuple(entry[name] for name in _FIELDS): entry for entry in values["figures"]}

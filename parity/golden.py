@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import layer_pattern
+from bigbird_port.reading import check_regular
 from parity.inputs import Inputs, select_inputs
 
 Taps = dict[str, np.ndarray]
@@ -37,6 +38,7 @@ class GoldenCase:
 def read_golden(path: Path) -> GoldenCase:
     """Read a golden case; raises ValueError naming the file and what is wrong with it."""
     try:
+        check_regular(path)
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -14,6 +14,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.reading import check_regular, read_text
 
 Inputs = dict[str, np.ndarray]
 NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "question_lengths")
@@ -54,9 +55,10 @@ def read_inputs(path: Path) -> Inputs:
     """
     try:
         if path.suffix == ".json":
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(read_text(path))
             arrays = {name: np.array(value) for name, value in values.items()}
         else:
+            check_regular(path)
             arrays = safetensors.numpy.load_file(path)
     except (OSError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
         raise ValueError(f"{path}: expected inputs as .safetensors or .json, but it cannot be read: {error}") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
+from bigbird_port.writing import check_kept_folder, write_whole
 from parity.locate import Stage
 from parity.results import Finding
 
@@ -16,6 +17,7 @@ def keep_tensors(folder: Path, stage: Stage, finding: Finding, fed: np.ndarray |
 
     Names are ``input`` (the reference's; absent for embeddings), ``value.<tap>`` and ``reference.<tap>``.
     """
+    check_kept_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sides = {"value": stage.sides[0], "reference": stage.sides[1]}
     arrays = {f"{side}.{tap}": x for side, taps in sides.items() for tap, x in taps.items()}
@@ -24,7 +26,7 @@ def keep_tensors(folder: Path, stage: Stage, finding: Finding, fed: np.ndarray |
     path = folder / f"{finding.head}.{finding.tap}.{finding.value}-{finding.reference}.safetensors"
     plain = {name: np.ascontiguousarray(_plain(x)) for name, x in arrays.items()}
     about = {"sentence": finding.sentence, "condition": finding.condition}
-    safetensors.numpy.save_file(plain, path, metadata=about)
+    write_whole(path, safetensors.numpy.save(plain, about), "parity --keep")
     return path
 
 

@@ -58,18 +58,21 @@ def _run(
     """Run parity and write its page; also what is wrong, empty if nothing is."""
     from bigbird_port.folder import read_folder_config
     from bigbird_port.heads import HEADS, find_head
+    from bigbird_port.writing import check_writable, write_whole
     from parity.baseline import check
     from parity.reports.page import to_html
     from parity.reports.report import Report
     from parity.reports.terminal import to_text
     from parity.run import Options, run_parity
 
+    if page is not None:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(page, "parity --html")
     names = list(HEADS) if head is None else [head] if isinstance(head, str) else head
     result = run_parity(out, [find_head(name).name for name in names], Options(**options))
     report = Report(result, read_folder_config(out, "torch").to_dict())
     if page is not None:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(to_html(report), encoding="utf-8")
+        write_whole(page, to_html(report), "parity --html")
     regressions = check(result, baseline) if baseline is not None else []
     trouble = [] if result.passed else [to_text(report)]
     trouble += [f"worse than {baseline}: {regression}" for regression in regressions]

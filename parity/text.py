@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.folder import read_folder_config
+from bigbird_port.reading import read_text
 from bigbird_port.tokenizers import BigBirdTokenizer, BigBirdTokenizerFast
 from parity.inputs import Inputs
 
@@ -52,7 +53,7 @@ def _limit(out: Path, length: int | None) -> int:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a text in UTF-8, but it cannot be read: {error}") from None
 

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bigbird_port.reading import read_text
+
 SHIPPED = Path(__file__).parent / "tolerances.json"
 VERSION = 1
 ERRORS = ("accumulated", "local", "gradient", "loss", "decoding")
@@ -164,7 +166,7 @@ def kind_of(tap: str, error: str = "") -> str:
 def read_table(path: Path) -> Table:
     """Read a table; raises ValueError naming the file, and any entry whose bound does not follow from what it says."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
         if values["version"] != VERSION:
             raise ValueError(f"version {values['version']}, expected {VERSION}")
         entries = [_entry(row) for row in values["entries"]]

@@ -22,6 +22,7 @@ from bigbird_port.checkpoint.links import file_size
 from bigbird_port.checkpoint.runs import Run, RunStore, check_name, check_shape
 from bigbird_port.checkpoint.safetensors_file import check_count, check_weight_map, read_weight_map
 from bigbird_port.checkpoint.store import Stored, read
+from bigbird_port.reading import open_regular
 
 _ARRAY = 1
 _COMPLEX, _SCALAR = 2, 3  # extension types of single numbers
@@ -62,7 +63,7 @@ class FlaxMsgpack(RunStore):
     def __init__(self, path: Path) -> None:
         size = file_size(path)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 scan = _Scan(path, file, size)
                 scan.read_tree()
         except OSError as error:

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+from bigbird_port.reading import open_regular
+
 
 class Inert:
     """What stands for an object of a foreign class: it takes every argument, state and item, and keeps none."""
@@ -98,7 +100,7 @@ def load_beside_foreign(path: Path) -> Any:
     """
     import torch
 
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         if any(name.endswith("constants.pkl") for name in archive.namelist()):
             raise pickle.UnpicklingError("a program (TorchScript)")  # which torch.load would hand to its interpreter
     makers = SimpleNamespace(__name__="pickle", Unpickler=_Unpickler, UnpicklingError=pickle.UnpicklingError)

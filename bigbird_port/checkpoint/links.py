@@ -44,14 +44,19 @@ def check_link(path: Path) -> None:
     if _allowed or not path.is_symlink():
         return
     target, folder = path.resolve(), path.parent.resolve()
-    if not target.is_relative_to(folder) and not _in_hub_cache(target, folder):
+    if not target.is_relative_to(folder) and not _leads_to_blobs(target, folder):
         raise ValueError(
             f"{path}: a link that leads out of its folder, to {target}: if you trust where it came from, follow such "
             "links with --follow-links, or give that file itself"
         )
 
 
-def _in_hub_cache(target: Path, folder: Path) -> bool:
+def in_hub_cache(path: Path) -> bool:
+    """Whether a link is one that Hugging Face's cache made for a file of a downloaded model."""
+    return _leads_to_blobs(path.resolve(), path.parent.resolve())
+
+
+def _leads_to_blobs(target: Path, folder: Path) -> bool:
     # Hugging Face's cache keeps models--NAME/snapshots/REVISION/FILE as a link to models--NAME/blobs/DIGEST: such
     # links stay inside one downloaded model, which the same sender made whole, so they lead nowhere foreign.
     for ancestor in (folder, *folder.parents):

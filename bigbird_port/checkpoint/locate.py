@@ -10,6 +10,7 @@ from bigbird_port.checkpoint.links import check_link, file_size
 from bigbird_port.detection.first_bytes import look
 from bigbird_port.detection.kinds import refusal, tell
 from bigbird_port.json_object import read_json_object
+from bigbird_port.reading import is_there, read_whole
 
 STATE_FILE = "checkpoint"
 _PART = re.compile(r"(.+)\.(index|meta|data-\d{5}-of-\d{5})")
@@ -31,13 +32,13 @@ def find_checkpoint(path: Path) -> Path:
     """
     if path.is_dir():
         return _newest(path)
-    if Path(f"{path}.index").is_file():
+    if is_there(Path(f"{path}.index")):
         return path
-    if path.name == STATE_FILE and path.is_file():
+    if path.name == STATE_FILE and is_there(path):
         return _newest(path.parent)
     part = _PART.fullmatch(path.name)
     prefix = path.with_name(part[1]) if part else path
-    if Path(f"{prefix}.index").is_file():
+    if is_there(Path(f"{prefix}.index")):
         return prefix
     if list(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*")):
         raise ValueError(f"{prefix}.index: missing, though data files with this prefix are there: fetch it as well")
@@ -67,16 +68,16 @@ def is_state(file: Path) -> bool:
 
 def _newest(folder: Path) -> Path:
     state = folder / STATE_FILE
-    if state.is_file():
+    if is_there(state):
         if file_size(state) > _MAX_STATE_BYTES:
             raise ValueError(f"{state}: it has more than {_MAX_STATE_BYTES} bytes: expected a few lines")
         refuse_stand_in(state, "a few lines that name the newest checkpoint")
-        named = _STATE_LINE.search(state.read_text(encoding="utf-8", errors="replace"))
+        named = _STATE_LINE.search(read_whole(state, _MAX_STATE_BYTES).decode("utf-8", errors="replace"))
         if not named:
             raise ValueError(f"{state}: expected a line 'model_checkpoint_path: \"...\"', found none{_there(folder)}")
         # The path recorded is often that of the machine that trained: the name counts, in this folder.
         prefix = folder / named[1].replace("\\", "/").rsplit("/", 1)[-1]
-        if not Path(f"{prefix}.index").is_file():
+        if not is_there(Path(f"{prefix}.index")):
             raise ValueError(
                 f"{state}: it names {prefix.name}, but {prefix.name}.index is not in {folder}{_there(folder)}"
             )
@@ -128,7 +129,7 @@ def find_flags(prefix: Path) -> Path | None:
     Raises ValueError if several could be meant, or if one is a pointer or a server's answer in its place.
     """
     candidates = [*sorted(prefix.parent.glob("*.config")), prefix.parent / "config.json"]
-    there = [path for path in candidates if path.is_file()]
+    there = [path for path in candidates if is_there(path)]
     for path in there:
         refuse_stand_in(path, "a configuration in JSON")
     found = [path for path in there if "hidden_size" in read_json_object(path)]
@@ -150,8 +151,9 @@ def find_vocabulary(prefix: Path, flags: Path | None) -> Path | None:
     found = sorted(prefix.parent.glob("*.model"))
     if named:
         name = named.replace("\\", "/").rsplit("/", 1)[-1]
-        meant = [path for path in (prefix.parent / name, prefix.parent / f"{name}.model") if path.is_file()]
+        meant = [path for path in (prefix.parent / name, prefix.parent / f"{name}.model") if is_there(path)]
         found = meant[:1] or found
+    found = [path for path in found if is_there(path)]
     for path in found:
         check_link(path)
     if len(found) > 1:

@@ -20,6 +20,8 @@ from bigbird_port.detection.first_bytes import look
 from bigbird_port.detection.kinds import Reader, refusal, tell
 from bigbird_port.detection.nearby import describe_absent, describe_folder, holds_weights, names_in
 from bigbird_port.detection.typed import check_address
+from bigbird_port.out_folder import TARGET_FOLDERS, check_out
+from bigbird_port.reading import is_there
 
 Style = Literal["original", "saved-model", "torch", "flax", "neutral"]
 NEUTRAL_FILE = "model.neutral.safetensors"
@@ -33,7 +35,6 @@ _TORCH_FILES = (
     "pytorch_model.bin.index.json",
 )
 _FLAX_FILES = ("flax_model.msgpack", "flax_model.msgpack.index.json")
-_OUT_FOLDERS = ("neutral", "torch", "flax", "tf")  # of what convert wrote
 
 
 @dataclass(frozen=True)
@@ -54,22 +55,25 @@ def open_store(path: Path, config_file: Path | None = None) -> Opened:
     """Open a TensorFlow checkpoint, a SavedModel, a torch, Flax or neutral folder or file, or what convert wrote.
 
     config_file: to be taken instead of what lies beside the weights. Raises ValueError saying what was looked for
-    and found, or naming the file and what is wrong with it.
+    and found, or naming the file and what is wrong with it, or what stands in a folder of convert's that it did not
+    write.
     """
     try:
         if not path.exists():
             check_address(str(path))
         if config_file and config_file.is_file():
             _checked(config_file)
-        return _open(path, config_file)
+        check_out(path)
+        return open_weights(path, config_file)
     except OSError as error:  # such as a name that is too long
         raise ValueError(f"{str(path)[:200]}: cannot be read: {error.strerror}") from None
 
 
-def _open(path: Path, config_file: Path | None) -> Opened:
+def open_weights(path: Path, config_file: Path | None = None) -> Opened:
+    """Open as open_store does, whatever else stands in a folder that convert wrote."""
     found = _open_folder(path, config_file) if path.is_dir() else _open_file(path, config_file)
     if found is None and path.is_dir():
-        inner = next((path / name for name in _OUT_FOLDERS if (path / name).is_dir()), None)
+        inner = next((path / name for name in TARGET_FOLDERS if (path / name).is_dir()), None)
         found = _open_folder(inner, config_file) if inner else None
     if found is None:
         raise ValueError(_nothing_found(path))
@@ -77,7 +81,7 @@ def _open(path: Path, config_file: Path | None) -> Opened:
 
 
 def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
-    if (folder / "saved_model.pb").is_file():
+    if is_there(folder / "saved_model.pb"):
         prefix = folder / "variables" / "variables"
         if not Path(f"{prefix}.index").exists():
             raise ValueError(f"{prefix}.index: missing, though saved_model.pb is there: fetch the folder variables")
@@ -88,7 +92,7 @@ def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
     if is_state(folder / STATE_FILE) or any(folder.glob("*.index")):
         return _open_prefix(find_checkpoint(folder), config_file)
     for name in (*_NEUTRAL_FILES, *_TORCH_FILES, *_FLAX_FILES):
-        if (file := folder / name).is_file() or file.is_symlink():
+        if is_there(file := folder / name):
             return _weights(folder, file, config_file)
     for orbax in (folder / "orbax", folder):
         if items := orbax_items(orbax):
@@ -99,9 +103,9 @@ def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
 def _open_file(path: Path, config_file: Path | None) -> Opened | None:
     if path.name == "saved_model.pb":
         return _open_folder(path.parent, config_file)
-    if Path(f"{path}.index").is_file() or (path.is_file() and is_part(path)):
+    if is_there(Path(f"{path}.index")) or (path.is_file() and is_part(path)):
         return _open_prefix(find_checkpoint(path), config_file)
-    if path.exists() or path.is_symlink():
+    if is_there(path):
         return _weights(path, path, config_file)
     if any(path.parent.glob(f"{glob.escape(path.name)}.data-*")):
         find_checkpoint(path)  # says what is missing
@@ -208,7 +212,7 @@ def _safetensors_style(file: Path, metadata: dict[str, str]) -> Style:
 
 
 def _config_in(folder: Path) -> Path | None:
-    return _checked(folder / "config.json") if (folder / "config.json").is_file() else None
+    return _checked(folder / "config.json") if is_there(folder / "config.json") else None
 
 
 def _flags(prefix: Path) -> Path | None:
@@ -225,7 +229,7 @@ def _nothing_found(path: Path) -> str:
     files = ", ".join((*_NEUTRAL_FILES, *_TORCH_FILES, *_FLAX_FILES))
     looked_for = (
         f"looked for a TensorFlow checkpoint (a prefix, *.index), a SavedModel (saved_model.pb), {files}, a checkpoint "
-        f"of Orbax, and for the folders {', '.join(_OUT_FOLDERS)} that convert writes"
+        f"of Orbax, and for the folders {', '.join(TARGET_FOLDERS)} that convert writes"
     )
     if path.is_dir():
         return describe_folder(path, looked_for)

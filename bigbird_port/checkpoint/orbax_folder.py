@@ -18,6 +18,7 @@ from bigbird_port.checkpoint.runs import check_name, check_shape
 from bigbird_port.checkpoint.safetensors_file import check_count
 from bigbird_port.checkpoint.store import PIECE_BYTES, Stored
 from bigbird_port.json_object import read_json_object
+from bigbird_port.reading import is_there
 
 _METADATA = "_METADATA"
 _STEP_METADATA = "_CHECKPOINT_METADATA"
@@ -26,11 +27,11 @@ _one_at_a_time = Lock()  # each call of Orbax runs an event loop of its own
 
 def orbax_items(folder: Path) -> dict[str, Path]:
     """The trees that Orbax wrote into a folder: itself under "", or the items of a step of a CheckpointManager."""
-    if (folder / _METADATA).is_file():
+    if is_there(folder / _METADATA):
         return {"": folder}
-    if not (folder / _STEP_METADATA).is_file() and not folder.name.isdecimal():
+    if not is_there(folder / _STEP_METADATA) and not folder.name.isdecimal():
         return {}
-    return {item.name: item for item in sorted(folder.glob("*/")) if (item / _METADATA).is_file()}
+    return {item.name: item for item in sorted(folder.glob("*/")) if is_there(item / _METADATA)}
 
 
 def open_orbax(items: Mapping[str, Path]) -> OrbaxFolder | OrbaxItems:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bigbird_port.checkpoint.limits import MAX_NAME_BYTES, MAX_RANK
 from bigbird_port.checkpoint.store import PIECE_BYTES, Stored
+from bigbird_port.reading import open_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class RunStore:
         if run.crc32c is not None or run.size != stored.nbytes or run.offset % stored.dtype.itemsize:
             return None
         try:
-            return np.asarray(np.memmap(run.path, stored.dtype, "c", run.offset, stored.shape))
+            with open_regular(run.path) as file:
+                return np.asarray(np.memmap(file, stored.dtype, "c", run.offset, stored.shape))
         except OSError as error:
             raise ValueError(f"{run.path}: cannot be read: {error.strerror}") from None
 
@@ -76,7 +78,7 @@ def read_bytes(run: Run, name: str) -> Iterator[bytes]:
     """Yield the bytes of one run in pieces of at most PIECE_BYTES; raises ValueError as read_run does."""
     crc, left = 0, run.size
     try:
-        with run.path.open("rb") as file:
+        with open_regular(run.path) as file:
             file.seek(run.offset)
             while left:
                 data = file.read(min(left, PIECE_BYTES))

@@ -17,6 +17,7 @@ from bigbird_port.checkpoint.links import file_size, plain_name
 from bigbird_port.checkpoint.runs import Run, RunStore, check_name, check_shape
 from bigbird_port.checkpoint.store import Stored
 from bigbird_port.json_object import parse_json, read_json_object
+from bigbird_port.reading import open_regular
 
 _TYPES = {
     "F64": "float64",
@@ -111,7 +112,7 @@ def check_count(count: int, path: Path) -> None:
 def _read_header(path: Path) -> tuple[dict[str, str], list[Placed]]:
     size = file_size(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > size - 8:
                 raise ValueError(f"its header of {length} bytes does not fit in its {size} bytes: truncated")

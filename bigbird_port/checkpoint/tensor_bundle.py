@@ -28,6 +28,7 @@ from bigbird_port.checkpoint.slices import (
 )
 from bigbird_port.checkpoint.store import PIECE_BYTES, Stored, read
 from bigbird_port.checkpoint.table import read_table
+from bigbird_port.reading import is_there, read_whole
 
 # tensorflow/core/framework/types.proto
 _TYPES: dict[int, str] = {
@@ -83,7 +84,7 @@ class TensorBundle(RunStore):
         if file_size(self.index_path) > MAX_INDEX_BYTES:
             raise ValueError(f"{self.index_path}: damaged index: it has more than {MAX_INDEX_BYTES} bytes")
         try:
-            self.num_shards, whole, self._parts = _parse(self.index_path.read_bytes())
+            self.num_shards, whole, self._parts = _parse(read_whole(self.index_path, MAX_INDEX_BYTES))
         except OSError as error:
             raise ValueError(f"{self.index_path}: cannot be read: {error.strerror}") from None
         except ValueError as error:
@@ -131,7 +132,7 @@ class TensorBundle(RunStore):
                 ends[part.shard] = max(ends[part.shard], part.offset + part.size)
         for shard, end in enumerate(ends):
             path = self.shard_path(shard)
-            if not path.is_file():
+            if not is_there(path):
                 raise ValueError(f"{path}: the index is there, but this data file is missing: fetch it as well")
             if (size := file_size(path)) < end:
                 raise ValueError(f"{path}: truncated: it has {size} bytes, the index needs {end}; fetch it again")

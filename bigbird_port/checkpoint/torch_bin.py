@@ -11,7 +11,6 @@ import io
 import math
 import mmap
 import pickle
-import pickletools
 import re
 import warnings
 import zipfile
@@ -26,8 +25,10 @@ from bigbird_port.checkpoint.inert import load_beside_foreign
 from bigbird_port.checkpoint.limits import MAX_INDEX_BYTES
 from bigbird_port.checkpoint.links import file_size
 from bigbird_port.checkpoint.nested import flatten
+from bigbird_port.checkpoint.pickle_bounds import bounded_opcodes
 from bigbird_port.checkpoint.safetensors_file import check_count, check_weight_map, read_weight_map
 from bigbird_port.checkpoint.store import PIECE_BYTES, Stored
+from bigbird_port.reading import open_regular
 
 if TYPE_CHECKING:
     import torch
@@ -118,14 +119,14 @@ def _unpickle(path: Path) -> tuple[Any, str | None]:
     import torch
 
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             is_zip = file.read(4) == b"PK\3\4"  # as torch decides: a zip may also hang behind a pickle
         foreign = _foreign_global(_pickles_of(path, is_zip))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # of damaged files
             if foreign is None:
                 if path.suffix == ".safetensors":  # from which torch would conclude what is in it
-                    with path.open("rb") as file:
+                    with open_regular(path) as file:
                         return torch.load(file, map_location="cpu", weights_only=True), None
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip), None
             if is_zip:
@@ -148,9 +149,9 @@ def _more_than_weights(path: Path, foreign: str) -> str:
 def _pickles_of(path: Path, is_zip: bool) -> bytes | mmap.mmap:
     """The pickle of a zip, or the file whose head is the pickles; raises ValueError if it would unpack to more."""
     if not is_zip:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("it has compressed members, which torch does not write")
@@ -170,7 +171,7 @@ def _foreign_global(data: bytes | mmap.mmap) -> str | None:
     file: Any = io.BytesIO(data) if isinstance(data, bytes) else data
     # Before release 1.6: a magic number, the protocol, the system, the weights and the storages' keys.
     for _ in range(1 if isinstance(data, bytes) else 5):
-        for opcode, argument, _position in pickletools.genops(file):
+        for opcode, argument in bounded_opcodes(file):
             if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
                 return str(argument)
             if opcode.name in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):

@@ -25,6 +25,7 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.conversion.canonical import pieces_as, reading_order
 from bigbird_port.conversion.content import Finding, check_contents
 from bigbird_port.conversion.output import whole_folder
+from bigbird_port.conversion.replaceable import check_replaceable, check_sources_apart
 from bigbird_port.conversion.streaming import Weight, Written, stream
 from bigbird_port.conversion.targets import ORBAX_FOLDER, Choices, Target, TargetName, left_out, plan_target
 from bigbird_port.conversion.tokenizer import plan_tokenizer
@@ -37,6 +38,7 @@ from bigbird_port.manifest import MANIFEST, file_record, versions, write_manifes
 from bigbird_port.matching import Match
 from bigbird_port.naming import STYLES
 from bigbird_port.positions import POSITIONS, check_extension, extend_positions, how_extended
+from bigbird_port.reading import read_whole
 from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_source
 from bigbird_port.subtree import Wanted
@@ -137,8 +139,14 @@ def convert(
     source's files, where hashing them has begun already.
     Raises ValueError, naming the thing and the next step, and then leaves no output.
     """
+    check_replaceable(out, overwrite, source)
     plan = make_plan(source, settings or Settings())
-    with whole_folder(out, overwrite) as staged, digests or FileDigests() as digests, ThreadPoolExecutor(2) as disk:
+    check_sources_apart(out, plan.source.opened.store.files)
+    with (
+        whole_folder(out, overwrite, source) as staged,
+        digests or FileDigests() as digests,
+        ThreadPoolExecutor(2) as disk,
+    ):
         _check_room(plan, staged)
         if plan.settings.checksums:
             for path in plan.source.opened.store.files:
@@ -163,9 +171,9 @@ def convert(
 
 def dry_run(source: Path, out: Path, settings: Settings | None = None, *, overwrite: bool = False) -> Report:
     """Read and check everything that ``convert`` would, write nothing; raises ValueError where it would fail."""
+    check_replaceable(out, overwrite, source)
     plan = make_plan(source, settings or Settings())
-    if out.exists() and not overwrite:
-        raise ValueError(f"{out}: exists already: choose another name, or replace it with --overwrite")
+    check_sources_apart(out, plan.source.opened.store.files)
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     _check_room(plan, parent)
     with FileDigests() as digests:
@@ -347,7 +355,7 @@ def _write_beside(target: Target, folder: Path, plan: Plan) -> None:
     if target.name == "tf":
         flags = flags_json(plan.config)[0]
         if plan.vocabulary:
-            shutil.copyfile(plan.vocabulary, folder / plan.vocabulary.name)
+            (folder / plan.vocabulary.name).write_bytes(read_whole(plan.vocabulary))
             flags["vocab_model_file"] = plan.vocabulary.name
         _write_json(folder / FLAGS_FILE, flags)
         return

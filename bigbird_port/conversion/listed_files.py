@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bigbird_port.checkpoint.links import in_hub_cache
 from bigbird_port.digests import THREADS, file_digest
+from bigbird_port.out_folder import entries, strangers
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,17 @@ def compare_files(folder: Path, records: Sequence[Mapping[str, Any]]) -> FilesFo
         return FilesFound(tuple(outside), False, 0, 0)
     if not folder.is_dir():
         return FilesFound(("the folder is missing",), False, 0, 0)
-    found, links = {}, []
-    for path, is_link in _entries(folder):
-        if is_link:
-            links.append(f"{path.relative_to(folder).as_posix()} is a link, which convert never writes: refused")
-        else:
-            found[path.relative_to(folder).as_posix()] = path
     names = Counter(record["name"] for record in records)
-    problems = [f"{name} is listed {times} times" for name, times in names.items() if times > 1]
-    problems += [f"{name} is not listed" for name in sorted(found) if name not in names]
+    found = {name: folder / name for name, mode in entries(folder) if not stat.S_ISDIR(mode)}
+    problems = list(strangers(folder, names).values())
+    links = any(path.is_symlink() and not in_hub_cache(path) for path in found.values())
+    problems += [f"{name} is listed {times} times" for name, times in names.items() if times > 1]
     problems += [f"{name} is missing" for name in names if name not in found]
     listed = [record for record in records if record["name"] in found]
     with ThreadPoolExecutor(THREADS) as threads:
         problems += filter(None, threads.map(lambda record: _difference(found[record["name"]], record), listed))
     size = sum(record["size"] for record in listed)
-    return FilesFound((*links, *problems), not links, len(listed), size)
+    return FilesFound(tuple(problems), not links, len(listed), size)
 
 
 def leads_out(name: str) -> bool:
@@ -58,19 +56,10 @@ def leads_out(name: str) -> bool:
     return odd or path.is_absolute() or not path.parts or ".." in path.parts or str(path) != name
 
 
-def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Everything in a folder that is no folder itself, and whether it is a link; links are not followed."""
-    for parent, folders, files in os.walk(folder):
-        for name in sorted((*files, *folders)):
-            path = Path(parent, name)
-            if path.is_symlink() or name in files:
-                yield path, path.is_symlink()
-
-
 def _difference(path: Path, record: Mapping[str, Any]) -> str | None:
     """How one file differs from its record, or None."""
     if not path.is_file():
-        return f"{record['name']} is not a regular file"
+        return f"{record['name']} is a link to nothing" if path.is_symlink() else None  # else told already
     if (size := path.stat().st_size) != record["size"]:
         return f"{record['name']} has {size} bytes, listed are {record['size']}"
     return f"{record['name']} differs from its sha256" if file_digest(path) != record["sha256"] else None

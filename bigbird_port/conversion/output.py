@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bigbird_port.conversion.exchange_names import exchange_names
+from bigbird_port.conversion.replaceable import check_ours, check_replaceable, is_empty
 from bigbird_port.formats.filling import flush_one
+from bigbird_port.out_folder import beside, listed_files, shown, strangers
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
 except ImportError:  # not on Windows, where two conversions into one folder are not told apart
     flock = None  # type: ignore[assignment]
 
+_LOCK_TRIES, _LOCK_SECONDS = 100, 0.1
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_DIRECTORY", 0)
 
 
 @contextmanager
-def whole_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+def whole_folder(out: Path, overwrite: bool, source: Path | None = None) -> Iterator[Path]:
     """Give a new folder beside ``out`` to fill; on success it becomes ``out``, on any error it is removed.
 
-    What a killed run left beside ``out`` is removed first. Raises ValueError if ``out`` exists and ``overwrite`` is
-    not set, if another process is writing it, or where it cannot be written.
+    What a killed run left beside ``out`` is removed first. Raises ValueError if ``out`` may not be written
+    (replaceable.check_replaceable), if another process is writing it, or where it cannot be written.
     """
     out = Path(os.path.abspath(out))
-    _check_free(out, overwrite)
+    check_replaceable(out, overwrite, source)
     staged, lock = _claim(out)
+    old: list[int] = []  # the folder that is replaced, locked: nobody else is to take its place while it is removed
     try:
         _recover(out)
-        _check_free(out, overwrite)
+        check_replaceable(out, overwrite, source)
         yield staged
         _flush(staged)
+        check_replaceable(out, overwrite, source)  # again: it took a while
+        if out.exists():
+            old.append(_lock(out))
         _replace(staged, out)
     except OSError as error:
         raise ValueError(
@@ -43,16 +52,10 @@ def whole_folder(out: Path, overwrite: bool) -> Iterator[Path]:
         if _is_open(staged, lock):  # else it is the output now, and what has its name is another process's
             _recover(out)
             shutil.rmtree(staged, ignore_errors=True)
-        os.close(lock)
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    if out.is_symlink():
-        raise ValueError(f"{out}: is a symbolic link: name the folder to write itself, or remove the link")
-    if out.exists() and not overwrite:
-        raise ValueError(f"{out}: exists already: choose another name, or replace it with --overwrite")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: exists and is not a folder: choose another name")
+        elif old and _is_open(staged, old[0]):  # exchanged with the output
+            shutil.rmtree(staged, ignore_errors=True)
+        for descriptor in (*old, lock):
+            os.close(descriptor)
 
 
 def _claim(out: Path) -> tuple[Path, int]:
@@ -60,7 +63,7 @@ def _claim(out: Path) -> tuple[Path, int]:
 
     The lock goes with the process, so what a killed one left can be told from what a living one is filling.
     """
-    staged = out.parent / f".{out.name}.partial"
+    _, staged, _ = beside(out)
     while True:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +87,11 @@ def _claim(out: Path) -> tuple[Path, int]:
         if _is_open(staged, lock):
             break
         os.close(lock)  # locked too late: that folder is another process's finished output
+    try:
+        check_ours(staged)
+    except ValueError:
+        os.close(lock)
+        raise
     for path in staged.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return staged, lock
@@ -97,23 +105,48 @@ def _is_open(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _aside(out: Path) -> tuple[Path, Path]:
-    """Where the old output waits for the new one, whole, and where it is then removed, maybe half."""
-    return out.parent / f".{out.name}.replaced", out.parent / f".{out.name}.removed"
+def _lock(out: Path) -> int:
+    """Open the folder that will be replaced and lock it; whoever wrote it may be about to let it go."""
+    descriptor = os.open(out, os.O_RDONLY | _NO_LINK)
+    for _ in range(_LOCK_TRIES):
+        try:
+            if flock is not None:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            time.sleep(_LOCK_SECONDS)
+    os.close(descriptor)
+    raise ValueError(f"{out}: another process is writing it now: wait until it is done, or choose another name")
 
 
 def _recover(out: Path) -> None:
     """Undo or finish what a run that ended while it replaced ``out`` had begun."""
-    old, removed = _aside(out)
+    old, _, removed = beside(out)
     if old.exists() and not out.exists():
         old.rename(out)
     _discard(old, removed)
 
 
 def _replace(staged: Path, out: Path) -> None:
-    old, removed = _aside(out)
-    if out.exists():
-        out.rename(old)
+    """Give the new folder the output's name; the old one has that of ``staged`` then, or is removed."""
+    if not out.exists():
+        staged.rename(out)
+        flush_one(out.parent)
+        return
+    listed = [] if is_empty(out) else listed_files(out)
+    if not exchange_names(staged, out):
+        _replace_in_two_steps(staged, out)
+        return
+    if others := list(strangers(staged, listed).values()):  # put there since it was looked at
+        exchange_names(staged, out)
+        raise ValueError(f"{out}: --overwrite would remove what convert did not write: {shown(others)}: move it away")
+    flush_one(out.parent)
+
+
+def _replace_in_two_steps(staged: Path, out: Path) -> None:
+    """Where names cannot be exchanged: a run that is killed between the steps leaves the old output set aside."""
+    old, _, removed = beside(out)
+    out.rename(old)
     staged.rename(out)
     flush_one(out.parent)
     _discard(old, removed)
@@ -121,6 +154,9 @@ def _replace(staged: Path, out: Path) -> None:
 
 def _discard(old: Path, removed: Path) -> None:
     """Remove the old output; the next process, which may begin once the new one has its name, may be at it as well."""
+    for folder in (old, removed):
+        with suppress(FileNotFoundError):
+            check_ours(folder)
     shutil.rmtree(removed, ignore_errors=True)
     with suppress(FileNotFoundError):
         old.rename(removed)

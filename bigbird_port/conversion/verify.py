@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.casting import DTYPES, float_type
-from bigbird_port.checkpoint.open_store import open_store
+from bigbird_port.checkpoint.open_store import open_weights
 from bigbird_port.conversion.canonical import for_each, hash_pieces, pieces_as, reading_order
 from bigbird_port.conversion.convert import FLAGS_FILE
 from bigbird_port.conversion.listed_files import compare_files
@@ -24,10 +24,12 @@ from bigbird_port.formats.flags import flags_json
 from bigbird_port.formats.neutral import NeutralFormat
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
-from bigbird_port.json_object import as_json_object, read_json_object
+from bigbird_port.json_object import MAX_JSON_BYTES, as_json_object, read_json_object
 from bigbird_port.manifest import MANIFEST, MANIFEST_VERSION, Manifest, manifest_text, read_manifest
 from bigbird_port.naming import STYLES
+from bigbird_port.out_folder import check_left_over, strangers
 from bigbird_port.positions import POSITIONS, extend_positions, how_extended, read_how
+from bigbird_port.reading import read_whole
 from bigbird_port.schema import dims, weights_of
 from bigbird_port.source import Source, open_part, open_source
 from bigbird_port.subtree import Wanted
@@ -91,6 +93,7 @@ def verify(
 
 def _check_manifest(out: Path) -> tuple[Manifest | None, Check]:
     """Read the manifest; None where it was changed."""
+    check_left_over(out)
     path = out / MANIFEST
     if not path.is_file():
         raise ValueError(f"{path}: there is no manifest: give the folder that convert wrote")
@@ -106,7 +109,7 @@ def _check_manifest(out: Path) -> tuple[Manifest | None, Check]:
     if not any(record["sha256"] for target in manifest.targets for record in manifest.files(target)):
         raise ValueError(f"{out}: it was converted with --no-checksums: there is nothing to compare it with")
     problems = list(_inconsistencies(manifest))
-    if path.read_text(encoding="utf-8") != manifest_text(manifest.values):
+    if read_whole(path, MAX_JSON_BYTES) != manifest_text(manifest.values).encode():
         problems.append("its text was changed after it was written")
     return manifest, _check("manifest", problems, "as it was written")
 
@@ -127,8 +130,8 @@ def _inconsistencies(manifest: Manifest) -> Iterator[str]:
 
 def _checks(out: Path, manifest: Manifest, source: Source | None) -> Iterator[Check]:
     """The checks behind that of the manifest itself."""
-    strays = [f"{name}/ is not in the manifest" for name in TARGETS if name not in manifest.targets]
-    strays = [text for text in strays if (out / text.partition("/")[0]).exists()]
+    others = strangers(out, [MANIFEST, *(f"{target}/any" for target in manifest.targets)])
+    strays = [why for name, why in others.items() if name.partition("/")[0] not in manifest.targets]
     strays += [] if manifest.targets else ["the manifest lists none"]
     strays += [f"{name!r} is no target: refused" for name in manifest.targets if name not in TARGETS]
     yield _check("targets", strays, f"{', '.join(manifest.targets)} and no other")
@@ -166,7 +169,7 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 def _check_weights(folder: Path, target: str, manifest: Manifest) -> Check:
     """Every weight of one target, read again in canonical form, against the manifest's hashes of weights."""
-    opened = open_store(folder)
+    opened = open_weights(folder)
     if opened.style != _STYLES_OF[target]:
         raise ValueError(f"{folder}: it holds a {opened.style} model, expected {_STYLES_OF[target]}")
     source = Source(opened, manifest.config, manifest.head, ())
@@ -226,7 +229,7 @@ def _check_config(folder: Path, target: str, manifest: Manifest) -> Check:
         records = manifest.values.get("added_tokens", [])
         problems += added_token_problems(folder, records, manifest.config.vocab_size)
     if target == "neutral":
-        metadata = getattr(open_store(folder).store, "metadata", {})
+        metadata = getattr(open_weights(folder).store, "metadata", {})
         wanted = NeutralFormat(manifest.config, manifest.head).metadata
         problems += _unequal("its metadata", {**metadata, "config": None}, {**wanted, "config": None})
         inner = as_json_object(metadata.get("config", "").encode(), "the configuration in its metadata")

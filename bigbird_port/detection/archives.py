@@ -7,6 +7,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from bigbird_port.reading import open_regular
+
 MAX_TABLE_BYTES = 4 << 20  # of a zip: twenty times that of the largest torch file with its optimizer
 _MAX_MEMBERS = 500  # of a tar that are looked at
 _BLOCK = 512
@@ -18,7 +20,7 @@ def zip_names(path: Path) -> list[str] | None:
     try:
         if not 0 <= _table_bytes(path) <= MAX_TABLE_BYTES:
             return None
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             return archive.namelist()
     except Exception:  # zipfile raises nearly every type for a damaged file
         return None
@@ -26,7 +28,7 @@ def zip_names(path: Path) -> list[str] | None:
 
 def _table_bytes(path: Path) -> int:
     """Size of the table that a zip's last record tells; -1 where there is no such record."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         end = file.seek(0, 2)
         file.seek(max(0, end - (1 << 16) - 98))
         tail = file.read()
@@ -43,7 +45,7 @@ def _table_bytes(path: Path) -> int:
 def zip_start(path: Path, name: str, count: int) -> bytes:
     """The first bytes of one member of a zip; empty where it is damaged."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(name) as member:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive, archive.open(name) as member:
             return member.read(count)
     except Exception:  # zipfile raises nearly every type for a damaged file
         return b""
@@ -52,7 +54,7 @@ def zip_start(path: Path, name: str, count: int) -> bytes:
 def tar_names(path: Path) -> list[str]:
     """Names of the first members of a tar, as far as its headers are whole."""
     names: list[str] = []
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while len(names) < _MAX_MEMBERS:
             header = file.read(_BLOCK)
             if header[257:262] != b"ustar":

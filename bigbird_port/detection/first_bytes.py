@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bigbird_port.checkpoint.links import file_size
 from bigbird_port.detection.archives import zip_names
+from bigbird_port.reading import open_regular
 
 START_BYTES = 4096
 
@@ -46,7 +47,7 @@ def look(path: Path) -> Start:
     """Read the beginning of a regular file; raises ValueError where it is none or cannot be read."""
     size = file_size(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return Start(path, size, file.read(START_BYTES))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None

@@ -18,6 +18,7 @@ from bigbird_port.checkpoint.locate import natural
 from bigbird_port.detection.first_bytes import look
 from bigbird_port.detection.kinds import refusal, tell
 from bigbird_port.detection.typed import check_hub_name
+from bigbird_port.reading import read_text
 
 MAX_NAMES = 5000  # that are looked at in all
 MAX_LEVELS = 3  # of folders below the path: a hub's cache has models--X/snapshots/REVISION
@@ -140,7 +141,7 @@ def _is_main(folder: Path) -> bool:
         return False
     ref = folder.parent.parent / "refs" / "main"
     try:
-        return file_size(ref) <= 100 and ref.read_text(encoding="ascii").strip() == folder.name
+        return file_size(ref) <= 100 and read_text(ref, 100).strip() == folder.name
     except (OSError, ValueError):
         return False
 

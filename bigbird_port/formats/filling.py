@@ -15,6 +15,7 @@ import numpy as np
 from bigbird_port.checkpoint.store import PIECE_BYTES
 from bigbird_port.formats.file_plan import FilePlan, Format, Planned, Segment
 from bigbird_port.memory import own_libc
+from bigbird_port.reading import open_unbuffered
 
 _FLUSHED_BYTES = 1 << 20  # at least: small writes are left to the system
 _SYNC_FILE_RANGE_WRITE = 2  # of Linux's fs.h: begin, and do not wait
@@ -85,7 +86,7 @@ def read_back(plan: FilePlan, path: Path, crc32c: Mapping[str, int]) -> str:
     regions: list[tuple[int, int, str | bytes]] = [(at, len(literal), literal) for at, literal in plan.literals]
     regions += [(part.offset, part.size, name) for name, parts in plan.slots.items() for part in parts]
     found = dict.fromkeys(plan.slots, 0)
-    with path.open("rb", buffering=0) as file:
+    with open_unbuffered(path) as file:
         for offset, size, what in sorted(regions, key=lambda region: region[:2]):
             file.seek(offset)
             left = size

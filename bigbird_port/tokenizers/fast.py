@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Self
 import tokenizers
 from tokenizers import AddedToken
 
+from bigbird_port.reading import is_there, read_text, read_whole, why_unread
 from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.added import Token, content_of
 from bigbird_port.tokenizers.base import TokenizerBase
@@ -150,7 +151,7 @@ class BigBirdTokenizerFast(TokenizerBase):
     def _load(cls, path: Path, options: dict[str, Any]) -> Self:
         options.pop("sp_model_kwargs", None)
         # A tokenizer.json that transformers wrote gives its fast ids, so the vocabulary goes first.
-        if (path / VOCAB_FILE).is_file() or not (path / TOKENIZER_FILE).is_file():
+        if is_there(path / VOCAB_FILE) or not is_there(path / TOKENIZER_FILE):
             added = not_cut(options.pop("added_tokens_decoder"), path / VOCAB_FILE)
             return cls(path / VOCAB_FILE, added_tokens_decoder=added, **options)
         return cls(tokenizer_file=path / TOKENIZER_FILE, **options)
@@ -158,9 +159,9 @@ class BigBirdTokenizerFast(TokenizerBase):
 
 def _read_backend(path: Path) -> tokenizers.Tokenizer:
     try:
-        backend = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        backend = tokenizers.Tokenizer.from_str(read_text(path))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}: give a {TOKENIZER_FILE}") from None
+        raise ValueError(f"{path}: cannot be read: {why_unread(error)}: give a {TOKENIZER_FILE}") from None
     except Exception as error:
         # The library raises Exception itself for whatever it cannot parse.
         kind = "JSON" if _is_json(path) else "text"
@@ -194,7 +195,7 @@ def _both(path: Path, backend: tokenizers.Tokenizer, options: dict[str, Any]) ->
 
 def _is_json(path: Path) -> bool:
     try:
-        json.loads(path.read_bytes())
+        json.loads(read_whole(path))
     except ValueError:
         return False
     return True

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import AddedToken
 
 from bigbird_port.json_object import read_json_object
+from bigbird_port.out_folder import check_out
+from bigbird_port.reading import is_there, read_whole
 from bigbird_port.tokenizers.added import attributes_of, changed
 from bigbird_port.tokenizers.plan import NO_LIMIT
 from bigbird_port.tokenizers.special import ADDITIONAL, DEFAULT_TOKENS
@@ -106,6 +108,7 @@ def write_settings(path: Path, tokenizer: TokenizerBase, others: Mapping[str, An
 
 def read_settings(path: Path) -> Settings:
     """Read the settings of a folder, with defaults for files that it lacks; raises ValueError naming the file."""
+    check_out(path)
     if not path.is_dir():
         raise ValueError(f"{path}: there is no such folder: names of models on a hub are not looked up")
     values, special = _read_json(path / SETTINGS_FILE), _read_json(path / SPECIAL_FILE)
@@ -207,10 +210,10 @@ def _insert(found: dict[int, AddedToken], path: Path, number: Any, token: AddedT
 
 def _library_tokens(path: Path) -> dict[int, AddedToken]:
     """The added tokens of a tokenizer.json, which is too large for the reader of settings."""
-    if not path.is_file():
+    if not is_there(path):
         return {}
     try:
-        values = json.loads(path.read_bytes())["added_tokens"]
+        values = json.loads(read_whole(path))["added_tokens"]
         return {one["id"]: as_token(path, "added_tokens", one) for one in values}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
@@ -223,7 +226,7 @@ def _entry(token: AddedToken) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return read_json_object(path) if path.is_file() else {}
+    return read_json_object(path) if is_there(path) else {}
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> str:

@@ -12,9 +12,12 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken
 
+from bigbird_port.reading import read_whole, why_unread
+
 VOCAB_FILE = "spiece.model"
 SPACE = "\u2581"  # what sentencepiece writes for a space
 
+_MAX_BYTES = 1 << 28  # BigBird's has 0.8 MB, the largest that are published some 10 MB
 _UNIGRAM = 1
 _NORMAL, _USER_DEFINED, _BYTE = 1, 4, 6
 _messages: Any = sentencepiece_model_pb2  # its classes are made at import, out of sight of the type checker
@@ -50,10 +53,10 @@ def read_vocabulary(path: str | Path) -> Vocabulary:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_whole(path, _MAX_BYTES)
     except OSError as error:
         raise ValueError(
-            f"{path}: the vocabulary cannot be read: {error.strerror}: give the {VOCAB_FILE} (or gpt2.model) "
+            f"{path}: the vocabulary cannot be read: {why_unread(error)}: give the {VOCAB_FILE} (or gpt2.model) "
             "that the checkpoint was trained with"
         ) from None
     model: Any = _messages.ModelProto()

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bigbird_port.writing import check_writable, write_whole
 from parity.calibration.cases import SIZES, Case, Size, make_case
 from parity.calibration.witnesses import WITNESSES, Witness
 from parity.golden import log_softmax
@@ -95,10 +96,12 @@ def calibrate(
     what is being measured. Raises ValueError for what is unknown or not there; nothing is written then.
     """
     _check(seeds, sizes, dtypes, witnesses)
+    if out:
+        check_writable(out, "parity calibrate --out")
     samples = list(measure_samples(seeds, sizes, dtypes, devices, witnesses, report))
     table = make_table(samples, _command(seeds, sizes, dtypes, devices, witnesses))
     if out:
-        out.write_text(table.to_json(), encoding="utf-8")
+        write_whole(out, table.to_json(), "parity calibrate --out")
     return table
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import bigbird_port
+from bigbird_port.reading import read_text
 from parity.integrity import Check
 from parity.metrics import Difference, LogitsDifference
 from parity.reports.report import Report
@@ -72,7 +73,7 @@ def from_json(values: Any) -> Report:
 def read_report(path: Path) -> Report:
     """Read a report from a JSON file; raises ValueError naming the file and what is wrong with it."""
     try:
-        return from_json(json.loads(path.read_text(encoding="utf-8")))
+        return from_json(json.loads(read_text(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected a report that parity --json wrote: {error}") from None
 

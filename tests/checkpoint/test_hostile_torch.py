@@ -1,12 +1,15 @@
 """Hostile torch files: pickles, zips, and shards."""
 
+import io
 import os
 import pickle
+import time
 import zipfile
 
 import numpy as np
 import pytest
 
+from bigbird_port.checkpoint import limits, pickle_bounds
 from bigbird_port.checkpoint.store import read
 from bigbird_port.checkpoint.torch_bin import TorchBin, TorchBinShards
 from tests.checkpoint.hostile import MIB, memory, refused
@@ -236,3 +239,50 @@ def test_torch_shards(tmp_path):
     path = write_shards(tmp_path, "pytorch_model.bin.index.json", shards, torch.save)
     with pytest.raises(ValueError, match=r"a is both in 0\.bin and in 1\.bin"):
         TorchBinShards(path)
+
+
+def nested_lists(count):
+    return b"\x80\x02" + b"]" * count + b"a" * (count - 1) + b"."
+
+
+PICKLES = {
+    "lists in lists": (nested_lists(1_000_000), "more than 5000 values that are not yet in another"),
+    "lists in lists, not as many": (nested_lists(100), "nested more than 64 deep"),
+    "maps in maps": (b"\x80\x02" + b"}X\1\0\0\0a" * 100 + b"}" + b"s" * 100 + b".", "nested more than 64 deep"),
+    "tuples in tuples": (b"\x80\x02)" + b"\x85" * 100 + b".", "nested more than 64 deep"),
+    "numbers": (b"\x80\x02" + b"K\0" * 10_000 + b"." + b" " * 10, "more than 5000 values"),
+    "numbers that are dropped": (b"\x80\x02" + b"K\x000" * 10_000 + b".", "more than 20000 opcodes"),
+    "tuples in tuples, remembered": (b"\x80\x04)\x94" + b"\x85\x94" * 100 + b".", "nested more than 64 deep"),
+    "marks": (b"\x80\x02" + b"(" * 10_000 + b".", "more than 5000 values"),
+    "nothing to take": (b"\x80\x02" + b"aeust" * 10 + b".", "pytorch_model.bin"),
+}
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("case", PICKLES)
+def test_pickles_that_would_take_minutes(tmp_path, monkeypatch, case, is_zip):
+    monkeypatch.setattr(pickle_bounds, "MAX_OPCODES", 20_000)
+    data, message = PICKLES[case]
+    path = tmp_path / "pytorch_model.bin"
+    if is_zip:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", data)
+            archive.writestr("archive/version", "3\n")
+    else:
+        path.write_bytes(data)
+    begin = time.perf_counter()
+    refused(TorchBin, path, message)
+    assert time.perf_counter() - begin < 30  # on a busy machine, with its memory traced
+
+
+def test_the_bounds_of_a_pickle_leave_room(tmp_path):
+    """Ten times the weights and slots of the largest model, which are 1200."""
+    import torch
+
+    values = {f"encoder.layer.{i}.weight": torch.ones(1) for i in range(600)}
+    torch.save(values, tmp_path / "pytorch_model.bin")
+    with zipfile.ZipFile(tmp_path / "pytorch_model.bin") as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+        count = len(list(pickle_bounds.bounded_opcodes(io.BytesIO(archive.read(name)))))
+    assert count > 600
+    assert count / 600 * 1200 * 10 < limits.MAX_OPCODES

@@ -1,5 +1,6 @@
 """What is left when a conversion is killed, interrupted, raced or out of room: a whole output, or none."""
 
+import ast
 import os
 import random
 import shutil
@@ -15,8 +16,10 @@ from benchmarks.kill import finish, kills, races, run_well, start, verify, wait_
 from bigbird_port.conversion import convert as convert_module
 from bigbird_port.conversion import output as output_module
 from bigbird_port.conversion.convert import convert
+from bigbird_port.conversion.exchange_names import exchange_names
 from bigbird_port.conversion.output import whole_folder
-from tests.conftest import DEMO
+from bigbird_port.manifest import write_manifest
+from tests.conftest import DEMO, ROOT
 
 MIB = 2**20
 
@@ -61,10 +64,34 @@ def run_limited(program, source, out, *options):
 @pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_a_kill_leaves_is_whole_or_absent(small, overwrite):
-    left = kills(small, 24, overwrite, random.Random(1))
+    count = 100 if overwrite else 24
+    left = kills(small, count, overwrite, random.Random(1))
     assert left["temporaries to remove"] > 0  # some were killed while they wrote
-    assert sum(count for state, count in left.items() if state != "temporaries to remove") == 24
-    assert overwrite or left["old"] == 0
+    assert sum(count for state, count in left.items() if state != "temporaries to remove") == count
+    assert left["absent"] == 0 if overwrite else left["old"] == 0
+
+
+def kill_moments(folder, mode, stride):
+    """Counts of what is left, killed at every ``stride``th line of the code that replaces an output."""
+    command = [sys.executable, Path(__file__).with_name("kill_moments.py"), folder, mode, str(stride)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return ast.literal_eval(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are exchanged in one step on Linux alone")
+@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_at_any_line_leaves_the_old_output_or_the_new_one(tmp_path, stride):
+    left = kill_moments(tmp_path, "exchange", stride)
+    assert set(left) == {"old", "new"}
+    assert sum(left.values()) >= 100 // stride
+
+
+@pytest.mark.slow
+def test_where_names_cannot_be_exchanged_an_absent_output_is_said_to_be_set_aside(tmp_path):
+    """The negative control of the test above: in two steps there is a moment without an output."""
+    left = kill_moments(tmp_path, "two-steps", 1)
+    assert set(left) == {"old", "absent, and said where", "new"}
+    assert left["absent, and said where"] < 5
 
 
 @pytest.mark.slow
@@ -166,26 +193,27 @@ def test_a_missing_parent_is_made(tmp_path):
     assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize(("how", "told"), [(signal.SIGINT, "Interrupted"), (signal.SIGTERM, "Terminated")])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_an_interrupt_leaves_what_was_there(small, tmp_path, overwrite):
+def test_a_signal_leaves_what_was_there(small, tmp_path, overwrite, how, told):
     out = tmp_path / "out"
     if overwrite:
         convert(DEMO, out)
     process = start(small / "source", out, *(["--overwrite"] if overwrite else []))
     wait_for(process, tmp_path / ".out.partial/torch")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     code, said = finish(process)
-    assert (code, said.strip()) == (1, "Aborted!")
+    assert (code, said) == (128 + how, f"{told}: what was begun was cleaned up.\n")
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if overwrite else [])
     if overwrite:
         assert verify(out).config.hidden_size == 16
 
 
-def test_the_run_after_a_terminated_one_leaves_nothing_of_it(small, tmp_path):
+def test_the_run_after_a_killed_one_leaves_nothing_of_it(small, tmp_path):
     process = start(small / "source", tmp_path / "out")
     wait_for(process, tmp_path / ".out.partial/torch")
-    process.terminate()
-    assert finish(process)[0] == -signal.SIGTERM
+    process.kill()
+    assert finish(process)[0] == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
     run_well(DEMO, tmp_path / "out")
 
@@ -214,8 +242,8 @@ def test_the_winner_leaves_alone_what_the_next_one_began(tmp_path, monkeypatch):
 
 
 def test_a_failed_replacement_restores_the_old_output(tmp_path, monkeypatch):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/old").write_text("x")
+    write_manifest(make(tmp_path / "out") / "manifest.json", {"targets": {}})
+    before = (tmp_path / "out/manifest.json").read_bytes()
     rename = Path.rename
 
     def fail(path, target):
@@ -224,19 +252,52 @@ def test_a_failed_replacement_restores_the_old_output(tmp_path, monkeypatch):
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(output_module, "exchange_names", lambda first, second: False)
     with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "out", True) as staged:
-        (staged / "new").write_text("x")
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+        (staged / "torch").mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "manifest.json"]
+    assert (tmp_path / "out/manifest.json").read_bytes() == before
+
+
+def test_what_is_put_into_the_output_meanwhile_is_kept(tmp_path, monkeypatch):
+    """At the last moment, after it was looked at: the exchange is undone."""
+    write_manifest(make(tmp_path / "out") / "manifest.json", {"targets": {}})
+
+    def exchange_after_notes(first, second):
+        if second == tmp_path / "out" and not (first / "notes").exists():
+            (second / "notes").write_text("mine")
+        return exchange_names(first, second)
+
+    monkeypatch.setattr(output_module, "exchange_names", exchange_after_notes)
+    with (
+        pytest.raises(ValueError, match="would remove what convert did not write: notes is not listed"),
+        whole_folder(tmp_path / "out", True) as staged,
+    ):
+        (staged / "torch").mkdir()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["manifest.json", "notes", "out"]
+
+
+def make(folder):
+    folder.mkdir()
+    return folder
 
 
 def test_an_old_output_that_was_waiting_is_restored_but_not_a_half_removed_one(tmp_path):
-    (tmp_path / ".out.replaced").mkdir()
-    (tmp_path / ".out.replaced/whole").write_text("x")
-    (tmp_path / ".out.removed").mkdir()
-    (tmp_path / ".out.removed/half").write_text("x")
+    (make(tmp_path / ".out.replaced") / "manifest.json").write_text("{}")
+    (make(tmp_path / ".out.removed") / "torch").mkdir()
     with pytest.raises(ValueError, match="exists already"), whole_folder(tmp_path / "out", False):
         pass
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "whole"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["manifest.json", "out"]
+
+
+@pytest.mark.parametrize("end", ["partial", "replaced", "removed"])
+def test_a_folder_of_the_users_under_a_name_of_ours_is_not_cleared(tmp_path, end):
+    (make(tmp_path / f".out.{end}") / "thesis.tex").write_text("mine")
+    if end == "replaced":
+        write_manifest(make(tmp_path / "out") / "manifest.json", {"targets": {}})
+    with pytest.raises(ValueError, match=r"in the way: it holds thesis\.tex"):
+        convert(DEMO, tmp_path / "out", overwrite=True)
+    assert (tmp_path / f".out.{end}/thesis.tex").read_text() == "mine"
 
 
 PEAK = """

@@ -192,7 +192,7 @@ FAULTS = {
     "a file deep down": (
         lambda out: ((out / "tf/a/b").mkdir(parents=True), (out / "tf/a/b/c").touch()),
         "tf files",
-        "a/b/c is not listed",
+        "a is not listed (a folder)",
     ),
     "a missing file": (lambda out: (out / "tf/checkpoint").unlink(), "tf files", "checkpoint is missing"),
     "a missing folder": (lambda out: shutil.rmtree(out / "neutral"), "neutral files", "the folder is missing"),
@@ -204,7 +204,7 @@ FAULTS = {
     "a target that is not listed": (
         lambda out: change_manifest(out, lambda values: values["targets"].pop("flax")),
         "targets",
-        "flax/ is not in the manifest",
+        "flax is not listed (a folder)",
     ),
     "a file listed twice": (
         lambda out: change_manifest(out, lambda values: hashes(values).append(hashes(values)[0])),
