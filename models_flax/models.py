@@ -468,7 +468,8 @@ class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
             lengths = question_lengths_of(ids, self.config.sep_token_id)
         question_BL = question_mask(lengths.reshape(-1), ids.shape[1])
         arrays = {name: x for name, x in arrays.items() if name != "question_lengths"}
-        if arrays.get("token_type_ids") is None:
+        has_types = self.config.type_vocab_size > 1  # with a single one, all tokens are of it
+        if arrays.get("token_type_ids") is None and has_types:
             arrays["token_type_ids"] = (~question_BL).astype(jnp.int32)
         return arrays, {"question_BL": question_BL}
 

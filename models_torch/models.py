@@ -527,7 +527,8 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
             check_question_lengths(lengths, len(tokens))
             question_BL = question_mask(lengths.flatten(), tokens.shape[1])
         arrays = {name: x for name, x in arrays.items() if name != "question_lengths"}
-        if arrays.get("token_type_ids") is None and question_BL is not None:
+        has_types = self.config.type_vocab_size > 1  # with a single one, all tokens are of it
+        if arrays.get("token_type_ids") is None and question_BL is not None and has_types:
             arrays["token_type_ids"] = (~question_BL).long()
         return arrays, {"question_BL": question_BL}
 

@@ -18,12 +18,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from parity.results import Result
+from parity.results import Result, Row
 
 VERSION = 1
 FALSE_ALARM = 0.01
@@ -37,9 +37,9 @@ _EULER = 0.5772156649015329
 
 @dataclass(frozen=True)
 class Regression:
-    """What is worse than the baseline. key: as far as the trouble goes (a head, a layer, a pair or a tap)."""
+    """What is worse than the baseline. key: as far as the trouble goes (a check, a head, a layer, a pair or a tap)."""
 
-    what: Literal["grew", "disappeared", "no figure"]
+    what: Literal["grew", "disappeared", "no figure", "failed"]
     key: tuple[str, ...]
     detail: str
 
@@ -50,7 +50,8 @@ class Regression:
 def save(results: Sequence[Result], path: Path) -> None:
     """Write the baseline of several runs of the same comparison, with different seeds.
 
-    Raises ValueError for fewer than two runs, a run that failed, and runs that compared different things.
+    Raises ValueError for fewer than two runs, a run that failed, and runs that compared different things, or the same
+    in another dtype or on another device.
     """
     if len(results) < 2:
         raise ValueError(
@@ -64,20 +65,32 @@ def save(results: Sequence[Result], path: Path) -> None:
         different = sorted(run.keys() ^ runs[0].keys())
         if different:
             raise ValueError(f"runs 1 and {i + 1} compared different things, such as {', '.join(different[0])}")
+    for i, result in enumerate(results):
+        if _conditions(result) != _conditions(results[0]):
+            raise ValueError(f"runs 1 and {i + 1} ran under different conditions: {_conditions(result)}")
     if len({tuple(run.values()) for run in runs}) < len(runs):
         raise ValueError("two runs have the same errors: run each with another seed, or there is no spread to measure")
     figures = [_entry(key, [run[key] for run in runs]) for key in sorted(runs[0])]
     kinds = {entry["error"]: [other for other in figures if other["error"] == entry["error"]] for entry in figures}
     pooled = {error: _rounded(max(_pooled(own), _pooled(figures))) for error, own in kinds.items()}
     values = {"version": VERSION, "runs": len(runs), "false_alarm": FALSE_ALARM, "spread": pooled}
+    values |= {"conditions": _conditions(results[0])}
     lines = ",\n  ".join(json.dumps(entry, sort_keys=True) for entry in figures)
     head = json.dumps(values, indent=1, sort_keys=True)[:-2]
     path.write_text(f'{head},\n "figures": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
 
 
 def check(result: Result, path: Path) -> list[Regression]:
-    """Return what is worse than the baseline, the broadest loss first; raises ValueError if it cannot be read."""
+    """Return what is worse than the baseline, the broadest loss first, and what failed in the run itself.
+
+    Raises ValueError if it cannot be read, or is of another dtype or device.
+    """
     baseline = _read(path)
+    for name, own in _conditions(result).items():
+        if (known := baseline.conditions.get(name, own)) != own:
+            raise ValueError(
+                f"{path}: {name} ran with {_said(known)} in the baseline, and with {_said(own)} in this run"
+            )
     found = _errors(result, shared=True)
     lost = [key for key in baseline.figures if key not in found]
     regressions = [Regression("disappeared", *loss) for loss in _losses(lost, baseline.figures)]
@@ -89,7 +102,21 @@ def check(result: Result, path: Path) -> list[Regression]:
         elif key in found and found[key] > (limit := baseline.limit(entry)):
             detail = f"error {found[key]:.2e}, at most {entry['max']:.2e} in {baseline.runs} runs, limit {limit:.2e}"
             regressions.append(Regression("grew", key, detail))
-    return regressions
+    return [*regressions, *_failures(result, {regression.key for regression in regressions})]
+
+
+def _failures(result: Result, known: set[tuple[str, ...]]) -> Iterator[Regression]:
+    """What failed in a run, whatever the baseline says: its checks, what is beyond its tolerance, what is missing."""
+    for failed in (one for one in result.checks if not one.passed):
+        yield Regression("failed", (failed.name,), failed.detail)
+    for condition, head in result.missing:
+        if (head,) not in known:
+            yield Regression("failed", (head, condition), "asked for, but nothing was compared")
+    beyond = dict.fromkeys(_key(row, row.head) for row in result.failures)
+    for key in (key for key in beyond if key not in known):
+        yield Regression("failed", key, "the run failed here: the error is beyond its tolerance, or has no figure")
+    if not result.conditions or not result.heads:
+        yield Regression("failed", ("run",), "nothing was compared")
 
 
 def new_keys(result: Result, path: Path) -> list[Key]:
@@ -104,6 +131,7 @@ class _Baseline:
     false_alarm: float
     spread: Mapping[str, float]
     figures: Mapping[Key, Mapping[str, Any]]
+    conditions: Mapping[str, Mapping[str, Any]]
 
     def limit(self, entry: Mapping[str, Any]) -> float:
         """The largest error that is no regression."""
@@ -124,9 +152,24 @@ def _errors(result: Result, shared: bool) -> dict[Key, float]:
     for row in result.rows:
         error = row.difference.would_pass if not row.difference.problem else math.inf
         for head in row.heads if shared else (row.head,):
-            key = (head, row.condition, f"{row.value} against {row.reference}", row.error, row.tap)
+            key = _key(row, head)
             found[key] = max(found.get(key, 0.0), error)
     return found
+
+
+def _conditions(result: Result) -> dict[str, dict[str, Any]]:
+    """What errors depend on, by name of the condition: dtype, devices, fields of the configuration."""
+    fields = ("dtype", "torch_device", "flax_device", "overrides")
+    own = {one.name: {name: getattr(one, name) for name in fields} for one in result.conditions}
+    return {name: values | {"overrides": dict(values["overrides"])} for name, values in own.items()}
+
+
+def _said(condition: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in condition.items() if value)
+
+
+def _key(row: Row, head: str) -> Key:
+    return head, row.condition, f"{row.value} against {row.reference}", row.error, row.tap
 
 
 def _entry(key: Key, errors: list[float]) -> dict[str, Any]:
@@ -179,7 +222,9 @@ def _read(path: Path) -> _Baseline:
         if values["version"] != VERSION:
             raise ValueError(f"its version is {values['version']!r}, expected {VERSION}: save it again")
         figures = {tuple(entry[name] for name in _FIELDS): entry for entry in values["figures"]}
-        baseline = _Baseline(values["runs"], values["false_alarm"], values["spread"], figures)
+        baseline = _Baseline(
+            values["runs"], values["false_alarm"], values["spread"], figures, values.get("conditions", {})
+        )
         if not figures:
             raise ValueError("it holds no figure")
         for entry in figures.values():

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from bigbird_port.families.bigbird.family import BIGBIRD
 from parity.compare import Scene, compare
 from parity.inputs import Inputs, portions
 from parity.results import Part, Row
 from parity.witnesses.witness import FRAMEWORKS, Framework, Taps, pairs
 
-_SCORES = ("prediction_logits", "seq_relationship_logits", "logits", "start_logits", "end_logits")
-_HIDDEN = "last_hidden_state"
+_HIDDEN = BIGBIRD.hidden
 _AT_ONCE = 1 << 22  # elements of hidden states in a call, 16 MiB in float32: a text of 4096 tokens at base size
 
 
@@ -31,7 +31,9 @@ class Called:
 
     def __init__(self, head: str, witnesses: dict[str, Any], inputs: Inputs, in_pieces: bool) -> None:
         self._witnesses, self._in_pieces = witnesses, in_pieces
-        self._wanted = (_HIDDEN, "pooler_output") if head == "base" else (_HIDDEN, *_SCORES) if in_pieces else _SCORES
+        own = BIGBIRD.heads[head]
+        returns_hidden = in_pieces or not any(tap.scores for tap in own.taps)
+        self._wanted = (_HIDDEN, *own.returned) if returns_hidden else own.returned
         self._returned: dict[str, list[Any]] = {}
         for name in (name for name in FRAMEWORKS if name in witnesses):
             witness: Framework = witnesses[name]

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import Place
 from parity.metrics import Difference, measure
 from parity.results import ORIGINAL, Error, Part, Row
 from parity.tolerances import Table, Tolerance, tolerance_for
 from parity.witnesses.witness import TRUTHS, Setting, Taps
 
-_HEADS_FIRST = (".query", ".key", ".value")  # [B, N, L, H]
-_SCORES = ("prediction_logits", "seq_relationship_logits", "logits")  # distributions over their last axis
 _MEASURED_AS = {"float64": "float32"}  # a bound that holds for float32 holds for what is wider
 _NONE = Tolerance(0.0, 0.0, 1.0, "nothing could be measured", "none")
 _REAL_ONLY = ("golden", "transformers")  # what these compute for padding is theirs
@@ -50,7 +50,7 @@ class Scene:
         """Measure one pair of arrays; scale: that of the whole tap, where ``sides`` are parts of it."""
         where, pair = self.where(names, error, tap, sides[0]), sides
         if where is not None:
-            pair = batch_first(tap, sides[0]), batch_first(tap, sides[1])
+            pair = self.batch_first(tap, sides[0]), self.batch_first(tap, sides[1])
         difference = self.measure(names, error, tap, pair, where, scale)
         return self._row(names, error, tap, part, sides[0].shape, self.tolerance(names, error, tap), difference)
 
@@ -65,7 +65,9 @@ class Scene:
     ) -> Difference:
         """Return the difference of two arrays, both with batch and length first if there is a mask [B, L]."""
         tolerance, dtype = self.tolerance(names, error, tap), self.settings[names[0]].dtype
-        return measure(*sides, tolerance, where, scale=scale, dtype=dtype, logits=tap in _SCORES)
+        place = BIGBIRD.place(tap, self.head)  # a gradient of a weight has none
+        logits = error != "gradient" and place is not None and place.tap.distribution
+        return measure(*sides, tolerance, where, scale=scale, dtype=dtype, logits=logits)
 
     def failed(self, names: tuple[str, str], error: Error, tap: str, problem: str) -> Row:
         """Return a row for what cannot be measured."""
@@ -86,7 +88,26 @@ class Scene:
         """Return which positions count, bool [B, L]; None for all."""
         if error != "called" and not set(names) & set(_REAL_ONLY):
             return None
-        return self.real_BL if batch_first(tap, x).shape[:2] == self.real_BL.shape else None
+        return self.real_BL if self.has_positions(tap, x) else None
+
+    def place(self, tap: str) -> Place:
+        """Return what the family says of a tap; raises ValueError for one that its table does not have."""
+        place = BIGBIRD.place(tap, self.head)
+        if place is None:
+            raise ValueError(f"{self.head} has no tap {tap} in the family's table: add it there, with its axes")
+        return place
+
+    def has_positions(self, tap: str, x: np.ndarray) -> bool:
+        """Whether a tap has a number, or several, for each position of each text, as its axes say."""
+        place = self.place(tap)
+        fits = x.ndim == len(place.tap.names) and place.tap.has("batch") and place.tap.has("length")
+        return fits and self.batch_first(tap, x).shape[:2] == self.real_BL.shape
+
+    def batch_first(self, tap: str, x: np.ndarray) -> np.ndarray:
+        """Return a tap with batch and length as its leading axes, where it has them."""
+        names = self.place(tap).tap.names
+        is_whole = x.ndim == len(names) and "length" in names
+        return np.moveaxis(x, names.index("length"), 1) if is_whole else x
 
     def holds(self, names: tuple[str, str], error: Error, tap: str, x: np.ndarray) -> bool:
         """Whether any position of a tap counts."""
@@ -105,11 +126,6 @@ class Scene:
     ) -> Row:
         value, reference = (ORIGINAL if name == "golden" else name for name in names)
         return Row(self.head, self.condition, value, reference, error, tap, part, shape, tolerance, difference)
-
-
-def batch_first(tap: str, x: np.ndarray) -> np.ndarray:
-    """Return a tap with batch and length as its leading axes, where it has them."""
-    return x.swapaxes(1, 2) if tap.endswith(_HEADS_FIRST) and x.ndim == 4 else x
 
 
 def compare(
@@ -139,9 +155,10 @@ def compare(
         pair = value[tap], reference[tap]
         whole = scene.row(names, error, tap, pair, part)
         yield whole
-        if tap.endswith(".context") and error == "accumulated" and pair[0].shape == pair[1].shape:
-            for n in range(pair[0].shape[2]):
-                heads = pair[0][:, :, n], pair[1][:, :, n]
+        if error == "accumulated" and scene.place(tap).tap.by_head and pair[0].shape == pair[1].shape:
+            axis = scene.place(tap).tap.names.index("heads")
+            for n in range(pair[0].shape[axis]):
+                heads = np.moveaxis(pair[0], axis, 0)[n], np.moveaxis(pair[1], axis, 0)[n]
                 one = replace(part or Part(), attention_head=n)
                 scale = None if whole.difference.problem else whole.difference.scale
                 yield scene.row(names, error, tap, heads, one, scale)

@@ -93,6 +93,22 @@ class Options:
         }
 
 
+def check_options(options: Options) -> None:
+    """Raise ValueError for options of which one would be passed over because of another."""
+    brought = [name for name in ("golden", "inputs") if getattr(options, name) is not None]
+    made = [name for name in ("length", "lengths", "batches", "adversarial") if getattr(options, name)]
+    made += ["batch"] * (options.batch != DEFAULT_BATCH)
+    if len(brought) > 1:
+        raise ValueError(f"{' and '.join(brought)} exclude each other: each brings the inputs")
+    if brought and made:
+        raise ValueError(f"{brought[0]} brings its own inputs: leave out {' and '.join(made)}")
+    for one, others in (("lengths", {"length"}), ("batches", {"batch"}), ("adversarial", {"batch", "batches"})):
+        if one in made and (passed_over := sorted(others & set(made))):
+            raise ValueError(f"{one} says what is run: leave out {' and '.join(passed_over)}")
+    if options.golden and "max_encoder_length" in options.overrides:
+        raise ValueError("golden brings its own pattern: leave out max_encoder_length")
+
+
 def _device(witness: str, wanted: str) -> str:
     """The name of the device that a framework will run on: cpu, cuda, or tpu."""
     if wanted == "cpu":

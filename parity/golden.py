@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.pattern import layer_pattern
 from parity.inputs import Inputs, select_inputs
 
@@ -30,8 +31,16 @@ class GoldenCase:
 
     @property
     def head(self) -> str:
-        """The head that was evaluated."""
-        return "sequence-classification" if "cls_log_probs" in self.tensors else "pretraining"
+        """The head that was evaluated; raises ValueError where the case holds no head's scores."""
+        for head in BIGBIRD.heads.values():
+            if head.original and all(original.log_probs in self.tensors for original in head.original):
+                return head.name
+        wanted = "; or ".join(
+            " and ".join(original.log_probs for original in head.original)
+            for head in BIGBIRD.heads.values()
+            if head.original
+        )
+        raise ValueError(f"{self.path}: a golden case of no head: expected {wanted}")
 
 
 def read_golden(path: Path) -> GoldenCase:
@@ -68,16 +77,16 @@ def tensors_as_taps(case: GoldenCase) -> Taps:
         if name in _INPUTS or name.startswith("grad."):
             continue
         tap = _tap_name(name)
-        axis = 2 if tap.endswith((".query", ".key", ".value")) else 1
-        keeps_length = tap.startswith(("embeddings", "layer.")) or tap in ("sequence_output", "mlm_log_probs")
-        taps[tap] = values.take(np.arange(length), axis=axis) if keeps_length else values
+        place = BIGBIRD.place(tap)
+        axes = place.tap.names if place else ()
+        taps[tap] = values.take(np.arange(length), axis=axes.index("length")) if "length" in axes else values
     return taps
 
 
-def excuse(name: str, case: GoldenCase, head: str) -> bool:
+def excuse(name: str, head: str, config: BigBirdConfig) -> bool:
     """Whether a golden tensor rightly has no tap in a run of ``head``: gradients, and what another head computed."""
-    of_head = name.startswith(("mlm_", "nsp_", "cls_")) or name == "pooled_output"
-    return name.startswith("grad.") or (of_head and head != case.head)
+    place = BIGBIRD.place(_tap_name(name), head)
+    return name.startswith("grad.") or (name not in _INPUTS and (place is None or not place.tap.exists(config)))
 
 
 _INPUTS = {
@@ -104,7 +113,7 @@ def derived_taps(taps: Taps, case: GoldenCase, config: BigBirdConfig) -> Taps:
     derived = {"sequence_output": taps[f"layer.{config.num_hidden_layers - 1}.output"]}
     for i in range(config.num_hidden_layers):
         derived |= derived_of_layer(i, case, config)
-    return derived | derived_scores(taps, case)
+    return derived | derived_scores(taps, case, case.head)
 
 
 def derived_of_layer(i: int, case: GoldenCase, config: BigBirdConfig) -> Taps:
@@ -115,18 +124,14 @@ def derived_of_layer(i: int, case: GoldenCase, config: BigBirdConfig) -> Taps:
     return {f"rand_attn.{i}": pattern.key_blocks[:, :, -config.num_random_blocks :]}
 
 
-def derived_scores(taps: Taps, case: GoldenCase) -> Taps:
-    """Return, from a head's scores, the log-probabilities and losses that the original reports (float64)."""
+def derived_scores(taps: Taps, case: GoldenCase, head: str) -> Taps:
+    """Return, from the scores of ``head``, the log-probabilities and losses that the original reports (float64)."""
     derived: Taps = {}
-    if case.head == "sequence-classification" and "logits" in taps:
-        derived["cls_log_probs"] = log_softmax(taps["logits"])
-        derived["cls_loss"] = _cross_entropy(derived["cls_log_probs"], case.tensors["labels"])
-    if "seq_relationship_logits" in taps:
-        derived["nsp_log_probs"] = log_softmax(taps["seq_relationship_logits"])
-        derived["nsp_loss"] = _cross_entropy(derived["nsp_log_probs"], case.tensors["next_sentence_labels"][:, 0])
-    if case.head == "pretraining" and (logits := taps.get("prediction_logits", taps.get("logits"))) is not None:
-        derived["mlm_log_probs"] = log_softmax(logits)
-        derived["mlm_loss"] = _masked_lm_loss(derived["mlm_log_probs"], case)
+    for original in BIGBIRD.heads[head].original:
+        labels = [case.tensors[name] for name in original.labels if name in case.tensors]
+        if original.scores in taps and len(labels) == len(original.labels):
+            log_probs = derived[original.log_probs] = log_softmax(taps[original.scores])
+            derived[original.loss] = _mean_of_places(log_probs, *labels) if labels[1:] else _mean(log_probs, *labels)
     return derived
 
 
@@ -136,12 +141,12 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def _cross_entropy(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return -log_probs[np.arange(len(labels)), labels].mean(keepdims=True)
+def _mean(log_probs_BC: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The cross entropy of one label a text, [B] or [B, 1]."""
+    return -log_probs_BC[np.arange(len(labels)), labels.reshape(-1)].mean(keepdims=True)
 
 
-def _masked_lm_loss(log_probs_BLV: np.ndarray, case: GoldenCase) -> np.ndarray:
+def _mean_of_places(log_probs_BLV: np.ndarray, positions: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Weighted mean over the masked positions, all of weight 1 (bigbird/pretrain/run_pretraining.py)."""
-    positions, ids = case.tensors["masked_lm_positions"], case.tensors["masked_lm_ids"]
     per_token = -log_probs_BLV[np.arange(len(ids))[:, None], positions, ids]
     return np.array([per_token.sum() / (per_token.size + 1e-5)])

@@ -14,9 +14,11 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
 
 Inputs = dict[str, np.ndarray]
-NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "question_lengths")
+QUESTION_LENGTHS = "question_lengths"
+NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids", QUESTION_LENGTHS)
 DEFAULT_LENGTH = 1024
 DEFAULT_BATCH = 2
 
@@ -64,14 +66,30 @@ def read_inputs(path: Path) -> Inputs:
 
 
 def select_inputs(arrays: Mapping[str, np.ndarray], origin: str) -> Inputs:
-    """Keep the model's inputs among ``arrays`` as int32; raises ValueError naming what is missing or no integer."""
-    inputs = {name: arrays[name] for name in NAMES if name in arrays}
-    if "input_ids" not in inputs:
+    """Return the model's inputs as int32; raises ValueError naming what is missing, unknown, or no integer."""
+    if "input_ids" not in arrays:
         raise ValueError(f"{origin}: there is no input_ids, found {', '.join(sorted(arrays)) or 'nothing'}")
+    if unknown := sorted(set(arrays) - set(NAMES)):
+        raise ValueError(f"{origin}: {', '.join(unknown)} is no input of a model, expected some of {', '.join(NAMES)}")
+    inputs = {name: arrays[name] for name in NAMES if name in arrays}
     for name, array in inputs.items():
         if array.dtype.kind not in "iub" or array.ndim == 0:
             raise ValueError(f"{origin}: {name} is {array.dtype} {list(array.shape)}, expected an array of integers")
+    _check_shapes(inputs, origin)
     return {name: array.astype(np.int32) for name, array in inputs.items()}
+
+
+def _check_shapes(inputs: Inputs, origin: str) -> None:
+    """Raise ValueError for an input whose axes are not those of the texts."""
+    ids = inputs["input_ids"]
+    if ids.ndim != 2 or not ids.size:
+        raise ValueError(f"{origin}: input_ids has shape {list(ids.shape)}, expected [batch, length]")
+    B, L = ids.shape
+    for name, x in inputs.items():
+        fitting = ((B,), (B, 1)) if name == QUESTION_LENGTHS else ((B, L), (1, L), (L,))
+        if x.shape not in (*fitting, *[(B, L, L)] * (name == "attention_mask")):
+            expected = ", ".join(str(list(shape)) for shape in fitting)
+            raise ValueError(f"{origin}: {name} has shape {list(x.shape)}, expected one of {expected}")
 
 
 def check_ids(inputs: Inputs, config: BigBirdConfig) -> None:
@@ -96,10 +114,11 @@ def for_head(inputs: Inputs, head: str, config: BigBirdConfig) -> Inputs:
     padding. Were both the same, as when a text that repeats one word is read backwards, their scores would be tied, and
     the gradients nothing but rounding.
     """
-    if head == "qa":
+    shape = BIGBIRD.heads[head].inputs
+    if shape == "question":
         return inputs
-    shared = {name: x for name, x in inputs.items() if name != "question_lengths"}
-    if head == "multiple-choice":
+    shared = {name: x for name, x in inputs.items() if name != QUESTION_LENGTHS}
+    if shape == "choices":
         ids, pad = shared["input_ids"], config.pad_token_id
         other = _next_words(config)[ids]
         if "attention_mask" not in shared:

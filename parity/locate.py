@@ -5,7 +5,6 @@ Legend: B batch, L length, N heads, Q blocks of queries, W block size.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,54 +12,13 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.pattern import pattern_blocks
-from parity.compare import Scene, batch_first
+from parity.compare import Scene
 from parity.results import Error, Finding, Row
 from parity.witnesses.witness import Taps
 
 STAGE = ""  # what goes into a stage: the ids, the last layer's output, or the hidden states fed in
-# Tap -> what it is computed from, within its stage. Taps of layers without "layer.<i>.".
-_SOURCES: dict[str, tuple[str, ...]] = {
-    "embeddings": ("embeddings_prenorm",),
-    "context": ("query", "key", "value"),
-    "attention_output": ("context",),
-    "intermediate": ("attention_output",),
-    "output": ("intermediate", "attention_output"),
-    "prediction_logits": ("transform",),
-    "seq_relationship_logits": ("pooler_output",),
-    "start_logits": ("span_logits",),
-    "end_logits": ("span_logits",),
-    "mlm_log_probs": ("prediction_logits",),
-    "mlm_loss": ("mlm_log_probs",),
-    "nsp_log_probs": ("seq_relationship_logits",),
-    "nsp_loss": ("nsp_log_probs",),
-    "cls_log_probs": ("logits",),
-    "cls_loss": ("cls_log_probs",),
-}
-_LOGITS_FROM: dict[str, tuple[str, ...]] = {
-    "masked-lm": ("transform",),
-    "causal-lm": ("transform",),
-    "multiple-choice": ("pooler_output",),
-    "sequence-classification": ("pooler_output",),
-}
-_MODULES = {
-    "embeddings_prenorm": "embeddings",
-    "embeddings": "embeddings.LayerNorm",
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "context": "attention.self",
-    "attention_output": "attention.output",
-    "intermediate": "intermediate",
-    "output": "output",
-    "pooler_output": "pooler",
-    "transform": "cls.predictions.transform",
-    "prediction_logits": "cls.predictions",
-    "seq_relationship_logits": "cls.seq_relationship",
-    "span_logits": "qa_classifier",
-    "start_logits": "qa_classifier",
-    "end_logits": "qa_classifier",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,31 +51,21 @@ def _is_good(source: str, passed: Mapping[str, bool], stage: Stage) -> bool:
 
 def _sources(tap: str, head: str, present: Mapping[str, bool]) -> Iterator[str]:
     """The nearest taps before ``tap`` that were compared, or what goes into the stage."""
-    prefix, name = _split(tap)
-    found = _LOGITS_FROM.get(head, ()) if name == "logits" else _SOURCES.get(name, ())
-    if not found:
+    place = BIGBIRD.place(tap, head)
+    if place is None or not place.sources:
         yield STAGE
-    for source in found:
-        if prefix + source in present:
-            yield prefix + source
+        return
+    for source in place.sources:
+        if source in present:
+            yield source
         else:
-            yield from _sources(prefix + source, head, present)
-
-
-def _split(tap: str) -> tuple[str, str]:
-    """("layer.3.", "query") of "layer.3.query"; no prefix elsewhere."""
-    match = re.fullmatch(r"(layer\.\d+\.)(\w+)", tap)
-    return (match[1], match[2]) if match else ("", tap)
+            yield from _sources(source, head, present)
 
 
 def module_of(tap: str, head: str) -> str:
-    """Return the canonical name of the module that computes a tap."""
-    prefix, name = _split(tap)
-    if tap.startswith("rand_attn."):
-        return f"encoder.layer.{tap.rpartition('.')[2]}.attention.self"
-    if prefix:
-        return f"encoder.{prefix}{_MODULES[name]}"
-    return _MODULES.get(name, {"masked-lm": "cls.predictions", "causal-lm": "cls.predictions"}.get(head, "classifier"))
+    """Return the canonical name of the module that computes a tap; the whole model's, which is empty, of a loss."""
+    place = BIGBIRD.place(tap, head)
+    return place.module if place else ""
 
 
 def _finding(stage: Stage, tap: str, config: BigBirdConfig) -> Finding:
@@ -150,8 +98,8 @@ class _Parts:
         whole = next(row.difference for row in stage.rows if row.tap == tap and row.attention_head is None)
         self.scale = None if whole.problem else whole.scale
         self.comparable = self.value.shape == self.reference.shape
-        self.has_positions = self.comparable and self.value.shape[:2] == stage.scene.real_BL.shape
-        self.has_heads = self.has_positions and self.value.ndim == 4
+        self.has_positions = self.comparable and stage.scene.has_positions(tap, stage.sides[0][tap])
+        self.has_heads = self.has_positions and stage.scene.place(tap).tap.has("heads")
 
     def off(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
         """Indices of the heads and of the blocks, and the classes, in which something is off."""
@@ -179,7 +127,7 @@ class _Parts:
             yield f"positions: {', '.join(positions)}"
 
     def _rows_first(self, x: np.ndarray) -> np.ndarray:
-        return batch_first(self.tap, x)
+        return self.stage.scene.batch_first(self.tap, x)
 
     def _size(self, axis: int) -> int:
         return int(self.value.shape[axis])

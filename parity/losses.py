@@ -5,37 +5,35 @@ Legend: B batch, L length, C labels or choices.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
 from parity.inputs import Inputs
 
-# The twins' losses are called alike: head -> (function, its arguments among scores and labels).
-_TERMS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "pretraining": (
-        ("masked_lm_loss", ("prediction_logits", "labels")),
-        ("next_sentence_loss", ("seq_relationship_logits", "next_sentence_label")),
-    ),
-    "masked-lm": (("masked_lm_loss", ("logits", "labels")),),
-    "causal-lm": (("causal_lm_loss", ("logits", "labels")),),
-    "sequence-classification": (("classification_loss", ("logits", "labels")),),
-    "multiple-choice": (("multiple_choice_loss", ("logits", "labels")),),
-    "token-classification": (("token_classification_loss", ("logits", "labels")),),
-    "qa": (("question_answering_loss", ("start_logits", "end_logits", "start_positions", "end_positions")),),
-}
+NEXT_WORDS = "next words"  # the ids themselves, shifted by one
 _EVERY = 7  # one position in seven is to be predicted, as many as in training
 
 
 def has_loss(head: str) -> bool:
     """Whether the head has a loss."""
-    return head in _TERMS
+    return not BIGBIRD.heads[head].no_loss
+
+
+def why_no_loss(head: str, length: int) -> str:
+    """Say why there is no loss on texts of ``length`` tokens; empty where there is one."""
+    own = BIGBIRD.heads[head]
+    if not own.no_loss and own.labels == NEXT_WORDS and length == 1:
+        return "a single token has no next one"
+    return own.no_loss
 
 
 def scores_dtype(head: str, dtype: str) -> str:
-    """Return the dtype of a head's scores: question answering takes 1e6 from some, in no narrower one than float32."""
-    return "float32" if head == "qa" and dtype in ("bfloat16", "float16") else dtype
+    """Return the dtype of a head's scores: where 1e6 is taken from some, none narrower than float32."""
+    return "float32" if BIGBIRD.heads[head].is_penalised and dtype in ("bfloat16", "float16") else dtype
 
 
 def total_loss(module: Any, config: BigBirdConfig, head: str, scores: dict[str, Any], labels: dict[str, Any]) -> Any:
@@ -45,10 +43,10 @@ def total_loss(module: Any, config: BigBirdConfig, head: str, scores: dict[str, 
     """
     given = scores | labels
     total = None
-    for name, arguments in _TERMS[head]:
-        if all(argument in given for argument in arguments):
-            extra = (config.num_labels, config.problem_type) if name == "classification_loss" else ()
-            term = getattr(module, name)(*(given[argument] for argument in arguments), *extra)
+    for loss in BIGBIRD.heads[head].losses:
+        if all(argument in given for argument in loss.arguments):
+            arguments = [given[argument] for argument in loss.arguments]
+            term = getattr(module, loss.function)(*arguments, *(getattr(config, name) for name in loss.settings))
             total = term if total is None else total + term
     if total is None:
         raise ValueError(f"no scores for the loss of {head}: found {', '.join(scores) or 'none'}")
@@ -57,30 +55,54 @@ def total_loss(module: Any, config: BigBirdConfig, head: str, scores: dict[str, 
 
 def make_labels(config: BigBirdConfig, head: str, inputs: Inputs, seed: int) -> Inputs:
     """Return labels of a head with a loss, drawn from ``seed``; token labels [B, L] count at one position in seven."""
-    rng = np.random.default_rng([seed, 1])
-    ids = inputs["input_ids"]
-    (B, *_, L), C = ids.shape, config.num_labels
-    if head == "causal-lm":
-        return {"labels": ids.astype(np.int64)}
-    if head in ("pretraining", "masked-lm"):
-        labels = np.full((B, L), -100, np.int64)
-        labels[:, ::_EVERY] = rng.integers(config.vocab_size, size=labels[:, ::_EVERY].shape)
-        pair: Inputs = {"next_sentence_label": np.asarray(rng.integers(2, size=B))} if head == "pretraining" else {}
-        return pair | {"labels": labels}
-    if head == "qa":
-        spans = np.sort(rng.integers(L // 2, L, size=(2, B)), axis=0)
-        return {"start_positions": spans[0], "end_positions": spans[1]}
-    if head == "sequence-classification":
-        return {"labels": _class_labels(config, rng, B)}
-    if head == "token-classification":
-        return {"labels": np.asarray(rng.integers(C, size=(B, L)))}
-    return {"labels": np.asarray(rng.integers(ids.shape[1], size=B))}
+    return MAKERS[BIGBIRD.heads[head].labels](config, inputs["input_ids"], np.random.default_rng([seed, 1]))
 
 
-def _class_labels(config: BigBirdConfig, rng: np.random.Generator, B: int) -> np.ndarray:
-    C = config.num_labels
+def _masked_words(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
+    labels = np.full(ids.shape, -100, np.int64)
+    labels[:, ::_EVERY] = rng.integers(config.vocab_size, size=labels[:, ::_EVERY].shape)
+    return {"labels": labels}
+
+
+def _pretraining(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
+    words = _masked_words(config, ids, rng)
+    return {"next_sentence_label": np.asarray(rng.integers(2, size=len(ids)))} | words
+
+
+def _next_words(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
+    return {"labels": ids.astype(np.int64)}
+
+
+def _spans(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
+    B, L = ids.shape
+    spans = np.sort(rng.integers(L // 2, L, size=(2, B)), axis=0)
+    return {"start_positions": spans[0], "end_positions": spans[1]}
+
+
+def _classes(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
+    B, C = len(ids), config.num_labels
     if config.problem_type == "multi_label_classification":
-        return rng.integers(2, size=(B, C)).astype(np.float32)
+        return {"labels": rng.integers(2, size=(B, C)).astype(np.float32)}
     if config.problem_type == "regression" or (config.problem_type is None and C == 1):
-        return rng.standard_normal((B, C)).astype(np.float32)
-    return rng.integers(C, size=B)
+        return {"labels": rng.standard_normal((B, C)).astype(np.float32)}
+    return {"labels": rng.integers(C, size=B)}
+
+
+def _class_of_each_token(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
+    return {"labels": np.asarray(rng.integers(config.num_labels, size=ids.shape))}
+
+
+def _choices(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
+    return {"labels": np.asarray(rng.integers(ids.shape[1], size=len(ids)))}
+
+
+# What a head's record calls its labels -> how they are drawn, from the configuration and ids [B, L] (or [B, C, L]).
+MAKERS: dict[str, Callable[[BigBirdConfig, np.ndarray, np.random.Generator], Inputs]] = {
+    "masked words": _masked_words,
+    "pretraining": _pretraining,
+    NEXT_WORDS: _next_words,
+    "spans": _spans,
+    "classes": _classes,
+    "class of each token": _class_of_each_token,
+    "choices": _choices,
+}

@@ -148,6 +148,11 @@ class Result:
     witnesses: tuple[str, ...] = ()
     kept: Path | None = None
 
+    def leave_out(self, head: str, *what: str) -> None:
+        """Keep what is not compared for a head; with the reason in brackets, where there is one."""
+        if what:
+            self.not_compared[head] = sorted({*self.not_compared.get(head, ()), *what})
+
     @property
     def failures(self) -> Iterator[Row]:
         """The rows that did not pass, in the order of the pass."""

@@ -13,17 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.json_object import read_json_object
 from bigbird_port.manifest import MANIFEST
 from bigbird_port.schema import weights_of
-from parity.conditions import Options, Pass, passes
+from parity.asked import GRADIENTS, check_asked, check_done, left_out
+from parity.conditions import Options, Pass, check_options, passes
 from parity.decoding import compare_decoding
 from parity.environment import check_environment
 from parity.gradients import check_gradients, compare_gradients
 from parity.inputs import Inputs, for_head
 from parity.integrity import Check, check_integrity
 from parity.loaded import check_loaded
-from parity.losses import has_loss
 from parity.results import Result
 from parity.walk import Walk
 from parity.witnesses.with_golden import GoldenWitness
@@ -36,17 +37,20 @@ _COLLECTED = 1 << 26  # bytes
 
 def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     """Compare the witnesses for every head of ``heads`` on the model in ``out``; raises ValueError for bad input."""
+    check_options(options)
     result = Result(heads=list(heads), witnesses=options.names)
     if options.golden:
         _check_comparable(heads)
     if (out / MANIFEST).is_file():
         result.checks = check_integrity(out)
     runs = [_Run(out, options, one, result) for one in passes(out, options)]
+    check_asked(heads, [run.one for run in runs], options)
     for run in runs:
         run.check(heads)
     _note_environment(result, runs[0].one)
     for run in runs:
         run.run(heads)
+    result.checks += check_done(result, options)
     return result
 
 
@@ -60,10 +64,9 @@ def _note_environment(result: Result, one: Pass) -> None:
 
 def _check_comparable(heads: Sequence[str]) -> None:
     for head in heads:
-        if head in ("causal-lm", "multiple-choice"):
+        if why := BIGBIRD.heads[head].unjudged:
             raise ValueError(
-                f"a golden case cannot be compared for {head}: the original evaluated one text with bidirectional "
-                "attention; leave out --golden, or choose another head"
+                f"a golden case cannot be compared for {head}: {why}; leave out --golden, or choose another head"
             )
 
 
@@ -83,7 +86,7 @@ class _Run:
     def check(self, heads: Sequence[str]) -> None:
         """Raise ValueError for what cannot be run, before anything is."""
         if self.options.gradients:
-            for head in heads:
+            for head in (head for head in heads if not GRADIENTS.why_not(head, self.one.condition.length)):
                 config, settings = self.one.config.for_head(head), self.options.settings
                 check_gradients(config, head, self._own_inputs(head), settings, self.options.tolerances)
 
@@ -106,10 +109,10 @@ class _Run:
                 else:
                     self._share(walked, head)
                 walk.head(encoded)
-                if self.options.gradients and has_loss(head):
+                if self.options.gradients and not GRADIENTS.why_not(head, self.one.condition.length):
                     inputs, seed = walk.inputs, self.options.seed
                     self.result.rows += compare_gradients(walk.scene, witnesses, walk.config, inputs, seed)
-                if self.options.decoding and head == "causal-lm":
+                if self.options.decoding and BIGBIRD.heads[head].decodes:
                     self.result.rows += compare_decoding(walk.scene, witnesses, walk.inputs)
                 del witnesses, walk, loaded
                 if _is_large(self.one.config, head):
@@ -126,14 +129,14 @@ class _Run:
         groups: dict[tuple[object, ...], list[str]] = {}
         for head in heads:
             inputs = self._own_inputs(head)
-            own = head if head in ("qa", "multiple-choice") else ""  # these change what they are given
+            own = head if BIGBIRD.heads[head].inputs != "texts" else ""  # these change what they are given
             key = (own, self.one.config.for_head(head), *((name, x.tobytes()) for name, x in sorted(inputs.items())))
             groups.setdefault(key, []).append(head)
         return list(groups.values())
 
     def _own_inputs(self, head: str) -> Inputs:
         own = for_head(self.one.inputs, head, self.one.config)
-        if head == "qa" and not (self.options.golden or self.options.inputs):
+        if BIGBIRD.heads[head].inputs == "question" and not (self.options.golden or self.options.inputs):
             # so that the token types which the model derives are compared as well
             own = {name: x for name, x in own.items() if name != "token_type_ids"}
         return own
@@ -163,4 +166,5 @@ class _Run:
         self.result.initialised[head] = models[-1].initialised if models else []
         for witness in witnesses.values():
             if isinstance(witness, GoldenWitness):
-                self.result.not_compared[head] = witness.not_compared
+                self.result.leave_out(head, *witness.not_compared)
+        self.result.leave_out(head, *left_out(head, self.one, self.options))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bigbird_port.families.bigbird.family import BIGBIRD
 from parity.called import Called
 from parity.compare import Scene, compare
 from parity.conditions import Options, Pass
@@ -20,14 +21,12 @@ from parity.golden import derived_of_layer, derived_scores
 from parity.inputs import Inputs, choices_apart, portions
 from parity.keep import keep_tensors
 from parity.locate import Stage, locate
-from parity.losses import has_loss, make_labels
+from parity.losses import make_labels, why_no_loss
 from parity.results import Part, Result, Row
 from parity.witnesses.witness import FRAMEWORKS, TRUTHS, Taps, Witness, pairs
 
 _TAPS_AT_ONCE = 1 << 25  # elements of a layer's taps, 256 MiB in float64: a text of 4096 tokens at base size
 _SCORES_AT_ONCE = 1 << 23  # elements of a language model's scores, 64 MiB in float64
-_SCORE_EVERY_TOKEN = ("pretraining", "masked-lm", "causal-lm")
-_OF_WHOLE_TEXT = ("pooler_output", "seq_relationship_logits")  # not in a piece of the positions but the first
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +178,7 @@ class Walk:
         self._losses(taps, positions, part)
         if self.options.golden:
             for name in taps.keys() - {"golden"}:
-                taps[name] |= derived_scores(taps[name], self.options.golden)
+                taps[name] |= derived_scores(taps[name], self.options.golden, self.scene.head)
                 if self.witnesses[name].steps:
                     taps[name]["sequence_output"] = self.witnesses[name].hidden(self.streams[name])
         self._compare("head", taps, "the last layer's output is within tolerance", fed, part)
@@ -190,7 +189,7 @@ class Walk:
         """Positions to score at once: a language model's scores of a long text are larger than the model."""
         B, L = self.scene.real_BL.shape
         step = max(2, _SCORES_AT_ONCE // (B * self.config.vocab_size))
-        if self.scene.head not in _SCORE_EVERY_TOKEN or self.options.golden or step >= L:
+        if not BIGBIRD.heads[self.scene.head].scores_every_token or self.options.golden or step >= L:
             yield None
             return
         if not all(witness.steps for witness in self.witnesses.values()):
@@ -202,9 +201,10 @@ class Walk:
             yield slice(a, b)
 
     def _of_piece(self, taps: Taps, positions: slice | None) -> Taps:
+        """The taps of a piece of the positions; those of a whole text are in the first piece."""
         if positions is None or positions.start == 0:
             return taps
-        return {name: tap for name, tap in taps.items() if name not in _OF_WHOLE_TEXT}
+        return {name: tap for name, tap in taps.items() if self.scene.place(name).tap.has("length")}
 
     def _compare(
         self, stage: str, taps: dict[str, Taps], evidence: str, fed: np.ndarray | None = None, part: Part | None = None
@@ -244,11 +244,10 @@ class Walk:
     def _losses(self, taps: dict[str, Taps], positions: slice | None, part: Part | None) -> None:
         head = self.scene.head
         L = self.scene.real_BL.shape[1]
-        if not (self.options.losses and has_loss(head)) or (head == "causal-lm" and L == 1):
-            return
+        if not self.options.losses or why_no_loss(head, L):
+            return  # what left_out says, parity/asked.py
         if not self._judges_losses():
-            known = self.result.not_compared.get(head, [])
-            self.result.not_compared[head] = sorted({*known, f"loss (no tolerance for {self.options.dtype})"})
+            self.result.leave_out(head, f"loss (no tolerance for {self.options.dtype})")
             return
         labels = make_labels(self.config, head, self.inputs, self.options.seed)
         if positions is not None:
@@ -260,6 +259,8 @@ class Walk:
             for name, scores in taps.items()
             if self.witnesses[name].complete
         }
+        if len(values) < 2:
+            self.result.leave_out(head, f"loss (only {', '.join(values) or 'no witness'} computes one)")
         for pair in pairs(tuple(values)):
             sides = values[pair[0]], values[pair[1]]
             self.result.rows += compare(self.scene, pair, "loss", "loss", sides, part=part)

@@ -58,7 +58,9 @@ def complete_inputs(config: BigBirdConfig, head: str, inputs: Inputs) -> Complet
     if ids.ndim != 2:
         raise ValueError(f"input_ids has shape {list(ids.shape)}, expected [batch, length] (or a batch of choices)")
     question = _question(config, inputs) if head == "qa" else None
-    types = np.zeros_like(ids) if question is None else (~question).astype(ids.dtype)
+    types = np.zeros_like(ids)
+    if question is not None and config.type_vocab_size > 1:  # with one type, all are of it
+        types = (~question).astype(ids.dtype)
     completed = {
         "input_ids": ids,
         "token_type_ids": np.broadcast_to(inputs.get("token_type_ids", types), ids.shape),

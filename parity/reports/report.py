@@ -119,9 +119,14 @@ def not_compared(result: Result) -> Iterator[tuple[str, str]]:
     for head, names in result.initialised.items():
         if names:
             yield head, f"{len(names)} head weights not in the checkpoint, initialised from the seed"
+    explained: dict[str, list[str]] = {}
     for head, names in result.not_compared.items():
-        if names:
-            yield head, f"not compared, without a counterpart or tolerance: {shorten(names)}"
+        if plain := [name for name in names if not name.endswith(")")]:
+            yield head, f"not compared, without a counterpart: {shorten(plain)}"
+        for name in (name for name in names if name.endswith(")")):
+            explained.setdefault(name, []).append(head)
+    for name, heads in explained.items():
+        yield ", ".join(heads), f"not compared: {name}"
 
 
 def why(row: Row) -> str:

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from bigbird_port.cli import main
 from parity.baseline import RESOLUTION, Regression, check, new_keys, save
+from parity.integrity import Check
 from parity.metrics import Difference
 from parity.reports.json_file import to_json
 from parity.reports.report import Report
@@ -169,6 +170,31 @@ def test_rows_count_for_every_head_that_they_stand_for(converted, runs, tmp_path
     assert ("masked-lm", "1x528", "torch against reference", "local", "logits") in new_keys(
         runs[0], tmp_path / "b.json"
     )
+
+
+def test_a_run_that_failed_does_not_pass_whatever_its_errors_are(runs, baseline):
+    """A check that failed, errors beyond their tolerance, a head that was asked for and not compared."""
+    result = runs[SEEDS]
+    assert check(result, baseline) == []
+    checks = [*result.checks, Check("torch weights", False, "1 of 46 differ")]
+    (found,) = check(replace(result, checks=checks), baseline)
+    assert (found.what, str(found)) == ("failed", "torch weights: 1 of 46 differ")
+    (found,) = check(replace(result, heads=[*result.heads, "causal-lm"]), baseline)
+    assert (found.what, found.key) == ("failed", ("causal-lm", "1x528"))
+    rows = [replace(row, difference=replace(row.difference, excess=2)) for row in result.rows[:1]] + result.rows[1:]
+    (found,) = check(replace(result, rows=rows), baseline)
+    assert (found.what, found.key[4]) == ("failed", result.rows[0].tap)
+    assert {x.what for x in check(replace(result, conditions=[]), baseline)} == {"failed"}
+
+
+def test_a_run_of_another_dtype_is_refused(runs, baseline):
+    (condition,) = runs[0].conditions
+    for changed in ({"dtype": "float64"}, {"torch_device": "cuda"}, {"overrides": {"random_blocks": "transformers"}}):
+        other = replace(runs[0], conditions=[replace(condition, **changed)])
+        with pytest.raises(ValueError, match="in the baseline, and with"):
+            check(other, baseline)
+        with pytest.raises(ValueError, match="different conditions"):
+            save([runs[1], other], baseline.with_name("other.json"))
 
 
 def test_no_figure_is_a_regression(runs, baseline):
