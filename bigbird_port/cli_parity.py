@@ -154,7 +154,7 @@ def given_inputs(out: Path, options: dict[str, Any]) -> Any:
     from parity.inputs import read_inputs
 
     if options.get("inputs_file"):
-        return read_inputs(options["inputs_file"])
+        return read_inputs(options["inputs_file"], click.echo)
     if not (options.get("text_file") or options.get("question")):
         return None
     from parity.text import question_inputs, text_inputs

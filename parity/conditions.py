@@ -102,7 +102,7 @@ def check_options(options: Options) -> None:
         raise ValueError(f"{' and '.join(brought)} exclude each other: each brings the inputs")
     if brought and made:
         raise ValueError(f"{brought[0]} brings its own inputs: leave out {' and '.join(made)}")
-    for one, others in (("lengths", {"length"}), ("batches", {"batch"}), ("adversarial", {"batch", "batches"})):
+    for one, others in (("batches", {"batch"}), ("adversarial", {"batch", "batches"})):
         if one in made and (passed_over := sorted(others & set(made))):
             raise ValueError(f"{one} says what is run: leave out {' and '.join(passed_over)}")
     if options.golden and "max_encoder_length" in options.overrides:

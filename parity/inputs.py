@@ -5,8 +5,9 @@ Legend: B batch, L length.
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,10 @@ def make_inputs(config: BigBirdConfig, batch: int, length: int, seed: int) -> In
     return {"input_ids": ids, "token_type_ids": types}
 
 
-def read_inputs(path: Path) -> Inputs:
+def read_inputs(path: Path, say: Callable[[str], None] = lambda line: None) -> Inputs:
     """Read inputs from a .safetensors or .json file with input_ids [B, L] and, where wanted, the others of NAMES.
 
-    Raises ValueError naming the file and what is wrong with it.
+    say: is told what else the file holds. Raises ValueError naming the file and what is wrong with it.
     """
     try:
         if path.suffix == ".json":
@@ -62,15 +63,19 @@ def read_inputs(path: Path) -> Inputs:
             arrays = safetensors.numpy.load_file(path)
     except (OSError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
         raise ValueError(f"{path}: expected inputs as .safetensors or .json, but it cannot be read: {error}") from None
-    return select_inputs(arrays, str(path))
+    return select_inputs(arrays, str(path), say)
 
 
-def select_inputs(arrays: Mapping[str, np.ndarray], origin: str) -> Inputs:
-    """Return the model's inputs as int32; raises ValueError naming what is missing, unknown, or no integer."""
+def select_inputs(
+    arrays: Mapping[str, np.ndarray], origin: str, say: Callable[[str], None] = lambda line: None
+) -> Inputs:
+    """Return the model's inputs as int32; raises ValueError naming what is missing, misspelt, or no integer."""
     if "input_ids" not in arrays:
         raise ValueError(f"{origin}: there is no input_ids, found {', '.join(sorted(arrays)) or 'nothing'}")
-    if unknown := sorted(set(arrays) - set(NAMES)):
-        raise ValueError(f"{origin}: {', '.join(unknown)} is no input of a model, expected some of {', '.join(NAMES)}")
+    for name in sorted(set(arrays) - set(NAMES)):
+        if meant := difflib.get_close_matches(name, NAMES, 1, 0.8):
+            raise ValueError(f"{origin}: {name} is no input of a model: was {meant[0]} meant?")
+        say(f"{origin}: {name} is no input of a model, and is passed over")
     inputs = {name: arrays[name] for name in NAMES if name in arrays}
     for name, array in inputs.items():
         if array.dtype.kind not in "iub" or array.ndim == 0:

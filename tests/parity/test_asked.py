@@ -205,7 +205,6 @@ def test_options_that_would_be_passed_over_are_refused(out, arguments, message):
         (Options(inputs={"input_ids": np.ones((1, 4), np.int32)}, lengths=(8, 9)), "leave out lengths"),
         (Options(inputs={"input_ids": np.ones((1, 4), np.int32)}, batch=3), "leave out batch"),
         (Options(adversarial=True, batches=(1, 2)), "leave out batches"),
-        (Options(length=8, lengths=(9,)), "leave out length"),
     ],
 )
 def test_the_same_from_python(out, options, message):
@@ -219,7 +218,7 @@ IDS = np.ones((2, 4), np.int64)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"input_ids": IDS, "attention_maks": IDS}, "attention_maks is no input of a model"),
+        ({"input_ids": IDS, "attention_maks": IDS}, "attention_maks is no input of a model: was attention_mask meant"),
         ({"input_ids": IDS[0]}, r"input_ids has shape \[4\], expected \[batch, length\]"),
         ({"input_ids": IDS[:, None]}, "expected"),
         ({"input_ids": IDS, "token_type_ids": IDS[:, :3]}, r"token_type_ids has shape \[2, 3\]"),
@@ -229,6 +228,9 @@ IDS = np.ones((2, 4), np.int64)
 def test_inputs_that_would_be_passed_over_or_do_not_fit(arrays, message):
     with pytest.raises(ValueError, match=message):
         select_inputs(arrays, "x.json")
+    said: list[str] = []
+    select_inputs({"input_ids": IDS, "rows": IDS}, "x.json", said.append)
+    assert said == ["x.json: rows is no input of a model, and is passed over"]
     masks = {"attention_mask": np.ones((2, 4, 4), np.int64), "question_lengths": np.array([1, 2])}
     assert select_inputs({"input_ids": IDS, "position_ids": IDS[:1]} | masks, "x.json").keys() >= masks.keys()
 
