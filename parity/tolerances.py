@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from bigbird_port.families.bigbird.family import BIGBIRD
 
 SHIPPED = Path(__file__).parent / "tolerances.json"
 VERSION = 1
@@ -123,8 +124,9 @@ def tolerance_for(
     table = shipped_table() if table is None else table
     error = _JUDGED_AS.get(error, error)
     kind, error = kind_of(tap, error), "loss" if tap.endswith("loss") else error
-    if kind in _EXACT:
-        return Tolerance(0.0, 0.0, 1.0, _EXACT[kind], f"{kind}/exact")
+    place = BIGBIRD.place(tap)
+    if place and place.tap.exact:
+        return Tolerance(0.0, 0.0, 1.0, place.tap.exact, f"{kind}/exact")
     key = f"{kind}/{dtype}/{device}/{error}"
     if key not in table.entries:
         if key in table.unjudged:
@@ -149,15 +151,10 @@ def tolerance_for(
 
 def kind_of(tap: str, error: str = "") -> str:
     """Return the kind of a tap; gradients of weights (named by canonical name) and of taps have kinds of their own."""
-    name = tap.removeprefix("grad.")
     if tap.endswith("loss"):
         return "loss"
-    if match := re.fullmatch(r"layer\.\d+\.(?:cross_)?(\w+)", name):
-        kind = match[1]
-    else:
-        last = name.rpartition(".")[2]
-        kind = last if last in _PARAMETERS else name
-    kind = "rand_attn" if kind.startswith("rand_attn") else _SAME.get(kind, kind)
+    place, last = BIGBIRD.place(tap), tap.rpartition(".")[2]
+    kind = (place.tap.kind or place.tap.name) if place else last if last in _PARAMETERS else tap.removeprefix("grad.")
     return f"grad.{kind}" if error == "gradient" or tap.startswith("grad.") else kind
 
 
@@ -183,27 +180,12 @@ def shipped_table() -> Table:
     return read_table(SHIPPED)
 
 
-# Taps that hold the same thing.
-_SAME = {
-    "prediction_logits": "logits",
-    "start_logits": "span_logits",
-    "end_logits": "span_logits",
-    "sequence_output": "output",
-    "last_hidden_state": "output",
-    "mlm_log_probs": "log_probs",
-    "nsp_log_probs": "log_probs",
-    "cls_log_probs": "log_probs",
-}
 _PARAMETERS = ("kernel", "bias", "gamma", "beta", "embedding")
-_EXACT = {
-    "rand_attn": "block numbers are drawn as integers by one rule: they are equal or wrong",
-    "ids": "tokens are integers: they are equal or wrong",
-}
 
 
 def _depth(tap: str, key: str, layer: int | None) -> int:
-    match = None if key.startswith("grad.") else re.match(r"layer\.(\d+)\.", tap)
-    depth = int(match[1]) if layer is None and match else layer
+    place = None if key.startswith("grad.") else BIGBIRD.place(tap)
+    depth = place.layer if layer is None and place else layer
     if depth is None or depth < 0:
         raise ValueError(f"{key}: the error of {tap} grows with depth: give layer, the number of layers before it")
     return depth

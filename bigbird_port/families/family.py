@@ -201,6 +201,12 @@ class Family:
         return next((tap for tap in self.layer if tap.last_name == name), None)
 
     @cached_property
+    def outside(self) -> tuple[Tap, ...]:
+        """The taps that are in no layer: before and after, of all heads."""
+        of_heads = {tap.name: tap for head in self.heads.values() for tap in head.taps}
+        return (*self.embeddings, *of_heads.values())
+
+    @cached_property
     def _common(self) -> dict[str, Tap]:
         return {tap.name: tap for tap in (*self.embeddings, *self.layer, *self.whole)}
 
