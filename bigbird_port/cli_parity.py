@@ -96,6 +96,7 @@ def parity() -> None:
 @click.option("--no-calls", is_flag=True, help="Do not call the whole models as well.")
 @click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
 @click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
+@click.option("--layers", is_flag=True, help="Print one row a layer and tap of every head, in place of every row.")
 @click.option("--tolerances", type=click.Path(path_type=Path), help="Entries that win over the table that is shipped.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the first failing layer's tensors in this folder.")
 @click.option("--faults", "matrix", type=click.Path(path_type=Path), help="A detection matrix, for the reports.")
@@ -171,7 +172,7 @@ def run_and_print(
     """Run parity, print its tables, write its reports; return whether it passed."""
     from bigbird_port.memory import return_freed_arrays
     from parity.golden import read_golden
-    from parity.reports.terminal import make_console, print_report
+    from parity.reports.terminal import make_console, print_layers, print_report
     from parity.run import run_parity
 
     return_freed_arrays()
@@ -187,7 +188,10 @@ def run_and_print(
     found = report_of(result, out, options.get("matrix"))
     if mesh and options["with_faults"]:
         found = with_faults(found, out, run_options, click.echo)
-    print_report(make_console(), found, taps)
+    console, layers = make_console(), options.get("layers", False)
+    if layers:
+        print_layers(console, result)
+    print_report(console, found, taps and not layers)
     for line in no_effect(result, options):
         click.echo(line)
     if mesh:

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from bigbird_port.families.bigbird.family import BIGBIRD
 from parity.metrics import scale_of
 from parity.reference.heads import MASKED
 
-_DECODER_BIAS = "cls.predictions.bias"
-_LANGUAGE_SCORES = ("prediction_logits", "logits")
+_TERMS = [(tap.last_name, other) for tap in BIGBIRD.layer for other in tap.terms]
+_ROWS = [(tap.last_name, other) for tap in BIGBIRD.layer for other in tap.rows]
 
 
 def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -31,16 +32,15 @@ def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray
     each word in the decoder's bias, with its scores'.
     """
     scale = np.array(max(scale_of(gradients[x]) for x in _peers(name) if x in gradients))
-    if name == _DECODER_BIAS:
-        words = [_column_scale(gradients[x]) for x in _LANGUAGE_SCORES if x in gradients]
+    if added_to := [tap.name for tap in BIGBIRD.outside if tap.bias == name]:
+        words = [_column_scale(gradients[x]) for x in added_to if x in gradients]
         return np.maximum.reduce([np.broadcast_to(scale, gradients[name].shape), *words])
     if gradients[name].ndim < 2 or name.endswith(".kernel"):
         return scale
     rows = [_row_scale(gradients[name])]
-    if (context := re.sub(r"\.query$", ".context", name)) != name and context in gradients:
-        rows.append(_row_scale(gradients[context]).swapaxes(1, 2))
-    if (value := re.sub(r"\.key$", ".value", name)) != name and value in gradients:
-        rows.append(_row_scale(gradients[value]))
+    for part, other in _ROWS:
+        if name.endswith(f".{part}") and (beside := f"{name.removesuffix(part)}{other}") in gradients:
+            rows.append(_aligned(_row_scale(gradients[beside]), beside, name))
     return np.maximum.reduce([np.broadcast_to(scale, rows[0].shape), *rows])
 
 
@@ -59,9 +59,17 @@ def _peers(name: str) -> set[str]:
     names = {name}
     for one, other in ((".bias", ".kernel"), (".beta", ".gamma")):
         names |= {x.removesuffix(one) + other for x in names if x.endswith(one)}
-    for part in ("query", "key"):
-        names |= {re.sub(rf"\.{part}(\.|$)", r".value\1", x) for x in names}
+    for part, other in _TERMS:
+        names |= {re.sub(rf"\.{part}(\.|$)", rf".{other}\1", x) for x in names}
     return names
+
+
+def _aligned(x: np.ndarray, tap: str, like: str) -> np.ndarray:
+    """A tap with its axes in the order of those of another tap."""
+    places = BIGBIRD.place(tap), BIGBIRD.place(like)
+    if places[0] is None or places[1] is None:
+        return x
+    return x.transpose([places[0].tap.names.index(axis) for axis in places[1].tap.names])
 
 
 def _row_scale(x: np.ndarray) -> np.ndarray:

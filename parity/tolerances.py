@@ -154,7 +154,10 @@ def kind_of(tap: str, error: str = "") -> str:
     if tap.endswith("loss"):
         return "loss"
     place, last = BIGBIRD.place(tap), tap.rpartition(".")[2]
-    kind = (place.tap.kind or place.tap.name) if place else last if last in _PARAMETERS else tap.removeprefix("grad.")
+    if place:
+        kind = place.tap.kind or place.tap.name
+    else:
+        kind = last if last in _PARAMETERS else BIGBIRD.own_name(tap.removeprefix("grad."))
     return f"grad.{kind}" if error == "gradient" or tap.startswith("grad.") else kind
 
 

@@ -24,6 +24,8 @@ class Tap:
     rounding. scores: a head returns it. distribution: its last axis holds scores of which a softmax is taken.
     penalised: from some of its elements a penalty was taken, which hides their rounding. by_head: each attention head
     is compared by itself as well. when: (configuration field, value) of the models that have it; None: all.
+    terms: of a layer's tap, those of whose size the terms are that its gradient is a difference of. rows: those whose
+    gradients at a position tell the size of this one's there. bias: the weight that is added last.
     """
 
     name: str
@@ -39,6 +41,9 @@ class Tap:
     penalised: bool = False
     by_head: bool = False
     when: tuple[str, str] | None = None
+    terms: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    bias: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -191,6 +196,12 @@ class Family:
         tap = self._of_head.get((head, template)) or (None if head else self._of_any_head.get(template))
         tap = tap or self._common.get(template)
         return None if tap is None else Place(tap, int(number[0]) if number else None)
+
+    def own_name(self, name: str) -> str:
+        """Return a tap's name without the layer before it, whether or not the table has it."""
+        before = self.layer[0].name.partition(LAYER)[0]
+        template = _NUMBER.sub(LAYER, name, count=1)
+        return template.removeprefix(f"{before}{LAYER}.") if template.startswith(before) else name
 
     def order(self, name: str) -> float:
         """Where a tap stands in the order of the computation, its layer aside; scores and others come last."""

@@ -377,3 +377,35 @@ def test_the_reference_knows_one_type():
     for types, expected in ((1, [[0, 0, 0, 0]]), (2, [[0, 0, 0, 1]])):
         given = complete_inputs(BigBirdConfig(vocab_size=80, type_vocab_size=types), "qa", {"input_ids": ids})
         assert given.token_type_ids.tolist() == expected
+
+
+# One row a layer and tap.
+
+
+def test_layers_are_printed_for_every_head_with_what_each_is_off(out):
+    result = run(out, "--head", "base", "--head", "qa", *SMALL, "--layers")
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    rows = [line for line in lines if line[:1] in (["base"], ["qa"]) and line[-1:] == ["pass"] and "1x12" not in line]
+    cells = {(line[0], line[1], line[2]): line for line in rows}
+    for head in ("base", "qa"):
+        for i in ("0", "1"):
+            parts = ("query", "key", "value", "context", "attention_output", "intermediate", "output")
+            assert all((head, i, f"layer.{i}.{part}") in cells for part in parts)
+        assert (head, "embeddings", "embeddings") in cells
+    assert ("qa", "head", "start_logits") in cells
+    figures = cells["qa", "0", "layer.0.context"][-4:-1]
+    assert 0 < float(figures[0]) < 1e-5
+    assert 0 < float(figures[1]) < float(figures[2])
+    assert "shape" not in result.output
+    assert "PASSED" in result.output
+
+
+def test_a_layer_that_is_off_fails_in_the_table_of_layers(failing):
+    from parity.reports.layers import layer_rows
+
+    found = {(row.head, row.stage, row.tap): row for row in layer_rows(failing.result)}
+    assert not found["masked-lm", 1, "layer.1.context"].passed
+    assert found["masked-lm", 0, "layer.0.context"].passed
+    stages = [row.stage for row in layer_rows(failing.result) if row.head == "masked-lm"]
+    assert stages == sorted(stages, key=lambda stage: {"embeddings": -1, "head": 9}.get(stage, stage))

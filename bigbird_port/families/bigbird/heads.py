@@ -23,8 +23,9 @@ def _side(name: str) -> Tap:
 
 _CLASSES = (_scores("logits", "batch labels", "classifier", POOLED.name),)
 _NEXT_SENTENCE = "seq_relationship_logits"
-_OF_WORDS = _scores("prediction_logits", _WORDS, "cls.predictions", TRANSFORM.name, kind="logits")
-_LANGUAGE = (TRANSFORM, _scores("logits", _WORDS, "cls.predictions", TRANSFORM.name))
+_LOGITS = replace(_scores("logits", _WORDS, "cls.predictions", TRANSFORM.name), bias="cls.predictions.bias")
+_OF_WORDS = replace(_LOGITS, name="prediction_logits")
+_LANGUAGE = (TRANSFORM, _LOGITS)
 _MASKED = Original("mlm", "logits", ("masked_lm_positions", "masked_lm_ids"))
 
 _RECORDS = (

@@ -38,8 +38,8 @@ def _of_layer(name: str, axes: str, module: str, *sources: str, torch: str = "",
 
 
 LAYERS = (
-    _of_layer("query", _SPLIT, "attention.self.query"),
-    _of_layer("key", _SPLIT, "attention.self.key"),
+    replace(_of_layer("query", _SPLIT, "attention.self.query"), terms=("value",), rows=("context",)),
+    replace(_of_layer("key", _SPLIT, "attention.self.key"), terms=("value",), rows=("value",)),
     _of_layer("value", _SPLIT, "attention.self.value"),
     replace(
         _of_layer("context", "batch length heads size", "attention.self", "query", "key", "value"),
