@@ -77,7 +77,7 @@ class Scene:
         """Return what the value may differ by: what is measured of its dtype, or of the original's float32."""
         own = self.settings[names[0]] if names[0] not in TRUTHS else Setting()
         dtype = _MEASURED_AS.get(own.dtype, own.dtype)
-        after_encoder = error == "gradient" or not tap.startswith(("layer.", "embeddings"))
+        after_encoder = error == "gradient" or BIGBIRD.is_after_layers(tap)
         layers = self.layers if after_encoder else None
         found = tolerance_for(tap, dtype, own.device, error, layers, self.table, self.steepness)
         if set(names) & set(TRUTHS):

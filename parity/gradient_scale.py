@@ -32,7 +32,7 @@ def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray
     each word in the decoder's bias, with its scores'.
     """
     scale = np.array(max(scale_of(gradients[x]) for x in _peers(name) if x in gradients))
-    if added_to := [tap.name for tap in BIGBIRD.outside if tap.bias == name]:
+    if added_to := {tap.name for head in BIGBIRD.heads.values() for tap in head.taps if tap.bias == name}:
         words = [_column_scale(gradients[x]) for x in added_to if x in gradients]
         return np.maximum.reduce([np.broadcast_to(scale, gradients[name].shape), *words])
     if gradients[name].ndim < 2 or name.endswith(".kernel"):

@@ -132,6 +132,10 @@ class Head:
         """The Flax class, as transformers names it."""
         return f"Flax{self.class_name}"
 
+    def tap(self, name: str) -> Tap | None:
+        """Return the tap of this name after the layers; None if there is no such."""
+        return next((tap for tap in self.taps if tap.name == name), None)
+
     @property
     def returned(self) -> tuple[str, ...]:
         """The names of the scores that a call of the model returns, or of what else it returns where it has none."""
@@ -196,6 +200,11 @@ class Family:
         tap = self._of_head.get((head, template)) or (None if head else self._of_any_head.get(template))
         tap = tap or self._common.get(template)
         return None if tap is None else Place(tap, int(number[0]) if number else None)
+
+    def is_after_layers(self, name: str) -> bool:
+        """Whether a tap is of what follows the layers, as every tap is that is of no layer and no embeddings."""
+        place = self.place(name)
+        return place is None or (place.layer is None and place.tap not in self.embeddings)
 
     def own_name(self, name: str) -> str:
         """Return a tap's name without the layer before it, whether or not the table has it."""

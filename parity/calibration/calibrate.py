@@ -16,7 +16,6 @@ law before it is multiplied by the factor, so that no law widens a bound at the 
 from __future__ import annotations
 
 import platform
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bigbird_port.families.bigbird.family import BIGBIRD
 from parity.calibration.cases import SIZES, Case, Size, make_case
 from parity.calibration.witnesses import WITNESSES, Witness
 from parity.golden import log_softmax
@@ -50,8 +50,7 @@ _GROWTH_REASONS = {
 # Losses and log-probabilities are in nats: errors in them come from the scores', and do not shrink with them.
 _FLOORS = {"loss": 1.0, "log_probs": 1.0}
 _NEAR_THE_LOSS = ("grad.pooler_output", "grad.transform", "grad.span_logits", "grad.logits")
-_NO_DEPTH = ("embeddings_prenorm", "embeddings")
-_LANGUAGE_SCORES = ("logits", "prediction_logits", "seq_relationship_logits")
+_NO_DEPTH = tuple(tap.name for tap in BIGBIRD.embeddings)
 
 
 @dataclass(frozen=True)
@@ -203,9 +202,10 @@ def _compare(model: Witness, truth: Truth) -> Iterator[Found]:
         if set(found) != set(truth.taps):
             raise ValueError(f"{case.where}: taps differ from the reference's: {sorted(set(found) ^ set(truth.taps))}")
         for name, reference in truth.taps.items():
-            where = reference > MASKED if name in ("start_logits", "end_logits") else None
+            tap = BIGBIRD.heads[case.size.head].tap(name)
+            where = reference > MASKED if tap and tap.penalised else None
             yield kind_of(name), error, _layer(name, layers), _found(case, name, found[name], reference, where=where)
-            if name in _LANGUAGE_SCORES:
+            if tap and tap.distribution:
                 pair = log_softmax(found[name]), log_softmax(reference)
                 yield "log_probs", error, layers, _found(case, "log_probs", *pair)
     if truth.gradients:
@@ -245,8 +245,8 @@ def _found(
 
 def _layer(name: str, layers: int) -> int:
     """How many layers lie before a tap's own."""
-    match = re.match(r"layer\.(\d+)\.", name)
-    return int(match[1]) if match else 0 if name in _NO_DEPTH else layers
+    place = BIGBIRD.place(name)
+    return 0 if name in _NO_DEPTH else layers if place is None or place.layer is None else place.layer
 
 
 def _check(seeds: Sequence[int], sizes: Sequence[str], dtypes: Sequence[str], witnesses: Sequence[str]) -> None:
