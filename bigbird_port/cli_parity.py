@@ -152,13 +152,13 @@ OVERRIDES = ("max_encoder_length", "attention_type", "random_blocks")
 
 def given_inputs(out: Path, options: dict[str, Any]) -> Any:
     """Read the inputs that --inputs, --text or --question name; None if they are to be made."""
-    from parity.inputs import read_inputs
+    from parity.given.inputs import read_inputs
 
     if options.get("inputs_file"):
         return read_inputs(options["inputs_file"], click.echo)
     if not (options.get("text_file") or options.get("question")):
         return None
-    from parity.text import question_inputs, text_inputs
+    from parity.given.text import question_inputs, text_inputs
 
     length = options.get("length") or options.get("max_encoder_length")
     if options.get("text_file"):
@@ -171,9 +171,9 @@ def run_and_print(
 ) -> bool:
     """Run parity, print its tables, write its reports; return whether it passed."""
     from bigbird_port.memory import return_freed_arrays
-    from parity.golden import read_golden
+    from parity.given.golden import read_golden
     from parity.reports.terminal import make_console, print_layers, print_report
-    from parity.run import run_parity
+    from parity.run.run import run_parity
 
     return_freed_arrays()
     golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
@@ -202,7 +202,7 @@ def run_and_print(
 
 def no_effect(result: Any, options: dict[str, Any]) -> Iterator[str]:
     """Say of options that were typed what came of them, where nothing did."""
-    from parity.tolerances import read_table
+    from parity.measure.tolerances import read_table
 
     if options.get("keep") and not result.kept:
         why = "no tap of a layer failed" if not result.passed else "nothing failed"
@@ -215,8 +215,8 @@ def no_effect(result: Any, options: dict[str, Any]) -> Iterator[str]:
 
 def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
     """Build the run's Options from those of the command line."""
-    from parity.conditions import DEFAULT_WITNESSES, Options
-    from parity.tolerances import read_table, shipped_table
+    from parity.measure.tolerances import read_table, shipped_table
+    from parity.run.conditions import DEFAULT_WITNESSES, Options
 
     inputs = given_inputs(out, options)
     plain = {"lengths", "batches", "adversarial", "dtype", "mesh", "gradients", "decoding", "keep", "seed"}

@@ -13,9 +13,9 @@ import click
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from parity.conditions import Options
     from parity.reports.report import Report
-    from parity.results import Result
+    from parity.run.conditions import Options
+    from parity.run.results import Result
 
 _FORCE = "--xla_force_host_platform_device_count"
 
@@ -47,7 +47,7 @@ def mesh_options(options: dict[str, Any], heads: Sequence[str]) -> dict[str, Any
     On the CPU that many host devices are made. Witnesses that were chosen take the place of Flax on one device. Where
     none of the heads has a loss, gradients are compared only if they are asked for.
     """
-    from parity.losses import has_loss
+    from parity.measure.losses import has_loss
 
     if (options["flax_device"] or options["device"] or "cpu") == "cpu":
         force_host_devices(math.prod(options["mesh"].values()))
@@ -78,7 +78,7 @@ def with_faults(found: Report, out: Path, options: Options, say: Callable[[str],
     from dataclasses import replace
 
     from parity.faults.mesh import detect, not_possible
-    from parity.losses import has_loss
+    from parity.measure.losses import has_loss
 
     heads = found.result.heads
     head = next(filter(has_loss, heads), heads[0])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from parity.results import Result
+    from parity.run.results import Result
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,11 +58,11 @@ def _run(
     """Run parity and write its page; also what is wrong, empty if nothing is."""
     from bigbird_port.folder import read_folder_config
     from bigbird_port.heads import HEADS, find_head
-    from parity.baseline import check
+    from parity.measure.baseline import check
     from parity.reports.page import to_html
     from parity.reports.report import Report
     from parity.reports.terminal import to_text
-    from parity.run import Options, run_parity
+    from parity.run.run import Options, run_parity
 
     names = list(HEADS) if head is None else [head] if isinstance(head, str) else head
     result = run_parity(out, [find_head(name).name for name in names], Options(**options))

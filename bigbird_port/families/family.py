@@ -104,7 +104,7 @@ class Head:
 
     name: as typed after ``--head``. class_name: the torch class (Flax: the same with ``Flax`` before it). taps: what is
     computed after the layers, in order; the scores have ``scores``. losses: its terms; none where ``no_loss`` says
-    why there is no loss. labels: which labels are drawn for it, a name of parity.losses.MAKERS. aliases: other names
+    why there is no loss. labels: which are drawn for it, a name of parity.measure.losses.MAKERS. aliases: other names
     that ``--head`` accepts. inputs: how its inputs are shaped: "texts", "choices" (several texts each), or "question"
     (a text of two parts, whose token types the model derives). decodes: it can be run token by token, with a cache.
     original: what golden cases hold of it. unjudged: why no golden case can be compared with it, else empty.

@@ -9,8 +9,9 @@ How errors grow with depth (growth_exponents, float32, 1 to 16 layers of 64 unit
 depth ** 0.35 in the median of the kinds of taps, 0.65 for the steepest (0.75 for the scores of question answering,
 whose head has a layer of its own); the table takes the square root. Gradients like depth ** 0.6 in the median and
 depth ** 1.1 for the steepest: they pass through all layers twice; the table takes them as proportional, and to how
-steep the loss is (parity/gradient_scale.py). Local errors do not depend on the layer. The worst case is divided by the
-law before it is multiplied by the factor, so that no law widens a bound at the depths that were measured.
+steep the loss is (parity/measure/gradient_scale.py). Local errors do not depend on the layer. The worst case is
+divided by the law before it is multiplied by the factor, so that no law widens a bound at the depths that were
+measured.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ import numpy as np
 from bigbird_port.families.bigbird.family import BIGBIRD
 from parity.calibration.cases import SIZES, Case, Size, make_case
 from parity.calibration.witnesses import WITNESSES, Witness
-from parity.golden import log_softmax
-from parity.gradient_scale import gradient_scale, steepness
-from parity.metrics import measure, scale_of
+from parity.given.golden import log_softmax
+from parity.measure.gradient_scale import gradient_scale, steepness
+from parity.measure.metrics import measure, scale_of
+from parity.measure.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
 from parity.reference.backward import Gradients, backward, forward
 from parity.reference.heads import MASKED
 from parity.reference.model import Reference
-from parity.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 SEEDS = (0, 1, 2, 3)

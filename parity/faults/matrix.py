@@ -28,9 +28,9 @@ from parity.faults.setup import (
     read_setup,
     walk,
 )
-from parity.losses import has_loss, make_labels
-from parity.metrics import scale_of
-from parity.results import Finding, Result, Row
+from parity.measure.losses import has_loss, make_labels
+from parity.measure.metrics import scale_of
+from parity.run.results import Finding, Result, Row
 
 # A change by less than this, relative to a tap's scale, is none: float32 cannot hold it.
 RESOLUTION = 2.0**-23

@@ -16,10 +16,10 @@ from unittest import mock
 import numpy as np
 
 from bigbird_port.exchange import Exchange
-from parity.conditions import Options
-from parity.losses import has_loss
-from parity.results import Error, Row
-from parity.run import run_parity
+from parity.measure.losses import has_loss
+from parity.run.conditions import Options
+from parity.run.results import Error, Row
+from parity.run.run import run_parity
 
 Function = Callable[..., Any]
 

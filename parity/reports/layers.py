@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from parity.reports.report import EMBEDDINGS, HEAD, Stage, by_head, stage_of, worst_of
-from parity.results import Result, Row
+from parity.run.results import Result, Row
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parity.results import Result, Row
+from parity.run.results import Result, Row
 
 Stage = int | str  # index of a layer, or EMBEDDINGS, or HEAD
 EMBEDDINGS, HEAD = "embeddings", "head"

@@ -12,7 +12,7 @@ from rich.table import Table
 from parity.integrity import Check
 from parity.reports.layers import layer_rows
 from parity.reports.report import Line, Report, by_head, describe, figure, last_line, not_compared, summary, why
-from parity.results import Result, Row
+from parity.run.results import Result, Row
 
 _PLAIN_WIDTH = 170
 _LOADED = " as loaded for "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from bigbird_port.families.bigbird.family import BIGBIRD
-from parity.losses import total_loss
+from parity.measure.losses import total_loss
 
 # The end of a module's path -> tap that is its output; in a layer, and outside.
 _IN_LAYER = {tuple(tap.flax.split("/")): tap.name for tap in BIGBIRD.layer}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
-from parity.golden import GoldenCase, excuse, tensors_as_taps
-from parity.inputs import Inputs
+from parity.given.golden import GoldenCase, excuse, tensors_as_taps
+from parity.given.inputs import Inputs
 from parity.witnesses.witness import Taps
 
 

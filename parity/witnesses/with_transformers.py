@@ -23,7 +23,7 @@ from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.folder import load_weights
 from bigbird_port.heads import HEADS
 from bigbird_port.weights import digest, from_framework
-from parity.inputs import Inputs
+from parity.given.inputs import Inputs
 from parity.witnesses.with_torch import pinned, scale_words, to_array, torch_device
 from parity.witnesses.witness import Setting, Source, Taps
 
