@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from bigbird_port.cli_parity_reports import (
     report_options,
     write_reports,
 )
+from bigbird_port.cli_parity_usage import check_usage, given_options
 from bigbird_port.heads import HEADS
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-WITNESSES = "Who is compared: some of golden, reference, torch, flax, transformers."
+WITNESSES = "Who is compared: golden, reference, torch, flax, transformers. [default: torch,flax,reference]"
 
 
 class Numbers(click.ParamType):
@@ -90,7 +92,7 @@ def parity() -> None:
 @click.option("--lengths", type=Numbers(), default=(), help="Several, 512,768,..: each with its own pattern.")
 @click.option("--batches", type=Numbers(), default=(), help="Several batch sizes, 1,2,..")
 @click.option("--adversarial", is_flag=True, help="Inputs that are hard on an implementation, in place of seeded ones.")
-@click.option("--against", type=Names(), default="torch,flax,reference", show_default=True, help=WITNESSES)
+@click.option("--against", type=Names(), help=WITNESSES)
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of both frameworks.")
 @click.option("--device", help="Of both frameworks: cpu, cuda, or auto. [default: cpu]")
 @click.option("--torch-device", help="cpu, cuda or auto; wins over --device.")
@@ -102,6 +104,7 @@ def parity() -> None:
 @click.option("--no-calls", is_flag=True, help="Do not call the whole models as well.")
 @click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
 @click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
+@click.option("--layers", is_flag=True, help="Print one row a layer and tap of every head, in place of every row.")
 @click.option("--tolerances", type=click.Path(path_type=Path), help="Entries that win over the table that is shipped.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the first failing layer's tensors in this folder.")
 @click.option("--faults", "matrix", type=click.Path(path_type=Path), help="A detection matrix, for the reports.")
@@ -114,6 +117,7 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
     OUT is what convert wrote; without it, the shipped demo checkpoint is converted first. Exit code 0: every tap of
     every head is within tolerance; 1: a difference, NaN, or nothing compared; 2: bad usage or input.
     """
+    check_usage(options, given_options())
     check_files(options | {"json_file": json_file})
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -146,6 +150,8 @@ def calibrate(out: Path | None, **chosen: tuple[Any, ...]) -> None:
     table = measure_table(out, **{name: values for name, values in chosen.items() if values}, report=click.echo)
     for entry in table.entries.values():
         click.echo(f"{entry.key}: worst {entry.worst:.1e} of {entry.samples}, bound {entry.bound:.1e}")
+    for key, why in table.unjudged.items():
+        click.echo(f"{key}: no entry: {why}")
 
 
 parity.add_command(report)
@@ -163,46 +169,18 @@ def check_files(options: dict[str, Any]) -> None:
         check_kept_folder(options["keep"])
 
 
-SOURCES = {
-    "golden_file": "--golden",
-    "inputs_file": "--inputs",
-    "text_file": "--text",
-    "question": "--question",
-}
-SWEEPS = {"lengths": "--lengths", "batches": "--batches", "adversarial": "--adversarial"}
 OVERRIDES = ("max_encoder_length", "attention_type", "random_blocks")
-
-
-def check_sources(options: dict[str, Any]) -> None:
-    """Raise a usage error where options of parity exclude or need each other."""
-    given = [option for name, option in SOURCES.items() if options.get(name)]
-    if len(given) > 1:
-        raise click.UsageError(f"{' and '.join(given)} exclude each other: each brings the inputs")
-    if bool(options.get("question")) != bool(options.get("context_file")):
-        raise click.UsageError("--question and --context go together")
-    fixed = [option for option in ("--golden", "--inputs") if option in given]
-    if fixed and options.get("length"):
-        raise click.UsageError(f"{fixed[0]} brings its own inputs: leave out --length")
-    sweeps = [option for name, option in SWEEPS.items() if options.get(name)]
-    if options.get("with_faults") and not options.get("mesh"):
-        raise click.UsageError("--with-faults injects the faults of a --mesh: give one")
-    if given and sweeps:
-        raise click.UsageError(f"{given[0]} brings its own inputs: leave out {' and '.join(sweeps)}")
-    if options.get("length") and options.get("lengths"):
-        raise click.UsageError("--length and --lengths exclude each other")
-    if "--golden" in given and options.get("max_encoder_length"):
-        raise click.UsageError("--golden brings its own pattern: leave out --max-encoder-length")
 
 
 def given_inputs(out: Path, options: dict[str, Any]) -> Any:
     """Read the inputs that --inputs, --text or --question name; None if they are to be made."""
-    from parity.inputs import read_inputs
+    from parity.given.inputs import read_inputs
 
     if options.get("inputs_file"):
-        return read_inputs(options["inputs_file"])
+        return read_inputs(options["inputs_file"], click.echo)
     if not (options.get("text_file") or options.get("question")):
         return None
-    from parity.text import question_inputs, text_inputs
+    from parity.given.text import question_inputs, text_inputs
 
     length = options.get("length") or options.get("max_encoder_length")
     if options.get("text_file"):
@@ -215,44 +193,64 @@ def run_and_print(
 ) -> bool:
     """Run parity, print its tables, write its reports; return whether it passed."""
     from bigbird_port.memory import return_freed_arrays
-    from parity.golden import read_golden
-    from parity.reports.terminal import make_console, print_report
-    from parity.run import run_parity
+    from parity.given.golden import read_golden
+    from parity.reports.terminal import make_console, print_layers, print_report
+    from parity.run.run import run_parity
 
-    check_sources(options)
-    if mesh := options.get("mesh"):
-        options = mesh_options(options)
     return_freed_arrays()
     golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
-    run_options = make_options(out, options, golden)
     default = (golden.head,) if golden else tuple(HEADS)
     chosen = tuple(HEADS) if "all" in heads else tuple(dict.fromkeys(heads)) or default
+    if mesh := options.get("mesh"):
+        options = mesh_options(options, chosen)
+    run_options = make_options(out, options, golden)
     result = run_parity(out, chosen, run_options)
     if mesh:
         result.environment["mesh"] = mesh_line(result, mesh)
     found = report_of(result, out, options.get("matrix"))
     if mesh and options["with_faults"]:
-        found = with_faults(found, out, run_options)
-    print_report(make_console(), found, taps)
+        found = with_faults(found, out, run_options, click.echo)
+    console, layers = make_console(), options.get("layers", False)
+    if layers:
+        print_layers(console, result)
+    print_report(console, found, taps and not layers)
+    for line in no_effect(result, options):
+        click.echo(line)
     if mesh:
         click.echo(result.environment["mesh"])
     write_reports(found, options | {"json_file": json_file})
     return result.passed and not (options.get("with_faults") and missed(found))
 
 
+def no_effect(result: Any, options: dict[str, Any]) -> Iterator[str]:
+    """Say of options that were typed what came of them, where nothing did."""
+    from parity.measure.tolerances import read_table
+
+    if options.get("keep") and not result.kept:
+        why = "no tap of a layer failed" if not result.passed else "nothing failed"
+        yield f"--keep {options['keep']}: no tensors were kept, because {why}"
+    if given := options.get("tolerances"):
+        used = {row.tolerance.key for row in result.rows} & read_table(given).entries.keys()
+        if not used:
+            yield f"--tolerances {given}: none of its entries is of what was compared"
+
+
 def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
     """Build the run's Options from those of the command line."""
-    from parity.conditions import DEFAULT_WITNESSES, Options
-    from parity.tolerances import read_table, shipped_table
+    from parity.measure.tolerances import read_table, shipped_table
+    from parity.run.conditions import DEFAULT_WITNESSES, Options
 
-    plain = ("length", "lengths", "batches", "adversarial", "dtype", "mesh", "gradients", "decoding", "keep")
+    inputs = given_inputs(out, options)
+    plain = {"lengths", "batches", "adversarial", "dtype", "mesh", "gradients", "decoding", "keep", "seed"}
+    if inputs is None and golden is None:  # those bring their own
+        plain |= {"length", "batch"}
     device, given = options.get("device") or "cpu", options.get("tolerances")
     return Options(
-        **{name: options[name] for name in (*plain, "batch", "seed") if name in options},
-        inputs=given_inputs(out, options),
+        **{name: options[name] for name in plain if name in options},
+        inputs=inputs,
         golden=golden,
         overrides={name: options[name] for name in OVERRIDES if options.get(name)},
-        witnesses=options.get("against", DEFAULT_WITNESSES),
+        witnesses=options.get("against") or DEFAULT_WITNESSES,
         torch_device=options.get("torch_device") or device,
         flax_device=options.get("flax_device") or device,
         local=not options.get("no_local"),

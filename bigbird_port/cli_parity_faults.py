@@ -11,6 +11,7 @@ import click
 
 from bigbird_port.cli_common import FAILED, HeadName, no_traceback
 from bigbird_port.cli_parity_reports import check_reports, write_reports
+from bigbird_port.cli_parity_usage import given_options
 from bigbird_port.heads import HEADS
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def faults(out: Path | None, into: str, heads: tuple[str, ...], names: tuple[str
     On small models made from a seed, or on OUT, which convert wrote. Exit code 0: green without a fault, and red with
     every fault that changes the function; 1: not so; 2: bad usage or input.
     """
+    _check_alone(options)
     if options["lists"]:
         _print_catalogue()
         return
@@ -59,6 +61,20 @@ def faults(out: Path | None, into: str, heads: tuple[str, ...], names: tuple[str
     _print_matrix(proof)
     _write(proof, options)
     sys.exit(0 if proof.passed else FAILED)
+
+
+def _check_alone(options: dict[str, Any]) -> None:
+    """Raise a usage error for options that another one would pass over."""
+    given = given_options()
+    names = {"out": "OUT", "names": "--fault", "heads": "--head", "into": "--into", "seed": "--seed"}
+    names |= {f"{name}_file": f"--{name}" for name in ("json", "markdown", "html")} | {"clean_seeds": "--clean-seeds"}
+    alone = {
+        "lists": ("--list", set(names)),
+        "clean_seeds": ("--clean-seeds", set(names) - {"heads", "into", "clean_seeds"}),
+    }
+    for name, (option, excluded) in alone.items():
+        if options[name] and (passed_over := [names[other] for other in names if other in given & excluded]):
+            raise click.UsageError(f"{option} has no use for {', '.join(passed_over)}: leave out one or the other")
 
 
 def _print_catalogue() -> None:
@@ -98,6 +114,8 @@ def _print_matrix(proof: Proof) -> None:
         factor = "" if found.factor is None else f"{found.factor:.3g}"
         table.add_row(found.fault, found.head, _MARKS[found.verdict], found.tap, factor, found.located)
     console.print(table)
+    if proof.idle:
+        console.print(f"not injected, as they touch none of these heads: {', '.join(proof.idle)}", soft_wrap=True)
     for run in proof.false_alarms:
         console.print(f"red without a fault: {run.case}, {run.head}: {run.problem}")
     for found in proof.failures:
@@ -143,9 +161,13 @@ def bisect(out: Path, head: str, into: str, against: str, name: str | None, seed
     from parity.faults.catalogue import find_faults
 
     fault = find_faults((name,))[0] if name else None
+    if fault and head not in fault.heads:
+        able = ", ".join(other for other in HEADS if other in fault.heads)
+        raise click.UsageError(f"--fault {fault.name} does not touch {head}: choose --head from {able}")
     found = bisect_folder(out, head, cast("Framework", into), seed, fault)
     for explanation in found:
         click.echo(explanation.sentence)
     if not found:
-        click.echo(f"{into}, {head}: nothing is off")
+        without = f", {fault.name} changes nothing that this model computes on these inputs" if fault else ""
+        click.echo(f"{into}, {head}: nothing is off{without}")
     sys.exit(FAILED if found else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,9 +13,9 @@ import click
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from parity.conditions import Options
     from parity.reports.report import Report
-    from parity.results import Result
+    from parity.run.conditions import Options
+    from parity.run.results import Result
 
 _FORCE = "--xla_force_host_platform_device_count"
 
@@ -40,18 +41,19 @@ class MeshSizes(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-def mesh_options(options: dict[str, Any]) -> dict[str, Any]:
+def mesh_options(options: dict[str, Any], heads: Sequence[str]) -> dict[str, Any]:
     """Return parity's options for a run on a mesh: Flax on it, Flax on one device and the reference, with gradients.
 
-    On the CPU that many host devices are made. Witnesses that were chosen take the place of Flax on one device.
+    On the CPU that many host devices are made. Witnesses that were chosen take the place of Flax on one device. Where
+    none of the heads has a loss, gradients are compared only if they are asked for.
     """
-    from parity.conditions import DEFAULT_WITNESSES
+    from parity.measure.losses import has_loss
 
     if (options["flax_device"] or options["device"] or "cpu") == "cpu":
         force_host_devices(math.prod(options["mesh"].values()))
-    against = options["against"]
-    against = ("flax", "reference") if against == DEFAULT_WITNESSES else against
-    return options | {"against": (*against, "sharded"), "gradients": True}
+    against = options["against"] or ("flax", "reference")
+    gradients = options["gradients"] or any(map(has_loss, heads))
+    return options | {"against": (*against, "sharded"), "gradients": gradients}
 
 
 def force_host_devices(count: int) -> None:
@@ -68,15 +70,21 @@ def force_host_devices(count: int) -> None:
     os.environ["XLA_FLAGS"] = " ".join([*flags, f"{_FORCE}={count}"])
 
 
-def with_faults(found: Report, out: Path, options: Options) -> Report:
-    """Return a report with what of the mesh's faults was caught, each injected for the first head that has a loss."""
+def with_faults(found: Report, out: Path, options: Options, say: Callable[[str], None]) -> Report:
+    """Return a report with what of the mesh's faults was caught, each injected for the first head that has a loss.
+
+    say: is told which faults are not injected, and why.
+    """
     from dataclasses import replace
 
-    from parity.faults.mesh import detect
-    from parity.losses import has_loss
+    from parity.faults.mesh import detect, not_possible
+    from parity.measure.losses import has_loss
 
     heads = found.result.heads
-    return replace(found, detection=list(detect(out, next(filter(has_loss, heads), heads[0]), options)))
+    head = next(filter(has_loss, heads), heads[0])
+    for name, why in not_possible(head, options):
+        say(f"fault not injected: {name}: {why}")
+    return replace(found, detection=list(detect(out, head, options)))
 
 
 def missed(found: Report) -> bool:

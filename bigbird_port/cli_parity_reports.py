@@ -14,7 +14,7 @@ from bigbird_port.cli_common import FAILED, no_traceback
 
 if TYPE_CHECKING:
     from parity.reports.report import Report
-    from parity.results import Result
+    from parity.run.results import Result
 
 Files = dict[str, Path | None]
 # Format -> what its option is for.
@@ -110,7 +110,7 @@ def baseline() -> None:
 def save(file: Path, runs: tuple[Path, ...]) -> None:
     """Write the baseline FILE from RUNS: two or more reports that parity --json wrote, each with another --seed."""
     from bigbird_port.writing import check_writable
-    from parity.baseline import save as save_baseline
+    from parity.measure.baseline import save as save_baseline
     from parity.reports.json_file import read_report
 
     check_writable(file, "parity baseline save")
@@ -128,8 +128,8 @@ def check(file: Path, run: Path) -> None:
     Exit code 0: no error grew beyond its recorded spread, and nothing disappeared; 1: a regression; 2: bad input.
     """
     from bigbird_port.reading import is_there
-    from parity.baseline import check as check_baseline
-    from parity.baseline import new_keys
+    from parity.measure.baseline import check as check_baseline
+    from parity.measure.baseline import new_keys
     from parity.reports.json_file import read_report
 
     for path in (file, run):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from parity.results import Result
+    from parity.run.results import Result
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,11 +59,11 @@ def _run(
     from bigbird_port.folder import read_folder_config
     from bigbird_port.heads import HEADS, find_head
     from bigbird_port.writing import check_writable, write_whole
-    from parity.baseline import check
+    from parity.measure.baseline import check
     from parity.reports.page import to_html
     from parity.reports.report import Report
     from parity.reports.terminal import to_text
-    from parity.run import Options, run_parity
+    from parity.run.run import Options, run_parity
 
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)

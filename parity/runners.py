@@ -11,7 +11,7 @@ import numpy as np
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.heads import HEADS
-from parity.inputs import Inputs
+from parity.given.inputs import Inputs
 
 _NO_TAPS = ("last_hidden_state", "hidden_states", "taps")  # what the layers' taps hold already
 

@@ -10,7 +10,7 @@ from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
 from bigbird_port.schema import weights_of
 from bigbird_port.tokenizers import write_tokenizer_files
-from parity.tolerances import shipped_table
+from parity.measure.tolerances import shipped_table
 from tests.conftest import ROOT
 from tests.vocabulary import train_vocabulary
 

@@ -25,9 +25,9 @@ from bigbird_port.weights import digest
 from parity.bisect.steps import steps_of
 from parity.faults.catalogue import Fault
 from parity.faults.setup import FRAMEWORKS, Remembered, Setup, make_reference, make_witness, read_setup, walk
-from parity.metrics import measure
-from parity.results import Finding, Result
-from parity.tolerances import Tolerance
+from parity.measure.metrics import measure
+from parity.measure.tolerances import Tolerance
+from parity.run.results import Finding, Result
 
 _ROUNDS = 8  # several faults are found one after the other
 

@@ -20,7 +20,7 @@ from parity.faults.catalogue import FAULTS, Fault
 from parity.faults.setup import Setup, make_reference
 from parity.reference.heads import QUESTION_PENALTY, TRANSFORM, WORDS
 from parity.reference.operations import ACTIVATIONS, Weights, standardise
-from parity.results import Finding
+from parity.run.results import Finding
 
 Taps = dict[str, np.ndarray]
 Step = tuple[str, np.ndarray]  # what was done wrong, and what came out

@@ -9,14 +9,14 @@ How errors grow with depth (growth_exponents, float32, 1 to 16 layers of 64 unit
 depth ** 0.35 in the median of the kinds of taps, 0.65 for the steepest (0.75 for the scores of question answering,
 whose head has a layer of its own); the table takes the square root. Gradients like depth ** 0.6 in the median and
 depth ** 1.1 for the steepest: they pass through all layers twice; the table takes them as proportional, and to how
-steep the loss is (parity/gradient_scale.py). Local errors do not depend on the layer. The worst case is divided by the
-law before it is multiplied by the factor, so that no law widens a bound at the depths that were measured.
+steep the loss is (parity/measure/gradient_scale.py). Local errors do not depend on the layer. The worst case is
+divided by the law before it is multiplied by the factor, so that no law widens a bound at the depths that were
+measured.
 """
 
 from __future__ import annotations
 
 import platform
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,16 +25,17 @@ from pathlib import Path
 
 import numpy as np
 
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.writing import check_writable, write_whole
 from parity.calibration.cases import SIZES, Case, Size, make_case
 from parity.calibration.witnesses import WITNESSES, Witness
-from parity.golden import log_softmax
-from parity.gradient_scale import gradient_scale, steepness
-from parity.metrics import measure, scale_of
+from parity.given.golden import log_softmax
+from parity.measure.gradient_scale import gradient_scale, steepness
+from parity.measure.metrics import measure, scale_of
+from parity.measure.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
 from parity.reference.backward import Gradients, backward, forward
 from parity.reference.heads import MASKED
 from parity.reference.model import Reference
-from parity.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 SEEDS = (0, 1, 2, 3)
@@ -51,8 +52,7 @@ _GROWTH_REASONS = {
 # Losses and log-probabilities are in nats: errors in them come from the scores', and do not shrink with them.
 _FLOORS = {"loss": 1.0, "log_probs": 1.0}
 _NEAR_THE_LOSS = ("grad.pooler_output", "grad.transform", "grad.span_logits", "grad.logits")
-_NO_DEPTH = ("embeddings_prenorm", "embeddings")
-_LANGUAGE_SCORES = ("logits", "prediction_logits", "seq_relationship_logits")
+_NO_DEPTH = tuple(tap.name for tap in BIGBIRD.embeddings)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,10 @@ def measure_samples(
 ) -> Iterator[Sample]:
     """Yield every measured tap; raises ValueError if one holds NaN or Inf, or is not that of the reference."""
     for name in sizes:
-        truths = [_truth(make_case(name, seed)) for seed in seeds[: SIZES[name].most_seeds]]
+        most = SIZES[name].most_seeds
+        if report and seeds[most:]:
+            report(f"{name}: seeds {', '.join(map(str, seeds[most:]))} are left out, as this size takes long")
+        truths = [_truth(make_case(name, seed)) for seed in seeds[:most]]
         for dtype in dtypes:
             for device in devices:
                 for witness in witnesses:
@@ -203,9 +206,10 @@ def _compare(model: Witness, truth: Truth) -> Iterator[Found]:
         if set(found) != set(truth.taps):
             raise ValueError(f"{case.where}: taps differ from the reference's: {sorted(set(found) ^ set(truth.taps))}")
         for name, reference in truth.taps.items():
-            where = reference > MASKED if name in ("start_logits", "end_logits") else None
+            tap = BIGBIRD.heads[case.size.head].tap(name)
+            where = reference > MASKED if tap and tap.penalised else None
             yield kind_of(name), error, _layer(name, layers), _found(case, name, found[name], reference, where=where)
-            if name in _LANGUAGE_SCORES:
+            if tap and tap.distribution:
                 pair = log_softmax(found[name]), log_softmax(reference)
                 yield "log_probs", error, layers, _found(case, "log_probs", *pair)
     if truth.gradients:
@@ -245,8 +249,8 @@ def _found(
 
 def _layer(name: str, layers: int) -> int:
     """How many layers lie before a tap's own."""
-    match = re.match(r"layer\.(\d+)\.", name)
-    return int(match[1]) if match else 0 if name in _NO_DEPTH else layers
+    place = BIGBIRD.place(name)
+    return 0 if name in _NO_DEPTH else layers if place is None or place.layer is None else place.layer
 
 
 def _check(seeds: Sequence[int], sizes: Sequence[str], dtypes: Sequence[str], witnesses: Sequence[str]) -> None:

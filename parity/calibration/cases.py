@@ -12,7 +12,7 @@ import numpy as np
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.initialise import initial_value
 from bigbird_port.schema import weights_of
-from parity.inputs import Inputs, for_head, make_inputs
+from parity.given.inputs import Inputs, for_head, make_inputs
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.heads import HEADS
 from bigbird_port.schema import Framework
 from bigbird_port.weights import from_framework, to_framework
-from parity.inputs import Inputs
+from parity.given.inputs import Inputs
 
 Taps = dict[str, np.ndarray]
 Weights = Mapping[str, np.ndarray]

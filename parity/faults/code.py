@@ -22,7 +22,7 @@ import numpy as np
 
 from bigbird_port.schema import Framework
 from parity.faults.setup import Setup, make_witness
-from parity.inputs import Inputs
+from parity.given.inputs import Inputs
 from parity.reference import attention as reference_attention
 from parity.reference import model as reference
 from parity.reference.attention import Visibility

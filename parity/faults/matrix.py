@@ -28,9 +28,9 @@ from parity.faults.setup import (
     read_setup,
     walk,
 )
-from parity.losses import has_loss, make_labels
-from parity.metrics import scale_of
-from parity.results import Finding, Result, Row
+from parity.measure.losses import has_loss, make_labels
+from parity.measure.metrics import scale_of
+from parity.run.results import Finding, Result, Row
 
 # A change by less than this, relative to a tap's scale, is none: float32 cannot hold it.
 RESOLUTION = 2.0**-23
@@ -95,12 +95,16 @@ class Clean:
 
 @dataclass
 class Proof:
-    """What a run of the catalogue found. clean: comparisons without any fault, to be green; result: their rows."""
+    """What a run of the catalogue found. clean: comparisons without any fault, to be green; result: their rows.
+
+    idle: faults that were not injected, as they touch none of the heads.
+    """
 
     into: str
     detections: list[Detection] = field(default_factory=list)
     clean: list[Clean] = field(default_factory=list)
     result: Result = field(default_factory=Result)
+    idle: list[str] = field(default_factory=list)
 
     @property
     def failures(self) -> list[Detection]:
@@ -115,7 +119,7 @@ class Proof:
     @property
     def passed(self) -> bool:
         """Whether something was compared without a fault, all of it green, and every fault that counts was seen."""
-        return bool(self.clean) and not self.false_alarms and not self.failures
+        return bool(self.clean and self.detections) and not self.false_alarms and not self.failures
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Every detection as plain data."""
@@ -136,9 +140,13 @@ def run_faults(
     what is unknown or cannot be read. Nothing is injected where the comparison is red without.
     """
     faults, chosen = find_faults(tuple(names)), tuple(heads) or tuple(HEADS)
+    idle = [fault for fault in faults if not fault.heads & set(chosen)]
+    if idle and names:
+        said = "; ".join(f"{fault.name} touches {', '.join(x for x in HEADS if x in fault.heads)}" for fault in idle)
+        raise ValueError(f"nothing to inject for {', '.join(chosen)}: {said}: choose such a head, or other faults")
     benches = _Benches(out, into, seed)
-    proof = Proof(into)
-    cases = dict.fromkeys("" if out else fault.case for fault in faults)
+    proof = Proof(into, idle=[fault.name for fault in idle])
+    cases = dict.fromkeys("" if out else fault.case for fault in faults if fault not in idle)
     for case, head in ((case, head) for case in cases for head in chosen):
         _say(report, f"without a fault: {case or (out and out.name)}, {head}")
         bench = benches.get(case, head)

@@ -16,10 +16,10 @@ from unittest import mock
 import numpy as np
 
 from bigbird_port.exchange import Exchange
-from parity.conditions import Options
-from parity.losses import has_loss
-from parity.results import Error, Row
-from parity.run import run_parity
+from parity.measure.losses import has_loss
+from parity.run.conditions import Options
+from parity.run.results import Error, Row
+from parity.run.run import run_parity
 
 Function = Callable[..., Any]
 
@@ -115,14 +115,23 @@ MESH_FAULTS = (
 )
 
 
+def not_possible(head: str, options: Options) -> Iterator[tuple[str, str]]:
+    """Yield each fault that this mesh or head cannot have, and why."""
+    for fault in MESH_FAULTS:
+        if (options.mesh or {}).get(fault.axis, 1) < 2:
+            yield fault.name, f"the mesh has no {fault.axis} axis of 2 or more"
+        elif fault.error == "gradient" and not has_loss(head):
+            yield fault.name, f"it is one of gradients, and {head} has no loss"
+
+
 def detect(out: Path, head: str, options: Options) -> Iterator[dict[str, Any]]:
     """Run parity with each fault that the mesh can have; yield the fault, and where it was caught, if it was.
 
     As the rows of a detection matrix (parity/reports/report.py). A head without a loss has no gradients to be wrong.
     Raises ValueError where the mesh can have none.
     """
-    faults = [fault for fault in MESH_FAULTS if (options.mesh or {}).get(fault.axis, 1) > 1]
-    faults = [fault for fault in faults if fault.error != "gradient" or has_loss(head)]
+    left_out = {name for name, _ in not_possible(head, options)}
+    faults = [fault for fault in MESH_FAULTS if fault.name not in left_out]
     if not faults:
         raise ValueError("no fault of the catalogue is possible here: it wants a sequence or model axis of 2 or more")
     options = replace(options, witnesses=("reference",), local=False, losses=False)

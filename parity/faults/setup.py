@@ -19,11 +19,11 @@ from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
 from bigbird_port.schema import Framework, weights_of
 from bigbird_port.weights import complete, to_framework
-from parity.conditions import Options, Pass
-from parity.inputs import Inputs, default_length, for_head, make_inputs
+from parity.given.inputs import Inputs, default_length, for_head, make_inputs
 from parity.reference.model import Reference
-from parity.results import Condition, Result
-from parity.walk import Walk
+from parity.run.conditions import Options, Pass
+from parity.run.results import Condition, Result
+from parity.run.walk import Walk
 from parity.witnesses.with_reference import ReferenceWitness
 from parity.witnesses.witness import Setting
 
@@ -190,7 +190,7 @@ def walk(setup: Setup, witnesses: dict[str, Any], local: bool = True, until_loca
             return result
     steps.head(steps.encoded())
     if setup.head == "causal-lm" and not (until_located and result.located):
-        decoding: Any = importlib.import_module("parity.decoding")
+        decoding: Any = importlib.import_module("parity.run.decoding")
         result.rows += decoding.compare_decoding(steps.scene, witnesses, setup.inputs)
     return result
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bigbird_port.config import BigBirdConfig
 from parity.faults.setup import Setup, Weights
-from parity.inputs import Inputs
+from parity.given.inputs import Inputs
 
 WeightFault = Callable[[Weights, BigBirdConfig], Weights]
 _SELF = "encoder.layer.{}.attention.self"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.inputs import Inputs
+from parity.given.inputs import Inputs
 from parity.reference.attention import attend_backward
 from parity.reference.heads import TRANSFORM, WORDS, Taps
 from parity.reference.inputs import Stream

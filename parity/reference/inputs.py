@@ -11,7 +11,7 @@ import numpy as np
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import pattern_blocks
-from parity.inputs import NAMES, Inputs, check_ids
+from parity.given.inputs import NAMES, Inputs, check_ids
 
 
 @dataclass(frozen=True, eq=False)

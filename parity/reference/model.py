@@ -22,7 +22,7 @@ import numpy as np
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.folder import WEIGHT_FILES, complete_folder, read_model_folder
 from bigbird_port.schema import Framework
-from parity.inputs import Inputs
+from parity.given.inputs import Inputs
 from parity.reference.attention import Visibility, attend, multiplicity, random_blocks_of
 from parity.reference.heads import WORDS, Taps, head_taps
 from parity.reference.inputs import Stream, complete_inputs

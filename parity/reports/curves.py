@@ -13,7 +13,7 @@ from functools import cached_property
 
 from parity.reports.report import EMBEDDINGS, HEAD, Stage, figure, pair, stage_of, worst_of
 from parity.reports.svg import Element, add, hint, limit, picture
-from parity.results import Row
+from parity.run.results import Row
 
 # Who is measured has a colour (class) and a marker, against whom a dash.
 MARKERS = {"reference": "diamond", "torch": "circle", "flax": "square", "transformers": "triangle"}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from parity.reports.svg import Element, add, hint, limit, picture
-from parity.results import Row
+from parity.run.results import Row
 
 _LOWEST, _HIGHEST = -12, 12  # half decades: below 1e-6 and above 1e6 are one bin each
 _LEFT, _TOP, _BOTTOM, _HEIGHT, _STEP = 10, 34, 34, 230, 44

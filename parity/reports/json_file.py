@@ -15,10 +15,10 @@ from typing import Any
 import bigbird_port
 from bigbird_port.reading import read_text
 from parity.integrity import Check
-from parity.metrics import Difference, LogitsDifference
+from parity.measure.metrics import Difference, LogitsDifference
+from parity.measure.tolerances import Tolerance
 from parity.reports.report import Report
-from parity.results import Condition, Finding, Part, Result, Row
-from parity.tolerances import Tolerance
+from parity.run.results import Condition, Finding, Part, Result, Row
 
 VERSION = 3
 _INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}

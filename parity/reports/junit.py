@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from xml.etree import ElementTree
 
 from parity.reports.report import Report, by_head, pair, why
-from parity.results import Row
+from parity.run.results import Row
 
 # What XML 1.0 cannot hold even escaped.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

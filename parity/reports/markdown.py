@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from parity.reports.report import Report, by_head, describe, figure, last_line, not_compared, pair, why, worst_of
-from parity.results import Row
+from parity.run.results import Row
 
 _FAILURES = 10  # of these, the JUnit and JSON files have the rest
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&@])")

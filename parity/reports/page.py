@@ -18,7 +18,7 @@ import bigbird_port
 from parity.reports import curves, histogram, pattern_picture, svg
 from parity.reports import report as common
 from parity.reports.report import Report
-from parity.results import Finding, Result, Row
+from parity.run.results import Finding, Result, Row
 
 _FAILURES = 100  # of these, "Every tap" has the rest
 _FAILURES_OPEN = 12  # more are folded: where it starts says more than what follows from it

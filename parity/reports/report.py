@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parity.results import Result, Row
+from parity.run.results import Result, Row
 
 Stage = int | str  # index of a layer, or EMBEDDINGS, or HEAD
 EMBEDDINGS, HEAD = "embeddings", "head"
@@ -119,9 +119,14 @@ def not_compared(result: Result) -> Iterator[tuple[str, str]]:
     for head, names in result.initialised.items():
         if names:
             yield head, f"{len(names)} head weights not in the checkpoint, initialised from the seed"
+    explained: dict[str, list[str]] = {}
     for head, names in result.not_compared.items():
-        if names:
-            yield head, f"not compared, without a counterpart or tolerance: {shorten(names)}"
+        if plain := [name for name in names if not name.endswith(")")]:
+            yield head, f"not compared, without a counterpart: {shorten(plain)}"
+        for name in (name for name in names if name.endswith(")")):
+            explained.setdefault(name, []).append(head)
+    for name, heads in explained.items():
+        yield ", ".join(heads), f"not compared: {name}"
 
 
 def why(row: Row) -> str:

@@ -10,12 +10,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from parity.integrity import Check
+from parity.reports.layers import layer_rows
 from parity.reports.report import Line, Report, by_head, describe, figure, last_line, not_compared, summary, why
-from parity.results import Result, Row
+from parity.run.results import Result, Row
 
 _PLAIN_WIDTH = 170
 _LOADED = " as loaded for "
-_LEFT = ("tap", "against", "error", "head", "condition", "compared", "worst tap", "fault", "caught at", "")
+_LEFT = ("layer", "tap", "against", "error", "head", "condition", "compared", "worst tap", "fault", "caught at", "")
 
 
 def make_console() -> Console:
@@ -55,6 +56,20 @@ def print_taps(console: Console, result: Result) -> None:
                 f"{sum(row.head == other for row in rows)} more taps, the same as of {escape(other)}: see there"
             )
         console.print()
+
+
+def print_layers(console: Console, result: Result) -> None:
+    """Print one row for each layer and tap of every head: the worst of all that was compared there."""
+    many = len(result.conditions) > 1
+    names = ("head", *["condition"] * many, "layer", "tap", "compared", "error", "max abs", "relative", "tolerance")
+    table = _table((*names, ""))
+    for one in layer_rows(result):
+        worst, d = one.worst, one.worst.difference
+        figures = (d.problem, "") if d.problem else (figure(d.max_abs), figure(d.relative))
+        compared = (f"{worst.value} / {worst.reference}", worst.error)
+        cells = (one.head, *[one.condition] * many, one.stage, one.tap, *compared, *figures)
+        table.add_row(*map(_safe, cells), f"{worst.tolerance.bound:.1e}", _mark(one.passed))
+    console.print(table)
 
 
 def print_summary(console: Console, report: Report) -> None:

@@ -7,21 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from parity.losses import total_loss
+from bigbird_port.families.bigbird.family import BIGBIRD
+from parity.measure.losses import total_loss
 
-# Module (the end of its path) -> tap that is its output. "layer.<i>." stands before those of layers.
-_OUTPUTS = {
-    ("embeddings", "LayerNorm"): "embeddings",
-    ("attention", "self", "query"): "query",
-    ("attention", "self", "key"): "key",
-    ("attention", "self", "value"): "value",
-    ("attention", "self"): "context",
-    ("attention", "output"): "attention_output",
-    ("intermediate",): "intermediate",
-    ("output",): "output",
-    ("predictions", "transform"): "transform",
-    ("qa_classifier",): "span_logits",
-}
+# The end of a module's path -> tap that is its output; in a layer, and outside.
+_IN_LAYER = {tuple(tap.flax.split("/")): tap.name for tap in BIGBIRD.layer}
+_OUTSIDE = {tuple(tap.flax.split("/")): tap.name for tap in BIGBIRD.outside if tap.flax}
 
 
 def loss_with_zeros(module: Any, head: str, zeros: dict[str, Any], arrays: Any, labels: Any) -> Any:
@@ -64,9 +55,9 @@ def _loss(config: Any, head: str, scores: Any, labels: Any) -> Any:
 def _tap_of(path: tuple[str, ...]) -> str | None:
     if "layer" in path:
         i = path.index("layer") + 1
-        tap = _OUTPUTS.get(path[i + 1 :])
-        return None if tap is None else f"layer.{path[i]}.{tap}"
-    return next((_OUTPUTS[path[-n:]] for n in (2, 1) if path[-n:] in _OUTPUTS and n <= len(path)), None)
+        tap = _IN_LAYER.get(path[i + 1 :])
+        return None if tap is None else tap.format(i=path[i])
+    return next((_OUTSIDE[path[-n:]] for n in (2, 1) if path[-n:] in _OUTSIDE and n <= len(path)), None)
 
 
 def _added(output: Any, zero: Any) -> Any:

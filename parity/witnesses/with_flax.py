@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.heads import HEADS
 from bigbird_port.weights import digest, from_framework
-from parity.gradients import Gradients
-from parity.inputs import Inputs
-from parity.losses import scores_dtype, total_loss
+from parity.given.inputs import Inputs
+from parity.measure.losses import scores_dtype, total_loss
+from parity.run.gradients import Gradients
 from parity.witnesses.flax_backward import loss_with_zeros
 from parity.witnesses.witness import Setting, Source, Taps
 
@@ -295,14 +296,7 @@ def _narrowed(x: np.ndarray, wide: bool) -> np.ndarray:
     return x if wide or x.dtype.kind == "f" else x.astype(np.int32)
 
 
-# jax sorts the names of what a program returns; this is the order in which it is computed, scores last.
-_ORDER = (
-    *("embeddings_prenorm", "embeddings", "query", "key", "value", "context", "attention_output"),
-    *("intermediate", "output", "pooler_output", "transform", "span_logits"),
-)
-
-
 def _arrays(arrays: dict[str, Any]) -> Taps:
-    order = {name: i for i, name in enumerate(_ORDER)}
-    names = sorted(arrays, key=lambda name: order.get(name, len(order)))
+    """Arrays by name, in the order in which they are computed, scores last: jax sorts what a program returns."""
+    names = sorted(arrays, key=BIGBIRD.order)
     return {name: np.asarray(arrays[name]) for name in names if arrays[name] is not None}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
-from parity.golden import GoldenCase, excuse, tensors_as_taps
-from parity.inputs import Inputs
+from parity.given.golden import GoldenCase, excuse, tensors_as_taps
+from parity.given.inputs import Inputs
 from parity.witnesses.witness import Taps
 
 
@@ -22,7 +22,7 @@ class GoldenWitness:
 
     def __init__(self, case: GoldenCase, head: str, config: BigBirdConfig) -> None:
         self.config, self.initialised = config, list[str]()
-        self.not_compared = sorted(name for name in case.tensors if excuse(name, case, head))
+        self.not_compared = sorted(name for name in case.tensors if excuse(name, head, config))
         excused = {"pooler_output" if name == "pooled_output" else name for name in self.not_compared}
         self._taps = {name: tap for name, tap in tensors_as_taps(case).items() if name not in excused}
 

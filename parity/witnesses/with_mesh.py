@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from parity.inputs import Inputs
+from parity.given.inputs import Inputs
 from parity.witnesses.with_flax import FlaxWitness, load_model
 from parity.witnesses.witness import Setting, Source
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.weights import digest
-from parity.adversarial import large_norm
-from parity.inputs import Inputs
+from parity.given.adversarial import large_norm
+from parity.given.inputs import Inputs
 from parity.reference.backward import Gradients, backward
 from parity.reference.model import Reference
 from parity.reference.weights import Widened

@@ -12,9 +12,9 @@ import numpy as np
 
 from bigbird_port.heads import HEADS
 from bigbird_port.weights import digest, from_framework
-from parity.gradients import Gradients
-from parity.inputs import Inputs
-from parity.losses import scores_dtype, total_loss
+from parity.given.inputs import Inputs
+from parity.measure.losses import scores_dtype, total_loss
+from parity.run.gradients import Gradients
 from parity.witnesses.witness import Setting, Source, Taps
 
 if TYPE_CHECKING:

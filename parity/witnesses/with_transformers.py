@@ -19,25 +19,13 @@ from unittest import mock
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.folder import load_weights
 from bigbird_port.heads import HEADS
 from bigbird_port.weights import digest, from_framework
-from parity.inputs import Inputs
+from parity.given.inputs import Inputs
 from parity.witnesses.with_torch import pinned, scale_words, to_array, torch_device
 from parity.witnesses.witness import Setting, Source, Taps
-
-# Module (within the base model) -> tap; "layer.<i>." stays before it. The module that attends is exchanged for short
-# inputs, so the context is seen where it is handed on.
-_OUTPUTS = {
-    "attention.self.query": "query",
-    "attention.self.key": "key",
-    "attention.self.value": "value",
-    "attention.output": "attention_output",
-    "intermediate": "intermediate",
-    "output": "output",
-}
-_CONTEXT = "attention.output"
-_SCORES = ("prediction_logits", "seq_relationship_logits", "logits", "start_logits", "end_logits", "pooler_output")
 
 
 class TransformersWitness:
@@ -79,7 +67,8 @@ class TransformersWitness:
         finally:
             for hook in hooks:
                 hook.remove()
-        taps |= {name: to_array(output[name]) for name in _SCORES if output.get(name) is not None}
+        returned = [tap.name for tap in BIGBIRD.heads[self.head].taps]
+        taps |= {name: to_array(output[name]) for name in returned if output.get(name) is not None}
         return {name: tap for name, tap in taps.items() if name == "embeddings"}, taps
 
     def layer(self, i: int, stream: Taps) -> tuple[Taps, Taps]:
@@ -112,21 +101,27 @@ class TransformersWitness:
             return lambda module, given: taps.update({name: self._shaped(name, given[0], length)})
 
         base = getattr(self.model, "bert", self.model)
-        yield base.embeddings.register_forward_hook(keep("embeddings"))
+        for tap in (tap for tap in BIGBIRD.outside if tap.torch):
+            for module in (base, self.model):
+                if (found := dict(module.named_modules()).get(tap.torch)) is not None:
+                    yield found.register_forward_hook(keep(tap.name))
+                    break
         for i, layer in enumerate(base.encoder.layer):
-            for path, tap in _OUTPUTS.items():
-                yield layer.get_submodule(path).register_forward_hook(keep(f"layer.{i}.{tap}"))
-            yield layer.get_submodule(_CONTEXT).register_forward_pre_hook(keep_context(f"layer.{i}.context"))
-        if hasattr(self.model, "cls"):
-            yield self.model.cls.predictions.transform.register_forward_hook(keep("transform"))
+            for tap in BIGBIRD.layer:
+                name = tap.name.format(i=i)
+                if tap.torch.startswith("<"):  # the module itself is exchanged for short inputs
+                    yield layer.get_submodule(tap.torch[1:]).register_forward_pre_hook(keep_context(name))
+                else:
+                    yield layer.get_submodule(tap.torch).register_forward_hook(keep(name))
 
     def _shaped(self, name: str, x: Any, length: int) -> np.ndarray:
         """A tap in this project's shape, without the padding to whole blocks."""
         x_BLD = to_array(x.detach())[:, :length]
-        if not name.endswith((".query", ".key", ".value", ".context")):
+        place = BIGBIRD.place(name)
+        if place is None or not place.tap.has("heads"):
             return x_BLD
         split = x_BLD.reshape(*x_BLD.shape[:2], self.config.num_attention_heads, self.config.head_dim)
-        return split if name.endswith(".context") else split.swapaxes(1, 2)
+        return np.moveaxis(split, 1, place.tap.names.index("length"))
 
 
 def load(source: Source, setting: Setting) -> TransformersWitness:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from bigbird_port.config import BigBirdConfig
-from parity.inputs import Inputs
+from parity.given.inputs import Inputs
 
 Taps = dict[str, np.ndarray]
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]

@@ -15,7 +15,7 @@ import models_flax
 from bigbird_port.layout import change_layout
 from bigbird_port.schema import dims, weights_of
 from models_flax import losses
-from parity.golden import read_golden
+from parity.given.golden import read_golden
 from tests.conftest import GOLDEN, require
 
 LIMIT = 1e-6

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parity.golden import derived_taps, golden_taps, log_softmax, read_golden
+from parity.given.golden import derived_taps, golden_taps, log_softmax, read_golden
 from parity.runners import RUNNERS
 from tests.conftest import CASES, GOLDEN, require
 

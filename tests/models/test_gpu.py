@@ -7,7 +7,7 @@ import torch
 
 import models_flax
 import models_torch
-from parity.golden import read_golden
+from parity.given.golden import read_golden
 from tests.conftest import GOLDEN
 
 pytestmark = pytest.mark.gpu

@@ -12,7 +12,7 @@ import models_torch.attention as torch_attention
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.formulation import FORMULATIONS, Formulation
 from models_torch.encoder import _Row
-from parity.golden import read_golden
+from parity.given.golden import read_golden
 from tests.conftest import GOLDEN
 
 LIMIT = 2e-6  # times the largest magnitude: matrix products of other shapes add up in another order

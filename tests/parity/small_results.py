@@ -8,11 +8,11 @@ from unittest.mock import patch
 import numpy as np
 
 from bigbird_port.folder import read_folder_config
-from parity.conditions import Options
 from parity.integrity import Check
-from parity.metrics import Difference
+from parity.measure.metrics import Difference
 from parity.reports.report import Report
-from parity.run import run_parity
+from parity.run.conditions import Options
+from parity.run.run import run_parity
 from parity.witnesses.with_torch import TorchWitness
 
 HEADS = ("masked-lm", "qa", "base")

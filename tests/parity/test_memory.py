@@ -8,11 +8,11 @@ import weakref
 import jax
 import pytest
 
-import parity.run
-from parity.conditions import Options
-from parity.run import run_parity
+import parity.run.run
+from parity.run.conditions import Options
+from parity.run.run import run_parity
 from parity.witnesses.witness import load_witness
-from tests.parity.test_walk import CONFIG, SHORT, write
+from tests.parity.run.test_walk import CONFIG, SHORT, write
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_memory_does_not_grow_with_the_layers(tmp_path):
 def test_memory_does_not_grow_with_the_texts(out, monkeypatch):
     """Beyond so many elements, taps of some texts are dropped before the next are computed."""
     peaks = []
-    monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 512 * (6 * CONFIG.hidden_size + CONFIG.intermediate_size))
+    monkeypatch.setattr("parity.run.walk._TAPS_AT_ONCE", 512 * (6 * CONFIG.hidden_size + CONFIG.intermediate_size))
     options = Options(length=512, witnesses=("torch", "reference"), losses=False, called=False)
     for batch in (1, 1, 4):
         tracemalloc.start()
@@ -58,7 +58,7 @@ def test_programs_of_large_heads_are_dropped(out, monkeypatch):
     options = Options(length=48, witnesses=("flax", "reference"), losses=False, called=False)
     assert run_parity(out, heads, options).passed
     assert not dropped
-    monkeypatch.setattr("parity.walk._TAPS_AT_ONCE", 0)
+    monkeypatch.setattr("parity.run.walk._TAPS_AT_ONCE", 0)
     assert run_parity(out, heads, options).passed
     assert len(dropped) == len(heads)
 
@@ -75,8 +75,8 @@ def test_a_large_heads_parameters_are_gone_before_the_next_heads_are_loaded(out,
             held.extend(weakref.ref(array) for array in jax.tree.leaves(witness.params))
         return witness
 
-    monkeypatch.setattr(parity.run, "load_witness", load)
-    monkeypatch.setattr(parity.run, "_COLLECTED", bytes_at_most)
+    monkeypatch.setattr(parity.run.run, "load_witness", load)
+    monkeypatch.setattr(parity.run.run, "_COLLECTED", bytes_at_most)
     gc.disable()
     try:
         result = run_parity(out, ["qa", "masked-lm"], Options(length=48, witnesses=("flax", "reference"), local=False))

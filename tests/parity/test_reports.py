@@ -22,7 +22,8 @@ from bigbird_port.cli import main
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import layer_pattern
 from parity.integrity import Check
-from parity.metrics import Difference, LogitsDifference
+from parity.measure.metrics import Difference, LogitsDifference
+from parity.measure.tolerances import Tolerance
 from parity.reports import histogram, pattern_picture
 from parity.reports.curves import curves
 from parity.reports.json_file import from_json, read_report, to_json
@@ -31,8 +32,7 @@ from parity.reports.markdown import to_markdown
 from parity.reports.page import heat_maps, runs, to_html
 from parity.reports.report import Report, by_head, figure, last_line, stage_of
 from parity.reports.terminal import to_text
-from parity.results import Condition, Finding, Part, Result, Row
-from parity.tolerances import Tolerance
+from parity.run.results import Condition, Finding, Part, Result, Row
 from tests.conftest import ROOT
 from tests.parity.small_results import HEADS, MARKUP
 

@@ -9,7 +9,7 @@ import models_flax
 import models_torch
 from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.heads import HEADS
-from parity.inputs import for_head, make_inputs
+from parity.given.inputs import for_head, make_inputs
 from tests.conftest import DEMO, GOLDEN, require
 
 transformers = pytest.importorskip("transformers", reason="transformers is the peer")
@@ -86,7 +86,7 @@ def test_flax_loads_and_agrees(folders, head, length):
 
 def test_the_peer_leaves_the_original_in_evaluation(converted):
     """Why random_blocks is "original" by default: the figures of its evaluation mode are far from the original's."""
-    from parity.golden import log_softmax, read_golden
+    from parity.given.golden import log_softmax, read_golden
 
     case = read_golden(next(c for c in require(GOLDEN["tiny-pretrain"]).cases if "len1024" in c.name))
     peer = transformers.BigBirdForPreTraining.from_pretrained(converted("tiny-pretrain") / "torch").eval()

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from bigbird_port.cli import main
-from parity.tolerances import read_table
+from parity.measure.tolerances import read_table
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from click.testing import CliRunner
 
 from bigbird_port.cli import main
 from bigbird_port.heads import HEADS
-from parity.compare import Scene
 from parity.faults import matrix as faults
 from parity.faults.catalogue import FAULTS, find_faults
 from parity.faults.code import in_twin
 from parity.faults.matrix import Bench, clean_runs, run_faults
 from parity.faults.setup import make_setup
+from parity.run.compare import Scene
 
 # Fault -> head, module, attention heads (None: not said), query blocks (None: whatever).
 LOCATED = {
@@ -120,7 +120,7 @@ def test_what_only_the_call_does_wrong_only_its_rows_show(head):
 
 def test_a_call_of_the_base_model_is_judged_alike(monkeypatch):
     """That of a language model whose scores come in pieces."""
-    monkeypatch.setattr("parity.walk._SCORES_AT_ONCE", 2 * 97 * 100)
+    monkeypatch.setattr("parity.run.walk._SCORES_AT_ONCE", 2 * 97 * 100)
     for name in ("call-skips-a-block", "call-runs-other-weights"):
         result = bench("padded", "masked-lm").faulty(FAULTS[name])
         assert {row.error for row in result.failures} == {"called"}, name

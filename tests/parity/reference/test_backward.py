@@ -12,8 +12,8 @@ from bigbird_port.heads import HEADS
 from bigbird_port.schema import weights_of
 from bigbird_port.weights import to_framework
 from models_torch.losses import masked_lm_loss
-from parity.golden import read_golden
-from parity.inputs import for_head, make_inputs
+from parity.given.golden import read_golden
+from parity.given.inputs import for_head, make_inputs
 from parity.reference.backward import backward, forward, propagate
 from parity.reference.losses import loss_terms
 from parity.reference.model import Reference

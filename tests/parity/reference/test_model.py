@@ -12,8 +12,8 @@ from bigbird_port.folder import read_folder_config, read_model_folder, write_mod
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
 from bigbird_port.schema import weights_of
-from parity.golden import derived_taps, golden_taps, read_golden
-from parity.inputs import for_head, make_inputs
+from parity.given.golden import derived_taps, golden_taps, read_golden
+from parity.given.inputs import for_head, make_inputs
 from parity.reference.attention import multiplicity, random_blocks_of
 from parity.reference.losses import loss_terms
 from parity.reference.model import Reference, run_reference

@@ -1,0 +1,1 @@
+"""BigBird: encoder of one stack, LayerNorm after each sublayer, eight heads."""

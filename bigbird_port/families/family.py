@@ -1,0 +1,257 @@
+"""What a family of models says of itself: its taps, its heads, and how the names of both are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+LAYER = "{i}"  # stands for a layer's number in the names of a family
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One place in a model where two computations can be compared.
+
+    name: with "{i}" for the number of a layer. axes: their names, in order, separated by spaces. module: canonical name
+    of the module that computes it (weights of the schema begin with it). sources: the taps of the same stage that it
+    is computed from; none where it is computed from what goes into the stage. kind: taps of one kind share a
+    tolerance. torch, flax: path of the module whose output it is, within the base model or the layer ("<" before it:
+    whose input it is); empty where no module shows it. exact: why it is equal or wrong; empty where it may differ by
+    rounding. scores: a head returns it. distribution: its last axis holds scores of which a softmax is taken.
+    penalised: from some of its elements a penalty was taken, which hides their rounding. by_head: each attention head
+    is compared by itself as well. when: (configuration field, value) of the models that have it; None: all.
+    terms: of a layer's tap, those of whose size the terms are that its gradient is a difference of. rows: those whose
+    gradients at a position tell the size of this one's there. bias: the weight that is added last.
+    """
+
+    name: str
+    axes: str
+    module: str
+    sources: tuple[str, ...] = ()
+    kind: str = ""
+    torch: str = ""
+    flax: str = ""
+    exact: str = ""
+    scores: bool = False
+    distribution: bool = False
+    penalised: bool = False
+    by_head: bool = False
+    when: tuple[str, str] | None = None
+    terms: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+    bias: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The axes."""
+        return tuple(self.axes.split())
+
+    def has(self, axis: str) -> bool:
+        """Whether it has an axis."""
+        return axis in self.names
+
+    def exists(self, config: Any) -> bool:
+        """Whether a model of this configuration has it."""
+        return self.when is None or getattr(config, self.when[0]) == self.when[1]
+
+    @property
+    def last_name(self) -> str:
+        """The name without a layer before it."""
+        return self.name.rpartition(".")[2] if f"{LAYER}." in self.name else self.name
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of a head's loss: a function of the twins' losses, and its arguments among scores and labels.
+
+    settings: fields of the configuration that it takes after them.
+    """
+
+    function: str
+    arguments: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Original:
+    """What golden cases hold of a head: <name>_log_probs and <name>_loss, which the original made of ``scores``.
+
+    labels: the case's tensors that the loss takes. A case has these scores if it has the first of the labels.
+    """
+
+    name: str
+    scores: str
+    labels: tuple[str, ...]
+
+    @property
+    def log_probs(self) -> str:
+        """The tap with the log-probabilities."""
+        return f"{self.name}_log_probs"
+
+    @property
+    def loss(self) -> str:
+        """The tap with the loss."""
+        return f"{self.name}_loss"
+
+
+@dataclass(frozen=True)
+class Head:
+    """One task head.
+
+    name: as typed after ``--head``. class_name: the torch class (Flax: the same with ``Flax`` before it). taps: what is
+    computed after the layers, in order; the scores have ``scores``. losses: its terms; none where ``no_loss`` says
+    why there is no loss. labels: which are drawn for it, a name of parity.measure.losses.MAKERS. aliases: other names
+    that ``--head`` accepts. inputs: how its inputs are shaped: "texts", "choices" (several texts each), or "question"
+    (a text of two parts, whose token types the model derives). decodes: it can be run token by token, with a cache.
+    original: what golden cases hold of it. unjudged: why no golden case can be compared with it, else empty.
+    """
+
+    name: str
+    class_name: str
+    taps: tuple[Tap, ...]
+    losses: tuple[LossTerm, ...]
+    labels: str
+    aliases: tuple[str, ...] = ()
+    inputs: str = "texts"
+    no_loss: str = ""
+    decodes: bool = False
+    original: tuple[Original, ...] = ()
+    unjudged: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a head that neither has a loss nor says why."""
+        if bool(self.losses) == bool(self.no_loss):
+            raise ValueError(f"the head {self.name} has {len(self.losses)} losses: give some, or say why in no_loss")
+
+    @property
+    def flax_class_name(self) -> str:
+        """The Flax class, as transformers names it."""
+        return f"Flax{self.class_name}"
+
+    def tap(self, name: str) -> Tap | None:
+        """Return the tap of this name after the layers; None if there is no such."""
+        return next((tap for tap in self.taps if tap.name == name), None)
+
+    @property
+    def returned(self) -> tuple[str, ...]:
+        """The names of the scores that a call of the model returns, or of what else it returns where it has none."""
+        return tuple(tap.name for tap in self.taps if tap.scores) or tuple(tap.name for tap in self.taps)
+
+    @property
+    def scores_every_token(self) -> bool:
+        """Whether some scores are one for each token and word, and larger than the model for long texts."""
+        return any(tap.has("length") and tap.has("vocabulary") for tap in self.taps)
+
+    @property
+    def is_penalised(self) -> bool:
+        """Whether a large penalty is taken from some scores."""
+        return any(tap.penalised for tap in self.taps)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tap by its full name. layer: the number in the name, None where it has none."""
+
+    tap: Tap
+    layer: int | None
+
+    @property
+    def module(self) -> str:
+        """Canonical name of the module."""
+        return self._filled(self.tap.module)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Full names of what it is computed from."""
+        return tuple(map(self._filled, self.tap.sources))
+
+    def _filled(self, name: str) -> str:
+        return name.replace(LAYER, str(self.layer))
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One family of models.
+
+    heads: by name. embeddings, layer: taps of these stages, in the order in which they are computed. whole: what is
+    not computed stage by stage, but returned or reported beside it. hidden: the one of these that a call of the base
+    model returns as its hidden states.
+    """
+
+    name: str
+    heads: Mapping[str, Head]
+    embeddings: tuple[Tap, ...]
+    layer: tuple[Tap, ...]
+    whole: tuple[Tap, ...]
+    hidden: str
+
+    def place(self, name: str, head: str = "") -> Place | None:
+        """Return the tap with a full name, such as layer.3.query, in a head (none: in any); None if there is no such.
+
+        A gradient, grad.<tap>, has the axes of its tap.
+        """
+        name = name.removeprefix("grad.")
+        number = _NUMBER.search(name)
+        template = _NUMBER.sub(LAYER, name, count=1)
+        tap = self._of_head.get((head, template)) or (None if head else self._of_any_head.get(template))
+        tap = tap or self._common.get(template)
+        return None if tap is None else Place(tap, int(number[0]) if number else None)
+
+    def is_after_layers(self, name: str) -> bool:
+        """Whether a tap is of what follows the layers, as every tap is that is of no layer and no embeddings."""
+        place = self.place(name)
+        return place is None or (place.layer is None and place.tap not in self.embeddings)
+
+    def own_name(self, name: str) -> str:
+        """Return a tap's name without the layer before it, whether or not the table has it."""
+        before = self.layer[0].name.partition(LAYER)[0]
+        template = _NUMBER.sub(LAYER, name, count=1)
+        return template.removeprefix(f"{before}{LAYER}.") if template.startswith(before) else name
+
+    def order(self, name: str) -> float:
+        """Where a tap stands in the order of the computation, its layer aside; scores and others come last."""
+        return self._order.get(name, float("inf"))
+
+    def of_layer(self, name: str) -> Tap | None:
+        """Return the tap of a layer by its name within the layer."""
+        return next((tap for tap in self.layer if tap.last_name == name), None)
+
+    @cached_property
+    def outside(self) -> tuple[Tap, ...]:
+        """The taps that are in no layer: before and after, of all heads."""
+        of_heads = {tap.name: tap for head in self.heads.values() for tap in head.taps}
+        return (*self.embeddings, *of_heads.values())
+
+    @cached_property
+    def _common(self) -> dict[str, Tap]:
+        return {tap.name: tap for tap in (*self.embeddings, *self.layer, *self.whole)}
+
+    @cached_property
+    def _of_head(self) -> dict[tuple[str, str], Tap]:
+        return {(head.name, tap.name): tap for head in self.heads.values() for tap in (*head.taps, *_reported(head))}
+
+    @cached_property
+    def _of_any_head(self) -> dict[str, Tap]:
+        return {name: tap for (_, name), tap in self._of_head.items()}
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        names = [tap.last_name for tap in self._all() if not tap.scores]
+        return {name: i for i, name in enumerate(dict.fromkeys(names))}
+
+    def _all(self) -> Iterator[Tap]:
+        yield from (*self.embeddings, *self.layer)
+        for head in self.heads.values():
+            yield from head.taps
+
+
+def _reported(head: Head) -> Iterator[Tap]:
+    """The taps that golden cases hold of a head's scores."""
+    for original in head.original:
+        scores = next(tap for tap in head.taps if tap.name == original.scores)
+        yield Tap(original.log_probs, scores.axes, scores.module, (scores.name,), "log_probs")
+        yield Tap(original.loss, "terms", scores.module, (original.log_probs,), "loss")

@@ -1,0 +1,1 @@
+"""What a run is given: inputs, texts, cases of the original."""

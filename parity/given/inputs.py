@@ -1,0 +1,161 @@
+"""Inputs to run both frameworks on: seeded, long, padded and of mixed length, or read from a file.
+
+Legend: B batch, L length.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.reading import check_regular, read_text
+
+Inputs = dict[str, np.ndarray]
+QUESTION_LENGTHS = "question_lengths"
+NAMES = ("input_ids", "attention_mask", "token_type_ids", "position_ids", QUESTION_LENGTHS)
+DEFAULT_LENGTH = 1024
+DEFAULT_BATCH = 2
+
+
+def default_length(config: BigBirdConfig) -> int:
+    """The length whose pattern the model uses, else a long one that its position embeddings allow."""
+    return config.max_encoder_length or min(DEFAULT_LENGTH, config.max_position_embeddings)
+
+
+def make_inputs(config: BigBirdConfig, batch: int, length: int, seed: int) -> Inputs:
+    """Return input_ids and token_type_ids, int32 [B, L], of texts of mixed length.
+
+    The first text fills the length; the others end at random, mostly inside a block, and are padded. Each is a
+    question, a separator and a context (token types 0 and 1), so that it suits every head.
+    """
+    rng = np.random.default_rng([seed, batch, length])
+    special = {config.pad_token_id, config.sep_token_id}
+    words = np.array([i for i in range(config.vocab_size) if i not in special] or [config.pad_token_id])
+    ids = rng.choice(words, size=(batch, length)).astype(np.int32)
+    types = np.zeros_like(ids)
+    for b in range(batch):
+        end = length if b == 0 else int(rng.integers(length // 3, length)) + 1
+        question = max(1, min(end // 8, 40))
+        if config.sep_token_id < config.vocab_size and end > 1:
+            ids[b, question] = config.sep_token_id
+        types[b, question + 1 : end] = min(1, config.type_vocab_size - 1)
+        ids[b, end:] = config.pad_token_id
+    return {"input_ids": ids, "token_type_ids": types}
+
+
+def read_inputs(path: Path, say: Callable[[str], None] = lambda line: None) -> Inputs:
+    """Read inputs from a .safetensors or .json file with input_ids [B, L] and, where wanted, the others of NAMES.
+
+    say: is told what else the file holds. Raises ValueError naming the file and what is wrong with it.
+    """
+    try:
+        if path.suffix == ".json":
+            values = json.loads(read_text(path))
+            arrays = {name: np.array(value) for name, value in values.items()}
+        else:
+            check_regular(path)
+            arrays = safetensors.numpy.load_file(path)
+    except (OSError, ValueError, AttributeError, RecursionError, SafetensorError) as error:
+        raise ValueError(f"{path}: expected inputs as .safetensors or .json, but it cannot be read: {error}") from None
+    return select_inputs(arrays, str(path), say)
+
+
+def select_inputs(
+    arrays: Mapping[str, np.ndarray], origin: str, say: Callable[[str], None] = lambda line: None
+) -> Inputs:
+    """Return the model's inputs as int32; raises ValueError naming what is missing, misspelt, or no integer."""
+    if "input_ids" not in arrays:
+        raise ValueError(f"{origin}: there is no input_ids, found {', '.join(sorted(arrays)) or 'nothing'}")
+    for name in sorted(set(arrays) - set(NAMES)):
+        if meant := difflib.get_close_matches(name, NAMES, 1, 0.8):
+            raise ValueError(f"{origin}: {name} is no input of a model: was {meant[0]} meant?")
+        say(f"{origin}: {name} is no input of a model, and is passed over")
+    inputs = {name: arrays[name] for name in NAMES if name in arrays}
+    for name, array in inputs.items():
+        if array.dtype.kind not in "iub" or array.ndim == 0:
+            raise ValueError(f"{origin}: {name} is {array.dtype} {list(array.shape)}, expected an array of integers")
+    _check_shapes(inputs, origin)
+    return {name: array.astype(np.int32) for name, array in inputs.items()}
+
+
+def _check_shapes(inputs: Inputs, origin: str) -> None:
+    """Raise ValueError for an input whose axes are not those of the texts."""
+    ids = inputs["input_ids"]
+    if ids.ndim != 2 or not ids.size:
+        raise ValueError(f"{origin}: input_ids has shape {list(ids.shape)}, expected [batch, length]")
+    B, L = ids.shape
+    for name, x in inputs.items():
+        fitting = ((B,), (B, 1)) if name == QUESTION_LENGTHS else ((B, L), (1, L), (L,))
+        if x.shape not in (*fitting, *[(B, L, L)] * (name == "attention_mask")):
+            expected = ", ".join(str(list(shape)) for shape in fitting)
+            raise ValueError(f"{origin}: {name} has shape {list(x.shape)}, expected one of {expected}")
+
+
+def check_ids(inputs: Inputs, config: BigBirdConfig) -> None:
+    """Raise ValueError naming the first id that its embedding does not have."""
+    limits = {
+        "input_ids": config.vocab_size,
+        "token_type_ids": config.type_vocab_size,
+        "position_ids": config.max_position_embeddings,
+    }
+    for name, limit in limits.items():
+        if name in inputs:
+            outside = np.argwhere((inputs[name] < 0) | (inputs[name] >= limit))
+            if len(outside):
+                at = tuple(int(i) for i in outside[0])
+                raise ValueError(f"{name}{list(at)} is {inputs[name][at]}, but the embedding has ids 0 .. {limit - 1}")
+
+
+def for_head(inputs: Inputs, head: str, config: BigBirdConfig) -> Inputs:
+    """Shape inputs for a head: only question answering takes question lengths, a multiple choice gets two texts each.
+
+    The second text has the next id in place of every id of the first, but for the padding's where that says what is
+    padding. Were both the same, as when a text that repeats one word is read backwards, their scores would be tied, and
+    the gradients nothing but rounding.
+    """
+    shape = BIGBIRD.heads[head].inputs
+    if shape == "question":
+        return inputs
+    shared = {name: x for name, x in inputs.items() if name != QUESTION_LENGTHS}
+    if shape == "choices":
+        ids, pad = shared["input_ids"], config.pad_token_id
+        other = _next_words(config)[ids]
+        if "attention_mask" not in shared:
+            other = np.where(ids == pad, ids, other)
+        others = shared | {"input_ids": other}
+        return {name: np.stack((x, others[name]), axis=1) for name, x in shared.items()}
+    return shared
+
+
+def choices_apart(inputs: Inputs) -> Inputs:
+    """Return every choice [B, C, L] as a question of its own [B x C, 1, L]; inputs of other heads as they are."""
+    if inputs["input_ids"].ndim == 2:
+        return inputs
+    return {name: x.reshape(-1, 1, *x.shape[2:]) for name, x in inputs.items()}
+
+
+def portions(inputs: Inputs, tokens: int, multiple: int = 1) -> Iterator[tuple[slice, Inputs]]:
+    """Yield which texts, and their inputs: at most ``tokens`` at a time, in multiples of ``multiple``, but at least it.
+
+    A text is an entry of the first axis: with all its choices, where it has some.
+    """
+    ids = inputs["input_ids"]
+    step = multiple * max(1, tokens // (ids[0].size * multiple))
+    for start in range(0, len(ids), step):
+        texts = slice(start, min(start + step, len(ids)))
+        yield texts, {name: x[texts] if len(x) == len(ids) else x for name, x in inputs.items()}
+
+
+def _next_words(config: BigBirdConfig) -> np.ndarray:
+    """The next id that is not the padding's, by id, int32 [vocabulary]."""
+    ids = np.arange(config.vocab_size, dtype=np.int32)
+    words = ids[ids != config.pad_token_id]
+    return ids if not len(words) else words[np.searchsorted(words, ids, side="right") % len(words)]

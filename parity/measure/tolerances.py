@@ -1,0 +1,211 @@
+"""What a tap may differ by: one table of measured entries, each with how it was derived.
+
+``bigbird-port parity calibrate`` measures the table (parity/calibration); nothing in it is set by hand. An entry says
+how far the frameworks were from the float64 reference at worst, and its bound is that times a factor. Relative to what,
+parity/measure/metrics.py and, for gradients, parity/measure/gradient_scale.py say.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.reading import read_text
+
+SHIPPED = Path(__file__).parent / "tolerances.json"
+VERSION = 1
+ERRORS = ("accumulated", "local", "gradient", "loss", "decoding")
+# The whole model's call computes what the walk through its modules accumulates, and may be off as much.
+_JUDGED_AS = {"called": "accumulated"}
+# From here on a bound excuses everything: a tap of zeros is off by 1.
+MEANINGLESS = 1.0
+# How an error grows with the layers that a tap has behind it, by name. A layer's rounding errors are independent of
+# those before, and LayerNorm keeps what they are relative to: their squares add up. A gradient passes through all
+# layers twice, and what it is differs with the values it meets there. Measured: parity/calibration.
+GROWTH: dict[str, Callable[[int], float]] = {
+    "none": lambda layer: 1.0,
+    "sqrt": lambda layer: math.sqrt(layer + 1),
+    "linear": lambda layer: layer + 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """bound: allowed error of an element (see parity/measure/metrics.py), ``factor`` times what was measured at worst.
+
+    worst: the largest measured error, at this tap's depth. reason: where the numbers come from. key: the entry of the
+    table. floor: the least scale to relate errors to.
+    """
+
+    bound: float
+    worst: float
+    factor: float
+    reason: str
+    key: str
+    floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the table.
+
+    kind: of tap. worst: the largest error, divided by its growth (a name of GROWTH) with depth. samples: how many taps
+    were measured. bound: worst * factor. at: where the worst was. reason: of the factor, the growth and the floor.
+    """
+
+    kind: str
+    dtype: str
+    device: str
+    error: str
+    worst: float
+    samples: int
+    factor: float
+    bound: float
+    growth: str
+    floor: float
+    at: str
+    reason: str
+
+    @property
+    def key(self) -> str:
+        """The entry's name."""
+        return f"{self.kind}/{self.dtype}/{self.device}/{self.error}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Entries by key. command, versions: what made it. unjudged: key -> why no bound would mean anything."""
+
+    entries: Mapping[str, Entry]
+    command: str
+    versions: Mapping[str, str]
+    unjudged: Mapping[str, str]
+
+    def joined(self, other: Table) -> Table:
+        """This table, with the entries of another (of a device that this one does not know) before its own."""
+        unjudged = {key: why for key, why in self.unjudged.items() if key not in other.entries} | dict(other.unjudged)
+        own = {key: entry for key, entry in self.entries.items() if key not in other.unjudged}
+        return Table(own | dict(other.entries), other.command, other.versions, unjudged)
+
+    def to_json(self) -> str:
+        """The text of a table's file."""
+        values = {
+            "version": VERSION,
+            "command": self.command,
+            "versions": dict(self.versions),
+            "entries": [asdict(self.entries[key]) for key in sorted(self.entries)],
+            "unjudged": dict(sorted(self.unjudged.items())),
+        }
+        return json.dumps(values, indent=1) + "\n"
+
+
+def tolerance_for(
+    tap: str,
+    dtype: str,
+    device: str,
+    error: str,
+    layer: int | None = None,
+    table: Table | None = None,
+    steepness: float = 1.0,
+) -> Tolerance:
+    """Return what ``tap`` may differ by when computed in ``dtype`` on ``device`` ("cpu", "cuda", "tpu").
+
+    error: one of ERRORS, or "called", which accumulates. layer: how many layers lie before the tap's own: its layer's
+    index or, for what follows the encoder and for every gradient, the number of layers; None takes an index from the
+    tap's name. table: None is the shipped one. steepness: of the loss, for gradients (gradient_scale.py), which
+    are off that many times as much. Raises ValueError for a key that is not in the table, naming it and how to measure
+    it, and where no bound would mean anything.
+    """
+    table = shipped_table() if table is None else table
+    error = _JUDGED_AS.get(error, error)
+    kind, error = kind_of(tap, error), "loss" if tap.endswith("loss") else error
+    place = BIGBIRD.place(tap)
+    if place and place.tap.exact:
+        return Tolerance(0.0, 0.0, 1.0, place.tap.exact, f"{kind}/exact")
+    key = f"{kind}/{dtype}/{device}/{error}"
+    if key not in table.entries:
+        if key in table.unjudged:
+            raise ValueError(
+                f"there is no tolerance {key}, for {tap}: {table.unjudged[key]}; compare it in a wider dtype"
+            )
+        raise ValueError(
+            f"there is no tolerance {key}, for the tap {tap}: measure it on a machine with that device by "
+            f"'bigbird-port parity calibrate --dtype {dtype} --device {device} --out FILE', and give --tolerances FILE"
+        )
+    entry = table.entries[key]
+    growth = steepness * (GROWTH[entry.growth](_depth(tap, key, layer)) if entry.growth != "none" else 1.0)
+    scores = f"with scores of {steepness:.3g} nats" if steepness > 1 else ""
+    if entry.bound * growth >= MEANINGLESS:
+        raise ValueError(
+            f"{key}: {tap} may be off by {entry.bound * growth:.2g} of its scale at depth {layer}"
+            f"{scores and f' and {scores}'}, which would excuse all: compare fewer layers, or in float32"
+        )
+    reason = f"{entry.reason}; as many times {scores}" if scores else entry.reason
+    return Tolerance(entry.bound * growth, entry.worst * growth, entry.factor, reason, key, entry.floor)
+
+
+def kind_of(tap: str, error: str = "") -> str:
+    """Return the kind of a tap; gradients of weights (named by canonical name) and of taps have kinds of their own."""
+    if tap.endswith("loss"):
+        return "loss"
+    place, last = BIGBIRD.place(tap), tap.rpartition(".")[2]
+    if place:
+        kind = place.tap.kind or place.tap.name
+    else:
+        kind = last if last in _PARAMETERS else BIGBIRD.own_name(tap.removeprefix("grad."))
+    return f"grad.{kind}" if error == "gradient" or tap.startswith("grad.") else kind
+
+
+def read_table(path: Path) -> Table:
+    """Read a table; raises ValueError naming the file, and any entry whose bound does not follow from what it says."""
+    try:
+        values = json.loads(read_text(path))
+        if values["version"] != VERSION:
+            raise ValueError(f"version {values['version']}, expected {VERSION}")
+        entries = [_entry(row) for row in values["entries"]]
+        keys = [entry.key for entry in entries]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"{twice[0]} stands twice")
+        return Table(dict(zip(keys, entries, strict=True)), values["command"], values["versions"], values["unjudged"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path}: no table of tolerances: {what}; 'bigbird-port parity calibrate' makes one") from None
+
+
+@functools.cache  # read once: it never changes
+def shipped_table() -> Table:
+    """Return the table that comes with the package."""
+    return read_table(SHIPPED)
+
+
+_PARAMETERS = ("kernel", "bias", "gamma", "beta", "embedding")
+
+
+def _depth(tap: str, key: str, layer: int | None) -> int:
+    place = None if key.startswith("grad.") else BIGBIRD.place(tap)
+    depth = place.layer if layer is None and place else layer
+    if depth is None or depth < 0:
+        raise ValueError(f"{key}: the error of {tap} grows with depth: give layer, the number of layers before it")
+    return depth
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    """An entry that follows from its measurement; raises ValueError naming the one that does not."""
+    name = "/".join(str(row.get(part)) for part in ("kind", "dtype", "device", "error"))
+    expected = {field.name for field in fields(Entry)}
+    if set(row) != expected:
+        raise ValueError(f"{name} has not the fields {', '.join(sorted(expected ^ set(row)))}")
+    entry = Entry(**row)
+    if not (entry.samples > 0 and math.isfinite(entry.worst) and entry.worst >= 0 and entry.factor >= 1):
+        raise ValueError(f"{name} is not measured: worst {entry.worst}, samples {entry.samples}, factor {entry.factor}")
+    if entry.bound != entry.worst * entry.factor:
+        raise ValueError(f"{name} has bound {entry.bound}, but {entry.worst} x {entry.factor} was measured")
+    if entry.growth not in GROWTH or entry.error not in ERRORS or not (entry.at and entry.reason):
+        raise ValueError(f"{name} has growth {entry.growth!r}, error {entry.error!r}, or no reason")
+    return entry

@@ -1,0 +1,110 @@
+"""What was asked for is done, or a line says why it is not: options that have no effect on some heads, or on any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.pattern import pattern_blocks
+from parity.given.inputs import QUESTION_LENGTHS
+from parity.integrity import Check
+from parity.measure.losses import why_no_loss
+from parity.run.conditions import Options, Pass
+from parity.run.decoding import TOKENS
+from parity.run.results import Error, Result
+from parity.witnesses.witness import FRAMEWORKS
+
+_OF_FRAMEWORKS = "it is of torch and flax alone"
+
+
+class Part(NamedTuple):
+    """A part of a run that an option asks for. why_not: why a head has none on texts of so many tokens, else empty."""
+
+    name: str
+    option: str
+    error: Error
+    why_not: Callable[[str, int], str]
+
+
+def _why_not_decoded(head: str, length: int) -> str:
+    able = ", ".join(own.name for own in BIGBIRD.heads.values() if own.decodes)
+    return "" if BIGBIRD.heads[head].decodes else f"only {able} is run token by token"
+
+
+GRADIENTS = Part("gradients", "--gradients", "gradient", why_no_loss)
+DECODING = Part("decoding", "--decoding", "decoding", _why_not_decoded)
+LOSS = Part("loss", "losses", "loss", why_no_loss)
+
+
+def asked(options: Options) -> list[Part]:
+    """Return the parts that are asked for by name; losses are compared without being asked for."""
+    return [GRADIENTS] * options.gradients + [DECODING] * options.decoding
+
+
+def check_asked(heads: Sequence[str], runs: Sequence[Pass], options: Options) -> None:
+    """Raise ValueError for a part that is asked for and that no head has, or no witness."""
+    for part in asked(options):
+        if not set(options.names) & set(FRAMEWORKS):
+            raise ValueError(f"{part.option} compares torch or flax, and neither is there: add one to --against")
+        longest = max(one.condition.length for one in runs)
+        reasons = {head: part.why_not(head, longest) for head in heads}
+        if all(reasons.values()):
+            why = "; ".join(f"{head}: {reason}" for head, reason in reasons.items())
+            able = [head for head in BIGBIRD.heads if not part.why_not(head, longest)]
+            choose = f"choose a head with --head: {', '.join(able)}" if able else "choose longer texts"
+            raise ValueError(f"{part.option} has nothing to compare: {why}; {choose}")
+
+
+def left_out(head: str, one: Pass, options: Options) -> Iterator[str]:
+    """Yield what is asked for and will not be done for a head, each with the reason in brackets."""
+    length = one.condition.length
+    for part in asked(options):
+        if why := part.why_not(head, length):
+            yield f"{part.name} ({why})"
+        elif others := [name for name in options.names if name == "transformers"]:
+            yield f"{part.name} of {', '.join(others)} ({_OF_FRAMEWORKS})"
+    if options.losses and not BIGBIRD.heads[head].no_loss and (why := LOSS.why_not(head, length)):
+        yield f"loss ({why})"
+    if DECODING in asked(options) and BIGBIRD.heads[head].decodes and length > TOKENS:
+        yield f"decoding beyond {TOKENS} tokens (each step sees all before it)"
+    if QUESTION_LENGTHS in one.inputs and BIGBIRD.heads[head].inputs != "question":
+        yield f"{QUESTION_LENGTHS} (this head takes none)"
+    if (names := _pattern_options(options)) and (why := why_full_attention(one.config.for_head(head), length)):
+        yield f"the attention pattern of {' and '.join(names)} ({why})"
+
+
+def check_done(result: Result, options: Options) -> Iterator[Check]:
+    """Yield a failed check for each head and condition of which a part was compared neither in full nor excused."""
+    parts = asked(options) + [LOSS] * options.losses
+    for part in parts:
+        compared = {(row.condition, head) for row in result.rows if row.error == part.error for head in row.heads}
+        for condition in result.conditions:
+            for head in result.heads:
+                excused = BIGBIRD.heads[head].no_loss and part is LOSS
+                excused = excused or any(x.startswith(f"{part.name} (") for x in result.not_compared.get(head, ()))
+                if not excused and (condition.name, head) not in compared:
+                    detail = "asked for, but nothing was compared, and nothing says why"
+                    yield Check(f"{part.name} of {head}, {condition.name}", False, detail)
+
+
+def why_full_attention(config: BigBirdConfig, length: int) -> str:
+    """Say why a model has no pattern on texts of ``length`` tokens; empty where it has one."""
+    if config.is_decoder:
+        return "a decoder attends to every token before"
+    if config.attention_type == "original_full":
+        return "the model's attention_type is original_full"
+    return "" if pattern_blocks(config, length) else f"full attention stands in for it at {length} tokens"
+
+
+def _pattern_options(options: Options) -> list[str]:
+    """The options that ask for an attention pattern."""
+    asked = dict(options.overrides)
+    if asked.get("attention_type") == "original_full":
+        del asked["attention_type"]
+    names = [f"--{name.replace('_', '-')}" for name in asked if name in PATTERN_FIELDS]
+    return names + ["--lengths"] * bool(options.lengths)
+
+
+PATTERN_FIELDS = ("max_encoder_length", "attention_type", "random_blocks")

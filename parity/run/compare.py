@@ -1,0 +1,164 @@
+"""Rows from the taps of two witnesses: what is compared with what, and where.
+
+Legend: B batch, L length, N heads, H head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import Place
+from parity.measure.metrics import Difference, measure
+from parity.measure.tolerances import Table, Tolerance, tolerance_for
+from parity.run.results import ORIGINAL, Error, Part, Row
+from parity.witnesses.witness import TRUTHS, Setting, Taps
+
+_MEASURED_AS = {"float64": "float32"}  # a bound that holds for float32 holds for what is wider
+_NONE = Tolerance(0.0, 0.0, 1.0, "nothing could be measured", "none")
+_REAL_ONLY = ("golden", "transformers")  # what these compute for padding is theirs
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a comparison is about, beside its two sides.
+
+    settings: of each witness. real_BL: True on tokens that are no padding. layers: of the encoder. table: of
+    tolerances, None for the one that is shipped. steepness: of the loss, where its gradients are compared.
+    """
+
+    head: str
+    condition: str
+    settings: dict[str, Setting]
+    real_BL: np.ndarray
+    layers: int
+    table: Table | None = None
+    steepness: float = 1.0
+
+    def row(
+        self,
+        names: tuple[str, str],
+        error: Error,
+        tap: str,
+        sides: tuple[np.ndarray, np.ndarray],
+        part: Part | None = None,
+        scale: float | np.ndarray | None = None,
+    ) -> Row:
+        """Measure one pair of arrays; scale: that of the whole tap, where ``sides`` are parts of it."""
+        where, pair = self.where(names, error, tap, sides[0]), sides
+        if where is not None:
+            pair = self.batch_first(tap, sides[0]), self.batch_first(tap, sides[1])
+        difference = self.measure(names, error, tap, pair, where, scale)
+        return self._row(names, error, tap, part, sides[0].shape, self.tolerance(names, error, tap), difference)
+
+    def measure(
+        self,
+        names: tuple[str, str],
+        error: Error,
+        tap: str,
+        sides: tuple[np.ndarray, np.ndarray],
+        where: np.ndarray | None,
+        scale: float | np.ndarray | None = None,
+    ) -> Difference:
+        """Return the difference of two arrays, both with batch and length first if there is a mask [B, L]."""
+        tolerance, dtype = self.tolerance(names, error, tap), self.settings[names[0]].dtype
+        place = BIGBIRD.place(tap, self.head)  # a gradient of a weight has none
+        logits = error != "gradient" and place is not None and place.tap.distribution
+        return measure(*sides, tolerance, where, scale=scale, dtype=dtype, logits=logits)
+
+    def failed(self, names: tuple[str, str], error: Error, tap: str, problem: str) -> Row:
+        """Return a row for what cannot be measured."""
+        return self._row(names, error, tap, None, (), _NONE, Difference(problem=problem))
+
+    def tolerance(self, names: tuple[str, str], error: Error, tap: str) -> Tolerance:
+        """Return what the value may differ by: what is measured of its dtype, or of the original's float32."""
+        own = self.settings[names[0]] if names[0] not in TRUTHS else Setting()
+        dtype = _MEASURED_AS.get(own.dtype, own.dtype)
+        after_encoder = error == "gradient" or BIGBIRD.is_after_layers(tap)
+        layers = self.layers if after_encoder else None
+        found = tolerance_for(tap, dtype, own.device, error, layers, self.table, self.steepness)
+        if set(names) & set(TRUTHS):
+            return found
+        return replace(found, bound=2 * found.bound, reason=f"{found.reason}; twice, as both sides are off that much")
+
+    def where(self, names: tuple[str, str], error: Error, tap: str, x: np.ndarray) -> np.ndarray | None:
+        """Return which positions count, bool [B, L]; None for all."""
+        if error != "called" and not set(names) & set(_REAL_ONLY):
+            return None
+        return self.real_BL if self.has_positions(tap, x) else None
+
+    def place(self, tap: str) -> Place:
+        """Return what the family says of a tap; raises ValueError for one that its table does not have."""
+        place = BIGBIRD.place(tap, self.head)
+        if place is None:
+            raise ValueError(f"{self.head} has no tap {tap} in the family's table: add it there, with its axes")
+        return place
+
+    def has_positions(self, tap: str, x: np.ndarray) -> bool:
+        """Whether a tap has a number, or several, for each position of each text, as its axes say."""
+        place = self.place(tap)
+        fits = x.ndim == len(place.tap.names) and place.tap.has("batch") and place.tap.has("length")
+        return fits and self.batch_first(tap, x).shape[:2] == self.real_BL.shape
+
+    def batch_first(self, tap: str, x: np.ndarray) -> np.ndarray:
+        """Return a tap with batch and length as its leading axes, where it has them."""
+        names = self.place(tap).tap.names
+        is_whole = x.ndim == len(names) and "length" in names
+        return np.moveaxis(x, names.index("length"), 1) if is_whole else x
+
+    def holds(self, names: tuple[str, str], error: Error, tap: str, x: np.ndarray) -> bool:
+        """Whether any position of a tap counts."""
+        where = self.where(names, error, tap, x)
+        return where is None or bool(where.any())
+
+    def _row(
+        self,
+        names: tuple[str, str],
+        error: Error,
+        tap: str,
+        part: Part | None,
+        shape: tuple[int, ...],
+        tolerance: Tolerance,
+        difference: Difference,
+    ) -> Row:
+        value, reference = (ORIGINAL if name == "golden" else name for name in names)
+        return Row(self.head, self.condition, value, reference, error, tap, part, shape, tolerance, difference)
+
+
+def compare(
+    scene: Scene,
+    names: tuple[str, str],
+    error: Error,
+    stage: str,
+    sides: tuple[Taps, Taps],
+    incomplete: tuple[bool, bool] = (False, False),
+    part: Part | None = None,
+) -> Iterator[Row]:
+    """Compare all taps of a stage; a tap that only one side has is a failed row, and so is a stage without any.
+
+    names: of value and reference. incomplete: sides that need not have every tap; only what they have is compared.
+    """
+    value, reference = sides
+    wanted = [*value, *(tap for tap in reference if tap not in value)]  # in the order of the computation
+    for side, is_incomplete in zip(sides, incomplete, strict=True):
+        wanted = [tap for tap in wanted if tap in side or not is_incomplete]
+    if not wanted:
+        yield scene.failed(names, error, stage, "nothing to compare")
+    for tap in wanted:
+        if tap not in value or tap not in reference:
+            lacking = names[0] if tap in reference else names[1]
+            yield scene.failed(names, error, tap, f"{lacking} has no such tap")
+            continue
+        pair = value[tap], reference[tap]
+        whole = scene.row(names, error, tap, pair, part)
+        yield whole
+        if error == "accumulated" and scene.place(tap).tap.by_head and pair[0].shape == pair[1].shape:
+            axis = scene.place(tap).tap.names.index("heads")
+            for n in range(pair[0].shape[axis]):
+                heads = np.moveaxis(pair[0], axis, 0)[n], np.moveaxis(pair[1], axis, 0)[n]
+                one = replace(part or Part(), attention_head=n)
+                scale = None if whole.difference.problem else whole.difference.scale
+                yield scene.row(names, error, tap, heads, one, scale)

@@ -1,0 +1,40 @@
+"""A causal language model token by token, against the reference's pass over all tokens at once.
+
+Legend: B batch, L length, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from parity.given.inputs import Inputs
+from parity.run.compare import Scene
+from parity.run.results import Row
+from parity.witnesses.witness import FRAMEWORKS, TRUTHS, Witness, pairs
+
+TOKENS = 64  # so many are decoded: each step sees all before it
+
+
+def compare_decoding(scene: Scene, witnesses: dict[str, Any], inputs: Inputs) -> Iterator[Row]:
+    """Yield the rows of the scores [B, L, V]; the first tokens of each text, without padding.
+
+    Frameworks decode with their caches; a truth, which has none, scores all tokens at once.
+    """
+    pad = next(iter(witnesses.values())).config.pad_token_id
+    ids = inputs["input_ids"][:, :TOKENS]
+    ids = np.where(ids == pad, ids.max(), ids).astype(np.int32)
+    scores = {name: {"logits": witness.decode(ids)} for name, witness in witnesses.items() if name in FRAMEWORKS}
+    truths = {name: _all_at_once(witnesses[name], ids) for name in TRUTHS if name in witnesses and name != "golden"}
+    for value, reference in pairs((*truths, *scores)):
+        sides = (scores | truths)[value]["logits"], (scores | truths)[reference]["logits"]
+        yield scene.row((value, reference), "decoding", "logits", sides)
+
+
+def _all_at_once(witness: Witness, ids: np.ndarray) -> dict[str, np.ndarray]:
+    _, stream = witness.start({"input_ids": ids})
+    for i in range(witness.config.num_hidden_layers):
+        _, stream = witness.layer(i, stream)
+    return {"logits": witness.finish(stream)["logits"]}

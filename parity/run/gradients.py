@@ -1,0 +1,100 @@
+"""Gradients of a loss, for every weight and every tap, against those of the reference.
+
+Legend: B batch, L length, N heads, D hidden, I inner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bigbird_port.config import BigBirdConfig
+from bigbird_port.schema import weights_of
+from parity.given.inputs import Inputs
+from parity.measure.gradient_scale import gradient_scale, steepness
+from parity.measure.losses import has_loss, make_labels
+from parity.measure.tolerances import Table
+from parity.run.compare import Scene
+from parity.run.results import Row
+from parity.witnesses.witness import FRAMEWORKS, Setting, Taps, Witness
+
+_AT_MOST = 1 << 26  # elements of all taps and attention weights, 512 MiB in float64
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Gradients by canonical name of the weight, in canonical layout, and by tap."""
+
+    weights: Taps
+    taps: Taps
+
+
+def compare_gradients(
+    scene: Scene, witnesses: dict[str, Witness], config: BigBirdConfig, inputs: Inputs, seed: int
+) -> Iterator[Row]:
+    """Yield a row for every weight and every tap of each framework; ``grad.<name>``.
+
+    A mesh's are compared with those of one device as well, in relation to the reference's.
+
+    What is too large is for check_gradients to say.
+    """
+    labels = make_labels(config, scene.head, inputs, seed)
+    reference = _of(witnesses["reference"], inputs, labels)
+    scene, terms = replace(scene, steepness=steepness(reference.scores)), reference.weights | reference.taps
+    found = {name: _of(witnesses[name], inputs, labels) for name in FRAMEWORKS if name in witnesses}
+    wanted = [(name, "reference") for name in found] + [("sharded", "flax")] * ({"sharded", "flax"} <= found.keys())
+    for pair in wanted:
+        value, other = found[pair[0]], found.get(pair[1], reference)
+        yield from _rows(scene, pair, value.weights, other.weights, terms)
+        yield from _rows(scene, pair, _before_scores(value.taps), _before_scores(other.taps), terms)
+
+
+def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Any:
+    """A framework's Gradients; the reference's have the scores as well."""
+    return witness.backward(inputs, labels)
+
+
+def _rows(scene: Scene, pair: tuple[str, str], found: Taps, other: Taps, terms: Taps) -> Iterator[Row]:
+    """Rows of weights or of taps; one that only a side has is a failure, but for weights that the head does not use."""
+    for key in [*other, *(key for key in found if key not in other)]:
+        if key not in other and not found[key].any():
+            continue  # carried along by torch's class without a part in the loss
+        if key not in found or key not in other:
+            lacking = pair[0] if key in other else pair[1]
+            yield scene.failed(pair, "gradient", f"grad.{key}", f"{lacking} has no such gradient")
+            continue
+        scale = gradient_scale(key, terms if key in terms else other)
+        yield scene.row(pair, "gradient", f"grad.{key}", (found[key], other[key]), scale=scale)
+
+
+def _before_scores(taps: Taps) -> Taps:
+    """Taps without the scores, whose gradients are the loss's own and say nothing of the model."""
+    return {name: tap for name, tap in taps.items() if name == "span_logits" or not name.endswith("logits")}
+
+
+def check_gradients(
+    config: BigBirdConfig, head: str, inputs: Inputs, settings: dict[str, Setting], table: Table | None
+) -> None:
+    """Raise ValueError for gradients that cannot be compared.
+
+    Those of a model or of inputs that are too large, without the reference, or of a dtype without tolerances for them.
+    """
+    if "reference" not in settings:
+        raise ValueError("--gradients compares with the reference: leave it in --against")
+    *batch, L = inputs["input_ids"].shape
+    B = batch[0] * (batch[1] if len(batch) > 1 else 1)
+    D, I, N = config.hidden_size, config.intermediate_size, config.num_attention_heads  # noqa: E741 (inner)
+    elements = config.num_hidden_layers * B * L * (6 * D + I + N * L)
+    if elements > _AT_MOST:
+        raise ValueError(
+            f"--gradients keeps every tap and attention weight, {elements:.1e} numbers here, more than {_AT_MOST:.1e}: "
+            "choose a shorter --length, a smaller --batch, or a smaller model"
+        )
+    if has_loss(head):
+        scene = Scene(head, "", settings, np.ones((B, L), bool), config.num_hidden_layers, table)
+        for name in (name for name in FRAMEWORKS if name in settings):
+            for row in weights_of(config, head, "torch"):
+                scene.tolerance((name, "reference"), "gradient", f"grad.{row.name}")
