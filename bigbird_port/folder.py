@@ -21,6 +21,7 @@ from bigbird_port.formats.safetensors import SafetensorsFormat
 from bigbird_port.heads import HEADS, find_head
 from bigbird_port.json_object import read_json_object
 from bigbird_port.out_folder import check_out
+from bigbird_port.reading import is_there
 from bigbird_port.schema import Framework
 from bigbird_port.weights import Arrays, complete, from_framework, to_framework
 
@@ -76,7 +77,7 @@ def _locate(path: Path, framework: Framework) -> Path:
     """The folder with the model in it: ``path``, or the framework's in what convert wrote."""
     check_out(path)
     folder = path
-    if not (path / "config.json").is_file() and (path / framework / "config.json").is_file():
+    if not is_there(path / "config.json") and is_there(path / framework / "config.json"):
         folder = path / framework
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder; make it with 'bigbird-port convert TF_CKPT {path}'")
@@ -120,11 +121,11 @@ def _read_arrays(
 ) -> tuple[Path, dict[str, np.ndarray]]:
     """The first of the weight files that count for a framework, and what it holds by its own names."""
     for name in _WEIGHT_NAMES[framework]:
-        if (folder / name).exists() or (folder / name).is_symlink():
+        if is_there(folder / name) or (folder / name).is_dir():
             store = open_store(folder / name).store
             return folder / name, {tensor: _mapped_or_read(store, tensor) for tensor in store.tensors}
     for name, reader in readers.items():
-        if (folder / name).is_file():
+        if is_there(folder / name):
             return folder / name, reader(folder / name)
     raise ValueError(f"{folder / WEIGHT_FILES[framework]}: cannot be read: No such file or directory")
 

@@ -63,6 +63,20 @@ def read_text(path: Path, most: int = MAX_TEXT_BYTES) -> str:
     return read_whole(path, most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file stands at a path; raises ValueError for what stands there as a file and cannot be read as one.
+
+    A pipe, a device and a link to nothing are no files that are absent: whoever put them there meant something.
+    """
+    if not os.path.lexists(path) or path.is_dir():
+        return False
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {why_unread(error)}") from None
+    return True
+
+
 def why_unread(error: OSError) -> str:
     """The reason in an error of opening or reading, without its number and path."""
     return error.strerror or str(error)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bigbird_port.checkpoint.links import check_link, file_size
 from bigbird_port.json_object import read_json_object
-from bigbird_port.reading import read_whole
+from bigbird_port.reading import is_there, read_whole
 
 _STATE_LINE = re.compile(r'^model_checkpoint_path:\s*"(.*)"\s*$', re.MULTILINE)
 _MAX_STATE_BYTES = 1 << 20  # it lists the checkpoints that a training run kept, a line each
@@ -23,7 +23,7 @@ def find_checkpoint(path: Path) -> Path:
     if path.is_dir():
         return _newest(path)
     prefix = path.with_suffix("") if path.suffix == ".index" else path
-    if Path(f"{prefix}.index").is_file():
+    if is_there(Path(f"{prefix}.index")):
         return prefix
     if list(path.parent.glob(f"{path.name}.data-*")):
         raise ValueError(f"{prefix}.index: missing, though data files with this prefix are there: fetch it as well")
@@ -38,7 +38,7 @@ def find_checkpoint(path: Path) -> Path:
 
 def _newest(folder: Path) -> Path:
     state = folder / "checkpoint"
-    if state.is_file():
+    if is_there(state):
         if file_size(state) > _MAX_STATE_BYTES:
             raise ValueError(f"{state}: it has more than {_MAX_STATE_BYTES} bytes: expected a few lines")
         named = _STATE_LINE.search(read_whole(state, _MAX_STATE_BYTES).decode("utf-8", errors="replace"))
@@ -46,7 +46,7 @@ def _newest(folder: Path) -> Path:
             raise ValueError(f"{state}: expected a line 'model_checkpoint_path: \"...\"', found none")
         # The path recorded is often that of the machine that trained: the name counts, in this folder.
         prefix = folder / named[1].replace("\\", "/").rsplit("/", 1)[-1]
-        if not Path(f"{prefix}.index").is_file():
+        if not is_there(Path(f"{prefix}.index")):
             raise ValueError(f"{state}: it names {prefix.name}, but {prefix.name}.index is not in {folder}")
         return prefix
     found = sorted(folder.glob("*.index"))
@@ -74,7 +74,7 @@ def find_flags(prefix: Path) -> Path | None:
     Raises ValueError if several could be meant.
     """
     candidates = [*sorted(prefix.parent.glob("*.config")), prefix.parent / "config.json"]
-    found = [path for path in candidates if path.is_file() and "hidden_size" in read_json_object(path)]
+    found = [path for path in candidates if is_there(path) and "hidden_size" in read_json_object(path)]
     if len(found) > 1:
         raise ValueError(
             f"several configurations lie beside {prefix}: {', '.join(map(str, found))}; choose one by --config"
@@ -93,8 +93,9 @@ def find_vocabulary(prefix: Path, flags: Path | None) -> Path | None:
     found = sorted(prefix.parent.glob("*.model"))
     if isinstance(named, str) and named:
         name = named.replace("\\", "/").rsplit("/", 1)[-1]
-        meant = [path for path in (prefix.parent / name, prefix.parent / f"{name}.model") if path.is_file()]
+        meant = [path for path in (prefix.parent / name, prefix.parent / f"{name}.model") if is_there(path)]
         found = meant[:1] or found
+    found = [path for path in found if is_there(path)]
     for path in found:
         check_link(path)
     if len(found) > 1:

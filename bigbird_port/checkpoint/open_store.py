@@ -17,7 +17,7 @@ from bigbird_port.checkpoint.store import Store
 from bigbird_port.checkpoint.tensor_bundle import TensorBundle
 from bigbird_port.checkpoint.torch_bin import TorchBin, TorchBinShards
 from bigbird_port.out_folder import TARGET_FOLDERS, check_out
-from bigbird_port.reading import open_regular
+from bigbird_port.reading import is_there, open_regular
 
 Style = Literal["original", "saved-model", "torch", "flax", "neutral"]
 NEUTRAL_FILE = "model.neutral.safetensors"
@@ -69,12 +69,12 @@ def open_weights(path: Path, config_file: Path | None = None) -> Opened:
 
 
 def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
-    if (folder / "saved_model.pb").is_file():
+    if is_there(folder / "saved_model.pb"):
         return Opened(folder, "saved-model", open_saved_model(folder), config_file or _flags(folder / "saved_model"))
-    if (folder / "checkpoint").is_file() or any(folder.glob("*.index")):
+    if is_there(folder / "checkpoint") or any(folder.glob("*.index")):
         return _open_prefix(find_checkpoint(folder), config_file)
     for name in (*_NEUTRAL_FILES, *_TORCH_FILES, *_FLAX_FILES):
-        if (file := folder / name).is_file() or file.is_symlink():
+        if is_there(file := folder / name):
             return _weights(folder, file, config_file)
     for orbax in (folder / "orbax", folder):
         if is_orbax(orbax):
@@ -85,9 +85,9 @@ def _open_folder(folder: Path, config_file: Path | None) -> Opened | None:
 def _open_file(path: Path, config_file: Path | None) -> Opened | None:
     if path.name == "saved_model.pb":
         return _open_folder(path.parent, config_file)
-    if path.suffix == ".index" or Path(f"{path}.index").is_file():
+    if path.suffix == ".index" or is_there(Path(f"{path}.index")):
         return _open_prefix(find_checkpoint(path), config_file)
-    return _weights(path, path, config_file) if path.is_file() or path.is_symlink() else None
+    return _weights(path, path, config_file) if is_there(path) else None
 
 
 def _open_prefix(prefix: Path, config_file: Path | None) -> Opened:
@@ -144,7 +144,7 @@ def _safetensors_style(file: Path, metadata: dict[str, str]) -> Style:
 
 
 def _config_in(folder: Path) -> Path | None:
-    return _checked(folder / "config.json") if (folder / "config.json").is_file() else None
+    return _checked(folder / "config.json") if is_there(folder / "config.json") else None
 
 
 def _flags(prefix: Path) -> Path | None:

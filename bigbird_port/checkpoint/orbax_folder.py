@@ -16,6 +16,7 @@ from bigbird_port.checkpoint.runs import check_name, check_shape
 from bigbird_port.checkpoint.safetensors_file import check_count
 from bigbird_port.checkpoint.store import PIECE_BYTES, Stored
 from bigbird_port.json_object import read_json_object
+from bigbird_port.reading import is_there
 
 _METADATA = "_METADATA"
 _one_at_a_time = Lock()  # each call of Orbax runs an event loop of its own
@@ -23,7 +24,7 @@ _one_at_a_time = Lock()  # each call of Orbax runs an event loop of its own
 
 def is_orbax(folder: Path) -> bool:
     """Whether a folder is a checkpoint of one tree that Orbax wrote."""
-    return (folder / _METADATA).is_file()
+    return is_there(folder / _METADATA)
 
 
 class OrbaxFolder:

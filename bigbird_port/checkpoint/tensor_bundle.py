@@ -28,7 +28,7 @@ from bigbird_port.checkpoint.slices import (
 )
 from bigbird_port.checkpoint.store import PIECE_BYTES, Stored, read
 from bigbird_port.checkpoint.table import read_table
-from bigbird_port.reading import read_whole
+from bigbird_port.reading import is_there, read_whole
 
 # tensorflow/core/framework/types.proto
 _TYPES: dict[int, str] = {
@@ -132,7 +132,7 @@ class TensorBundle(RunStore):
                 ends[part.shard] = max(ends[part.shard], part.offset + part.size)
         for shard, end in enumerate(ends):
             path = self.shard_path(shard)
-            if not path.is_file():
+            if not is_there(path):
                 raise ValueError(f"{path}: the index is there, but this data file is missing: fetch it as well")
             if (size := file_size(path)) < end:
                 raise ValueError(f"{path}: truncated: it has {size} bytes, the index needs {end}; fetch it again")

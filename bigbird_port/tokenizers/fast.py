@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Self
 
 import tokenizers
 
-from bigbird_port.reading import read_text, read_whole, why_unread
+from bigbird_port.reading import is_there, read_text, read_whole, why_unread
 from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.inputs import Text
@@ -124,7 +124,7 @@ class BigBirdTokenizerFast(TokenizerBase):
     def _load(cls, path: Path, options: dict[str, Any]) -> Self:
         options.pop("sp_model_kwargs", None)
         # A tokenizer.json that transformers wrote gives its fast ids, so the vocabulary goes first.
-        if (path / VOCAB_FILE).is_file() or not (path / TOKENIZER_FILE).is_file():
+        if is_there(path / VOCAB_FILE) or not is_there(path / TOKENIZER_FILE):
             return cls(path / VOCAB_FILE, **options)
         return cls(tokenizer_file=path / TOKENIZER_FILE, **options)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bigbird_port.json_object import read_json_object
 from bigbird_port.out_folder import check_out
+from bigbird_port.reading import is_there
 from bigbird_port.tokenizers.plan import NO_LIMIT
 from bigbird_port.tokenizers.special import DEFAULT_TOKENS
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE
@@ -108,7 +109,7 @@ def _content(token: Any) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return read_json_object(path) if path.is_file() else {}
+    return read_json_object(path) if is_there(path) else {}
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> str:
