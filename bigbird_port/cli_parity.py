@@ -12,7 +12,15 @@ import click
 
 from bigbird_port.cli_common import FAILED, HeadName, no_traceback
 from bigbird_port.cli_parity_mesh import MeshSizes, mesh_line, mesh_options, missed, with_faults
-from bigbird_port.cli_parity_reports import baseline, check_reports, report, report_of, report_options, write_reports
+from bigbird_port.cli_parity_reports import (
+    baseline,
+    check_reports,
+    read_matrix,
+    report,
+    report_of,
+    report_options,
+    write_reports,
+)
 from bigbird_port.heads import HEADS
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -105,7 +113,7 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
     OUT is what convert wrote; without it, the shipped demo checkpoint is converted first. Exit code 0: every tap of
     every head is within tolerance; 1: a difference, NaN, or nothing compared; 2: bad usage or input.
     """
-    check_outputs(options | {"json_file": json_file})
+    check_files(options | {"json_file": json_file})
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "demo"
@@ -143,11 +151,13 @@ parity.add_command(report)
 parity.add_command(baseline)
 
 
-def check_outputs(options: dict[str, Any]) -> None:
-    """Raise ValueError, before anything runs, where what an option names may not be written."""
+def check_files(options: dict[str, Any]) -> None:
+    """Raise ValueError, before anything runs, where what an option names may not be written, or not be read later."""
     from bigbird_port.writing import check_kept_folder
 
     check_reports(options)
+    if options.get("matrix"):
+        read_matrix(options["matrix"])
     if options.get("keep"):
         check_kept_folder(options["keep"])
 

@@ -127,10 +127,14 @@ def check(file: Path, run: Path) -> None:
 
     Exit code 0: no error grew beyond its recorded spread, and nothing disappeared; 1: a regression; 2: bad input.
     """
+    from bigbird_port.reading import is_there
     from parity.baseline import check as check_baseline
     from parity.baseline import new_keys
     from parity.reports.json_file import read_report
 
+    for path in (file, run):
+        if not is_there(path):
+            raise ValueError(f"{path}: there is no such file")
     result = read_report(run).result
     regressions, new = check_baseline(result, file), new_keys(result, file)
     for regression in regressions:

@@ -18,6 +18,7 @@ from bigbird_port.config import BigBirdConfig
 from bigbird_port.conversion.canonical import for_each
 from bigbird_port.conversion.content import Finding, check_contents
 from bigbird_port.conversion.statistics import Statistics
+from bigbird_port.json_object import read_json_object
 from bigbird_port.matching import ignored_reason
 from bigbird_port.naming import naming_of
 from bigbird_port.source import Source, open_source
@@ -107,6 +108,8 @@ def inspect(
 
     Options are those of ``convert``. Raises ValueError where there is nothing that can be opened.
     """
+    if config_file is not None:
+        read_json_object(config_file)  # what was asked for by name and cannot be read is no mere problem
     opened, source, problems = open_store(path), None, []
     try:
         source = open_source(path, config_file, num_attention_heads, head)
