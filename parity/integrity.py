@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bigbird_port.folder import WEIGHT_FILES, read_model_folder
 from bigbird_port.manifest import read_manifest
+from bigbird_port.out_folder import check_out
 from bigbird_port.weights import digest
 
 
@@ -21,6 +22,7 @@ class Check:
 
 def check_integrity(out: Path) -> list[Check]:
     """Compare the weights and configurations in ``out`` with its manifest; raises ValueError if one cannot be read."""
+    check_out(out)
     manifest = read_manifest(out)
     config = manifest.config
     checks = []
