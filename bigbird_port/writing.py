@@ -69,7 +69,7 @@ def check_kept_folder(folder: Path, kind: str = "parity --keep") -> None:
     """Raise ValueError unless files of this kind may be written into ``folder``, which is made where it is absent."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"{folder}: exists and is not a folder, or is a link: choose another name")
-    if written := out_of(folder):
+    if written := out_of(folder) or out_of(folder.parent):
         raise ValueError(
             f"{folder}: lies in {written}, which convert wrote and which may hold nothing else: choose another place"
         )
