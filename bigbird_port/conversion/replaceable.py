@@ -25,7 +25,7 @@ def check_replaceable(out: Path, overwrite: bool, source: Path | None = None) ->
     out = Path(os.path.abspath(out))
     if source is not None:
         for folder in beside(out):
-            if folder.exists() and (how := overlap(folder, source)):
+            if folder.exists() and (how := overlap(folder, source)) in ("is", "holds"):
                 raise ValueError(
                     f"{source}: {folder} {how} this source, and convert clears that away: move the source elsewhere"
                 )

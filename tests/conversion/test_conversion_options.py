@@ -147,8 +147,12 @@ def test_a_dry_run_reads_everything_and_writes_nothing(tmp_path):
 
 def test_a_dry_run_says_what_stands_in_the_way(tmp_path):
     (tmp_path / "out").mkdir()
+    assert run("convert", DEMO, tmp_path / "out", "--dry-run").exit_code == 0  # an empty folder is no loss
+    (tmp_path / "out/notes").write_text("mine")
     assert "exists already" in run("convert", DEMO, tmp_path / "out", "--dry-run").output
-    assert run("convert", DEMO, tmp_path / "out", "--dry-run", "--overwrite").exit_code == 0
+    refused = run("convert", DEMO, tmp_path / "out", "--dry-run", "--overwrite")
+    assert refused.exit_code == 2
+    assert "no manifest.json of convert's" in refused.output
 
 
 def test_shards_load_as_one(tmp_path):
