@@ -11,10 +11,13 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
+from bigbird_port.frozen import FrozenDict, freeze, thaw
 from bigbird_port.json_object import read_json_object
+from bigbird_port.labels import by_id, default_labels, frozen_labels, inverted
 
+MAX_LABELS = 1_000_000  # as each has a name
 HIDDEN_ACTS = ("gelu", "gelu_new", "relu", "selu", "tanh", "linear")
 
 
@@ -32,8 +35,17 @@ class BigBirdConfig:
     * classifier_style: "original" is dropout and one dense layer on the pooled output,
       "transformers" the two-layer head on the first token.
 
+    Fields that change no number, and are kept:
+
+    * id2label, label2id: names of the classes, by transformers' rules. Where none are given they are LABEL_0, ...;
+      where num_labels is left alone it follows id2label.
+    * is_encoder_decoder, output_hidden_states, output_attentions, return_dict: as transformers has them.
+    * extra: whatever else a config.json holds, JSON values by name. Each is an attribute of the configuration, too.
+
     Raises ValueError naming field, value and rule.
     """
+
+    model_type: ClassVar[str] = "big_bird"
 
     vocab_size: int = 50358
     hidden_size: int = 768
@@ -65,14 +77,48 @@ class BigBirdConfig:
     max_encoder_length: int | None = None
     random_blocks: Literal["original", "transformers", "resample"] = "original"
     classifier_style: Literal["original", "transformers"] = "transformers"
+    is_encoder_decoder: bool = False
+    output_hidden_states: bool = False
+    output_attentions: bool = False
+    return_dict: bool = True
+    id2label: Mapping[int, Any] = FrozenDict()
+    label2id: Mapping[str, Any] = FrozenDict()
+    extra: Mapping[str, Any] = FrozenDict()
 
     def __post_init__(self) -> None:
+        self._set(extra=_checked_extra(self.extra))
+        self._complete_labels()
         for name, hint in _hints().items():
             _check_type(name, getattr(self, name), hint)
         for name, rule, holds in _RULES:
             if not holds(self):
                 known = re.sub(r"\w+", lambda word: self._with_value(word[0]), rule)
                 raise ValueError(f"config: {name} is {getattr(self, name)!r}, but it must be {known}")
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _complete_labels(self) -> None:
+        """Give labels where none are given, and make num_labels and label2id follow those that are."""
+        if self.id2label:
+            labels = by_id(self.id2label)
+            if self.num_labels not in (_DEFAULT_LABELS, len(labels)):
+                raise ValueError(f"config: num_labels is {self.num_labels}, but id2label has {len(labels)} names")
+            self._set(id2label=labels, num_labels=len(labels))
+        elif type(self.num_labels) is int and self.num_labels <= MAX_LABELS:  # any other is refused below
+            self._set(id2label=FrozenDict(default_labels(self.num_labels)))
+        given = self.label2id or inverted(self.id2label)
+        self._set(label2id=frozen_labels("label2id", given))
+
+    if not TYPE_CHECKING:  # a checker of types should know a name that is no field
+
+        def __getattr__(self, name: str) -> Any:
+            """What config.json held beyond the model, under its name there."""
+            extra = self.__dict__.get("extra", {})
+            if name in extra:
+                return thaw(extra[name])
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _with_value(self, word: str) -> str:
         return f"{word} = {getattr(self, word)!r}" if word in _hints() else word
@@ -83,8 +129,16 @@ class BigBirdConfig:
         return self.hidden_size // self.num_attention_heads
 
     def replace(self, **changes: Any) -> BigBirdConfig:
-        """Return a copy with ``changes``; raises ValueError for a name that is no field."""
+        """Return a copy with ``changes``; raises ValueError for a name that is no field.
+
+        Labels follow: another num_labels alone gives up their names, and other names count anew.
+        """
         _reject_unknown(changes)
+        if "id2label" in changes:
+            changes = {"label2id": {}, "num_labels": len(changes["id2label"] or ()) or self.num_labels} | changes
+            changes["id2label"] = changes["id2label"] or {}
+        elif changes.get("num_labels", self.num_labels) != self.num_labels:
+            changes = {"label2id": {}, "id2label": {}} | changes
         return dataclasses.replace(self, **changes)
 
     def for_head(self, head: str) -> BigBirdConfig:
@@ -92,18 +146,27 @@ class BigBirdConfig:
         return self.replace(is_decoder=True, attention_type="original_full") if head == "causal-lm" else self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every field by name."""
-        return dataclasses.asdict(self)
+        """Return every field by name, and what is extra beside them."""
+        return {name: thaw(getattr(self, name)) for name in _JSON_FIELDS} | thaw(self.extra)
 
     def to_json_values(self, architecture: str) -> dict[str, Any]:
-        """Return the values of a config.json that transformers reads; ``architecture`` is a torch class name."""
-        return {"model_type": "big_bird", "architectures": [architecture]} | self.to_dict()
+        """Return the values of a config.json that transformers reads; ``architecture`` is a torch class name.
+
+        Fields of transformers that say nothing, because they have their default, are left out.
+        """
+        values = {name: value for name, value in self.to_dict().items() if _UNWRITTEN.get(name, ...) != value}
+        if self.id2label == default_labels(self.num_labels) and self.label2id == inverted(self.id2label):
+            del values["id2label"], values["label2id"]
+        else:
+            values["id2label"] = {str(key): value for key, value in values["id2label"].items()}
+        return {"model_type": self.model_type, "architectures": [architecture]} | values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BigBirdConfig:
         """Build from transformers' config.json or the original's flags, told apart by their keys.
 
-        Keys that are neither's model settings are passed over, unless one looks like a misspelt field.
+        What a config.json holds beyond the model goes into ``extra``, except for NOT_CARRIED; a flag of the original
+        that is no setting of the model is passed over. A key that looks like a misspelt field is refused.
         """
         if values.get("model_type", "big_bird") != "big_bird":
             raise ValueError(
@@ -112,8 +175,13 @@ class BigBirdConfig:
             )
         is_original = "model_type" not in values and any(flag in values for flag in _FLAG_NAMES)
         settings = _from_flags(values) if is_original else _from_transformers(values)
-        _reject_misspelt(set(values) - set(_hints()) - (_FLAGS if is_original else set()))
+        _reject_misspelt(set(values) - set(_JSON_FIELDS) - (_FLAGS if is_original else _NOT_MISSPELT))
         return cls(**settings)
+
+
+def not_carried(values: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a config.json that from_dict leaves out, because they say how its own file was written."""
+    return [name for name in values if name in NOT_CARRIED]
 
 
 def read_config(path: Path) -> BigBirdConfig:
@@ -155,7 +223,7 @@ def _from_flags(values: Mapping[str, Any]) -> dict[str, Any]:
             known = sorted(filter(None, _FLAG_ACTS))
             raise ValueError(f"config: hidden_act is {settings['hidden_act']!r}, but it must be one of {known}")
         settings["hidden_act"] = _FLAG_ACTS[settings["hidden_act"]]
-    return {name: value for name, value in settings.items() if name in _hints()}
+    return {name: value for name, value in settings.items() if name in _JSON_FIELDS}
 
 
 def _from_transformers(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,10 +233,28 @@ def _from_transformers(values: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"config: position_embedding_type is {position_type!r}, but it must be 'absolute'")
     if not values.get("tie_word_embeddings", True):
         raise ValueError("config: tie_word_embeddings is False, but it must be True: BigBird's decoder is tied")
-    settings = {name: value for name, value in values.items() if name in _hints()}
-    if isinstance(values.get("id2label"), dict):
-        settings.setdefault("num_labels", len(values["id2label"]))
+    settings = {name: value for name, value in values.items() if name in _JSON_FIELDS}
+    settings = {name: value for name, value in settings.items() if value is not None or name not in _NULLABLE}
+    if settings.get("id2label"):
+        settings.pop("num_labels", None)  # as in transformers the names are what counts
+    settings["extra"] = {name: value for name, value in values.items() if name not in _RESERVED}
     return settings
+
+
+def _checked_extra(extra: Any) -> FrozenDict:
+    """``extra`` frozen; raises ValueError for a name that has a meaning of its own, and for what is no JSON."""
+    if not isinstance(extra, Mapping):
+        raise ValueError(f"config: extra is {extra!r}, but it must map names to JSON values")
+    taken = sorted(set(extra) & _RESERVED)
+    if taken:
+        raise ValueError(f"config: extra holds {', '.join(taken)}, but it is for what is no field of the model")
+    frozen = {}
+    for name, value in extra.items():
+        try:
+            frozen[name] = freeze(value)
+        except ValueError as error:
+            raise ValueError(f"config: {name}: {error}") from None
+    return FrozenDict(frozen)
 
 
 def _reject_unknown(names: Mapping[str, Any]) -> None:
@@ -181,7 +267,7 @@ def _reject_unknown(names: Mapping[str, Any]) -> None:
 
 def _reject_misspelt(names: set[str]) -> None:
     for name in sorted(names):
-        near = difflib.get_close_matches(name, _hints(), n=1, cutoff=0.9)
+        near = difflib.get_close_matches(name, _MODEL_FIELDS, n=1, cutoff=0.9)
         if near:
             raise ValueError(f"config: there is no field {name!r}: did you mean {near[0]!r}?")
 
@@ -189,7 +275,8 @@ def _reject_misspelt(names: set[str]) -> None:
 @functools.cache
 def _hints() -> dict[str, Any]:
     """Field name -> type, in order."""
-    return get_type_hints(BigBirdConfig)
+    hints = get_type_hints(BigBirdConfig)
+    return {field.name: hints[field.name] for field in dataclasses.fields(BigBirdConfig)}
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
@@ -199,7 +286,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
             if value in get_args(option):
                 return
             continue
-        accepted = (int, float) if option is float else option
+        accepted = (int, float) if option is float else get_origin(option) or option
         if isinstance(value, accepted) and (option is bool or not isinstance(value, bool)):
             return
     expected = " or ".join(_type_text(option) for option in options)
@@ -224,6 +311,31 @@ def _token(name: str) -> tuple[str, str, Callable[[BigBirdConfig], bool]]:
     return name, "an id of the vocabulary (0 .. vocab_size - 1)", lambda c: 0 <= getattr(c, name) < c.vocab_size
 
 
+# Every field but ``extra``, whose content stands beside the fields in JSON.
+_JSON_FIELDS = tuple(name for name in _hints() if name != "extra")
+_DEFAULT_LABELS = 2
+# Fields of transformers that a config.json of this project names only where they are not these.
+_UNWRITTEN: dict[str, Any] = {
+    "is_encoder_decoder": False,
+    "output_hidden_states": False,
+    "output_attentions": False,
+    "return_dict": True,
+}
+_NULLABLE = {*_UNWRITTEN, "id2label", "label2id"}  # null says as much as their absence
+# Names that a misspelt one is taken for.
+_MODEL_FIELDS = tuple(name for name in _JSON_FIELDS if name not in _UNWRITTEN)
+_NOT_MISSPELT = {"tie_encoder_decoder"}
+# What says of a config.json how its own file was written and from where: it would not be true of another.
+NOT_CARRIED = (
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "_name_or_path",
+    "_commit_hash",
+    "_attn_implementation_autoset",
+)
+_RESERVED = {*_JSON_FIELDS, *NOT_CARRIED, "model_type", "architectures"}
+
 # Each rule: field, the rule in words (it follows "must be"), and the test.
 _RULES: tuple[tuple[str, str, Callable[[BigBirdConfig], bool]], ...] = (
     _positive("vocab_size"),
@@ -236,6 +348,7 @@ _RULES: tuple[tuple[str, str, Callable[[BigBirdConfig], bool]], ...] = (
     _positive("block_size"),
     _positive("num_random_blocks"),
     _positive("num_labels"),
+    ("num_labels", f"at most {MAX_LABELS}", lambda c: c.num_labels <= MAX_LABELS),
     (
         "hidden_size",
         "divisible by num_attention_heads",

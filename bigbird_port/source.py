@@ -10,7 +10,7 @@ import numpy as np
 
 from bigbird_port.checkpoint.open_store import Opened, open_store
 from bigbird_port.checkpoint.store import read
-from bigbird_port.config import BigBirdConfig, config_from, read_config
+from bigbird_port.config import BigBirdConfig, config_from, not_carried, read_config
 from bigbird_port.heads import find_head
 from bigbird_port.json_object import as_json_object, read_json_object
 from bigbird_port.layout import change_layout
@@ -60,16 +60,18 @@ def open_source(
     try:
         if opened.style in ("original", "saved-model"):
             return _from_tensorflow(opened, num_attention_heads)
-        config, own_head = _described(opened, config_file, head)
+        config, own_head, notes = _described(opened, config_file, head)
     except ValueError as error:
         raise ValueError(f"{opened.path}: {error}") from None
     if num_attention_heads not in (None, config.num_attention_heads):
         raise ValueError(_contradiction(num_attention_heads, f"the configuration says {config.num_attention_heads}"))
-    return Source(opened, config, own_head, ())
+    return Source(opened, config, own_head, notes)
 
 
-def _described(opened: Opened, config_file: Path | None, head: str | None) -> tuple[BigBirdConfig, str]:
-    """Configuration and head as a torch, Flax or neutral source's own description says."""
+def _described(
+    opened: Opened, config_file: Path | None, head: str | None
+) -> tuple[BigBirdConfig, str, tuple[str, ...]]:
+    """Configuration, head and notes as a torch, Flax or neutral source's own description says."""
     file = opened.config_file
     if opened.style == "neutral" and not config_file:
         metadata = getattr(opened.store, "metadata", {})
@@ -88,7 +90,9 @@ def _described(opened: Opened, config_file: Path | None, head: str | None) -> tu
         )
     own_head = find_head(architectures[0]).name if named and architectures else head
     assert own_head is not None
-    return config_from(values, origin), own_head
+    left = ", ".join(not_carried(values))
+    notes = (f"not carried from {origin}, because it says how that file was written: {left}",) if left else ()
+    return config_from(values, origin), own_head, notes
 
 
 def _from_tensorflow(opened: Opened, num_heads: int | None) -> Source:

@@ -118,7 +118,8 @@ def diff(
     order = {name: i for i, name in enumerate(left.rows)}
     rows.sort(key=lambda row: order.get(row.name, len(order)))
     fields_a, fields_b = (side.source.config.to_dict() for side in sides)
-    config = {name: (fields_a[name], fields_b[name]) for name in fields_a if fields_a[name] != fields_b[name]}
+    pairs = {name: (fields_a.get(name), fields_b.get(name)) for name in fields_a | fields_b}
+    config = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     return Difference(left, right, (*rows, *_aliases(left), *_aliases(right)), config, _not_compared(sides))
 
 

@@ -44,6 +44,16 @@ UNEXPRESSED = {
     "random_blocks": "it always draws its own plan",
     "classifier_style": "the names of the variables tell the style",
 }
+# Fields that change nothing that is computed, and have no flag: what is in them is said where it is anything.
+KEPT_ELSEWHERE = (
+    "is_encoder_decoder",
+    "output_hidden_states",
+    "output_attentions",
+    "return_dict",
+    "id2label",
+    "label2id",
+    "extra",
+)
 # The original's "gelu" is the tanh approximation (bigbird/core/utils.py).
 _ACTS = {"gelu_new": "gelu", "relu": "relu", "tanh": "tanh", "linear": "linear"}
 
@@ -93,6 +103,10 @@ def _sentences(config: BigBirdConfig, values: dict[str, Any]) -> Iterator[str]:
     for field, instead in UNEXPRESSED.items():
         if (value := getattr(config, field)) != getattr(default, field):
             yield f"{field} is {value!r}, for which the original has no flag: {instead}"
+    told = {*EXPRESSED, *UNEXPRESSED, "model_type", "architectures"}
+    kept = [name for name in config.to_json_values("") if name not in told]
+    if kept:
+        yield f"{', '.join(kept)}: the original has no flags for them, so they are not carried into tf/"
     if "vocab_model_file" not in values and config.vocab_size != default.vocab_size:
         yield (
             f"vocab_size is {config.vocab_size}, but the original counts the pieces of its SentencePiece file: "

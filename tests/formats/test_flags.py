@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbird_port.config import BigBirdConfig, config_from, read_config
-from bigbird_port.formats.flags import EXPRESSED, UNEXPRESSED, flags_json
+from bigbird_port.formats.flags import EXPRESSED, KEPT_ELSEWHERE, UNEXPRESSED, flags_json
 from bigbird_port.pattern import has_plan
 from tests.conftest import DEMO
 
@@ -35,7 +35,7 @@ CONFIGS = st.builds(
 
 def test_every_field_is_either_expressed_or_not():
     fields = [field.name for field in dataclasses.fields(BigBirdConfig)]
-    assert sorted([*EXPRESSED, *UNEXPRESSED]) == sorted(fields)
+    assert sorted([*EXPRESSED, *UNEXPRESSED, *KEPT_ELSEWHERE]) == sorted(fields)
 
 
 @settings(max_examples=100, deadline=None)
@@ -69,6 +69,8 @@ def test_the_demo_checkpoints_flags_come_back():
         ({"classifier_style": "original"}, "classifier_style is 'original'"),
         ({"classifier_dropout": 0.0}, "classifier_dropout is 0.0"),
         ({"pad_token_id": 3}, "pad_token_id is 3"),
+        ({"id2label": {0: "no", 1: "yes"}}, "id2label, label2id: the original has no flags for them"),
+        ({"extra": {"finetuning_task": "sst"}}, "finetuning_task: the original has no flags for them"),
         ({"vocab_size": 99}, "vocab_size is 99, but the original counts the pieces"),
         ({"max_encoder_length": 640}, "max_encoder_length is 640, for which the original has no plan"),
         ({"max_encoder_length": None}, "4096 is written; shorter inputs get that length's pattern"),
