@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 from flax import linen as nn
 from jax import numpy as jnp
 
+
+def gelu_new(x: jax.Array) -> jax.Array:
+    """Return the tanh approximation of gelu, which the original calls gelu."""
+    return nn.gelu(x, approximate=True)
+
+
+def linear(x: jax.Array) -> jax.Array:
+    """Return x."""
+    return x
+
+
+# functions with names, because a model that holds a lambda cannot be pickled
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": lambda x: nn.gelu(x, approximate=False),
-    "gelu_new": lambda x: nn.gelu(x, approximate=True),
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "gelu_new": gelu_new,
     "relu": nn.relu,
     "selu": nn.selu,
     "tanh": jnp.tanh,
-    "linear": lambda x: x,
+    "linear": linear,
 }

@@ -6,6 +6,7 @@ Legend: B batch, L length so far, M places of the cache, V vocabulary.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -60,7 +61,7 @@ class GenerationMixin:
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
-        eos_token_id: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
         pad_token_id: int | None = None,
         attention_mask: ArrayLike | None = None,
         encoder_hidden_states: ArrayLike | None = None,
@@ -70,12 +71,14 @@ class GenerationMixin:
         """Continue ids [B, L] by at most max_new_tokens; returns prompt and continuation, [B, <= L + max_new_tokens].
 
         Takes the best token, or (do_sample) draws one with ``seed`` from what temperature, top_k and top_p leave.
-        A text ends with eos_token_id and goes on with pad_token_id (None: the configuration's; -1 never ends).
+        A text ends with eos_token_id, or any of several, and goes on with pad_token_id (None: the configuration's; -1
+        never ends).
         attention_mask [B, L]: prompts may be padded on either side; positions count real tokens only. encoder_...,
         params: as in the model's call. Raises ValueError naming the argument that does not fit.
         """
         _check_generation(self.config, input_ids, max_new_tokens, temperature)
-        eos = self.config.eos_token_id if eos_token_id is None else eos_token_id
+        ends = self.config.eos_token_id if eos_token_id is None else eos_token_id
+        eos = jnp.asarray(ends)
         pad = self.config.pad_token_id if pad_token_id is None else pad_token_id
         ids_BL = jnp.asarray(input_ids)
         mask_BL = ids_BL != self.config.pad_token_id if attention_mask is None else jnp.asarray(attention_mask, bool)
@@ -91,7 +94,7 @@ class GenerationMixin:
                 self.module, params, new_BL, mask_BL, position_BL, past, encoder, step_key, temperature, top_k, top_p
             )
             next_B = jnp.where(finished_B, pad, next_B).astype(ids_BL.dtype)
-            finished_B = finished_B | (next_B == eos)
+            finished_B = finished_B | jnp.isin(next_B, eos)
             ids_BL = jnp.concatenate((ids_BL, next_B[:, None]), axis=1)
             new_BL, mask_BL = next_B[:, None], jnp.ones((len(next_B), 1), bool)
             position_BL = position_BL.max(axis=1, keepdims=True) + 1

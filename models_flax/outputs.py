@@ -8,36 +8,18 @@ a layer. past_key_values: one LayerCache a layer. loss: None (models_flax.losses
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
-
 from flax import struct
 from jax import Array
 
+from bigbird_port.model_output import ModelOutput
 from models_flax.attention import Taps
 from models_flax.cache import LayerCache
 
 Arrays = tuple[Array, ...]
 
 
-class _Output:
-    """Access by position among what is there, and by name."""
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """Return the fields that are not None, in order, without the taps."""
-        values = (getattr(self, field.name) for field in fields(self) if field.name != "taps")  # type: ignore[arg-type]
-        return tuple(value for value in values if value is not None)
-
-    def __getitem__(self, key: int | slice | str) -> Any:
-        if not isinstance(key, str):
-            return self.to_tuple()[key]
-        if getattr(self, key, None) is None:
-            raise KeyError(key)
-        return getattr(self, key)
-
-
 @struct.dataclass(kw_only=True)
-class BigBirdModelOutput(_Output):
+class BigBirdModelOutput(ModelOutput):
     """last_hidden_state [B, L, D], pooler_output [B, D]."""
 
     last_hidden_state: Array
@@ -50,7 +32,7 @@ class BigBirdModelOutput(_Output):
 
 
 @struct.dataclass(kw_only=True)
-class BigBirdForPreTrainingOutput(_Output):
+class BigBirdForPreTrainingOutput(ModelOutput):
     """prediction_logits [B, L, V] and seq_relationship_logits [B, 2] (next sentence: 0 is next, 1 is random)."""
 
     loss: Array | None = None
@@ -62,7 +44,7 @@ class BigBirdForPreTrainingOutput(_Output):
 
 
 @struct.dataclass(kw_only=True)
-class BigBirdHeadOutput(_Output):
+class BigBirdHeadOutput(ModelOutput):
     """logits: [B, L, V] of language models, [B, C] of classification and choice, [B, L, C] of tokens."""
 
     loss: Array | None = None
@@ -75,7 +57,7 @@ class BigBirdHeadOutput(_Output):
 
 
 @struct.dataclass(kw_only=True)
-class BigBirdForQuestionAnsweringOutput(_Output):
+class BigBirdForQuestionAnsweringOutput(ModelOutput):
     """start_logits and end_logits [B, L]; pooler_output [B, D] where the model has a pooler."""
 
     loss: Array | None = None

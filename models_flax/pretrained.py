@@ -13,8 +13,6 @@ from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
-import safetensors
-import safetensors.numpy
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
@@ -23,17 +21,26 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import WEIGHT_FILES, load_weights, write_model_folder
+from bigbird_port.folder import WEIGHT_FILES, write_model_folder
 from bigbird_port.heads import HEADS, find_head
+from bigbird_port.loading import Loading, load_model
 from bigbird_port.positions import extend_positions
 from bigbird_port.weights import framework_shapes, from_framework, initial_arrays
 from models_flax.cache import LayerCache, init_cache
+from models_flax.files import read_safetensors, write_safetensors
 from models_flax.sharding import partition_specs
 
 Params = dict[str, Any]
 Past = tuple[LayerCache, ...]
 _POSITIONS = "embeddings/position_embeddings/embedding"
 _SAFETENSORS = "model.safetensors"  # the name that torch's file has too
+_READERS = {_SAFETENSORS: read_safetensors}
+_OWN_ARGUMENTS = ("dtype", "gradient_checkpointing", "skip_padding")
+# What torch's from_pretrained has beside them: the next step here.
+_REFUSED = {
+    "torch_dtype": "give dtype, the type of the computation; to_bf16 and the like cast parameters",
+    "device_map": "load within 'with jax.default_device(device):', or use models_flax.sharding for several",
+}
 
 
 class FlaxBigBirdPreTrainedModel:
@@ -45,6 +52,7 @@ class FlaxBigBirdPreTrainedModel:
     """
 
     head: ClassVar[str]
+    base_model_prefix: ClassVar[str] = "bert"
     module_class: ClassVar[type[nn.Module]]
     smallest_input: ClassVar[tuple[int, ...]] = (1, 1)
     decoder_inputs: ClassVar[tuple[str, ...]] = ()
@@ -97,28 +105,33 @@ class FlaxBigBirdPreTrainedModel:
         cls,
         folder: str | Path,
         *,
+        init_seed: int | None = None,
         dtype: DTypeLike = jnp.float32,
         gradient_checkpointing: bool = False,
         skip_padding: bool = True,
-        init_seed: int | None = None,
-        **config_overrides: Any,
+        **keywords: Any,
     ) -> Self:
-        """Load from ``folder`` (config.json with flax_model.msgpack or model.safetensors, or what convert wrote).
+        """Load from ``folder``.
 
-        dtype, gradient_checkpointing, skip_padding: the constructor's. init_seed: initialise head weights that the
-        folder lacks from this seed; None makes them an error. config_overrides: fields of BigBirdConfig to change.
-        Raises ValueError naming file, weight or field.
+        The folder holds config.json with flax_model.msgpack or model.safetensors, or is one that convert wrote; or it
+        is the name of a model of the hub. init_seed: initialise head weights that the folder lacks from this seed; None
+        makes them an error. dtype, gradient_checkpointing, skip_padding: the constructor's. keywords: fields of
+        BigBirdConfig to change, and bigbird_port.loading's, such as config and ignore_mismatched_sizes; with
+        output_loading_info (model, info) is returned. Raises ValueError naming file, weight, argument or field.
         """
-        config, arrays, initialised = load_weights(folder, cls.head, "flax", init_seed, config_overrides, _READERS)
+        loading = Loading.of(keywords | {"init_seed": init_seed}, _OWN_ARGUMENTS, _REFUSED)
+        loaded = load_model(folder, cls.head, "flax", loading, _READERS)
         model = cls(
-            config,
+            loaded.config,
             dtype=dtype,
             _do_init=False,
             gradient_checkpointing=gradient_checkpointing,
             skip_padding=skip_padding,
         )
-        model.load_arrays(arrays)
-        model.initialised = initialised
+        model.load_arrays(loaded.arrays)
+        model.initialised = loaded.initialised
+        if loading.output_loading_info:
+            return model, loaded.info("flax", cls.head)  # type: ignore[return-value]  # as in transformers
         return model
 
     @classmethod
@@ -143,7 +156,7 @@ class FlaxBigBirdPreTrainedModel:
             missing_ok=True
         )  # not overwritten: these parameters may be mapped from it
         if safe_serialization:
-            _write_safetensors(folder / _SAFETENSORS, arrays)
+            write_safetensors(folder / _SAFETENSORS, arrays)
             values = self.config.to_json_values(HEADS[self.head].class_name)
             (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         else:
@@ -183,6 +196,29 @@ class FlaxBigBirdPreTrainedModel:
         model.params = unflatten_dict(flat | {name: jnp.asarray(longer)}, sep="/")
         model.initialised = list(self.initialised)
         return model
+
+    def num_parameters(self, params: Params | None = None) -> int:
+        """Return how many numbers the parameters hold; ``params`` None are the model's own."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self._params_for(params)))
+
+    def can_generate(self) -> bool:
+        """Whether the model writes text (generate)."""
+        return hasattr(self, "generate")
+
+    def set_attention_type(self, value: str) -> None:
+        """Attend by blocks ("block_sparse") or fully ("original_full") from now on; raises ValueError for another."""
+        config = self.config.replace(attention_type=value)
+        if config.is_decoder and value == "block_sparse":
+            raise ValueError("a decoder cannot attend block-sparsely: leave attention_type as it is, original_full")
+        self.config, self.module = config, self.module.clone(config=config)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Compute layers again for the gradient rather than keep them: less memory, more time."""
+        self.module = self.module.clone(gradient_checkpointing=True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep the layers' intermediates for the gradient (the default)."""
+        self.module = self.module.clone(gradient_checkpointing=False)
 
     def partition_specs(self, tensor_axis: str = "tensor", size: int = 1) -> Params:
         """Return a PartitionSpec for every parameter over a mesh axis of your own, as bigbird_port.partition has it.
@@ -232,7 +268,8 @@ class FlaxBigBirdPreTrainedModel:
         """Run the module on ``params`` (None: the model's own); the arrays are the module's.
 
         train: apply dropout, drawn from ``dropout_rng``, and, where random_blocks is "resample", draw random blocks
-        from ``indices_rng``. return_dict False: return a tuple. Raises ValueError naming what does not fit.
+        from ``indices_rng``. output_attentions, output_hidden_states, return_dict: None is as configured. return_dict
+        False: return a tuple. Raises ValueError naming what does not fit.
         """
         arrays = (input_ids, attention_mask, token_type_ids, position_ids, head_mask)
         decoder = {
@@ -259,6 +296,10 @@ class FlaxBigBirdPreTrainedModel:
         """Run the module on positional ``arrays`` and those of ``decoder`` that were given."""
         for name in (name for name, value in decoder.items() if value is not None and name not in self.decoder_inputs):
             raise ValueError(f"{name} was given, but {type(self).__name__} takes none")
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         given = {name: jax.tree.map(jnp.asarray, value) for name, value in decoder.items() if value is not None}
         output: Any = self.module.apply(
             {"params": self._params_for(params)},
@@ -266,12 +307,13 @@ class FlaxBigBirdPreTrainedModel:
             *(x if x is None or isinstance(x, Array) else np.asarray(x) for x in arrays),
             **given,
             deterministic=not train,
-            output_attentions=bool(output_attentions),
-            output_hidden_states=bool(output_hidden_states),
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
             output_taps=output_taps,
             rngs=self._generators(train, dropout_rng, indices_rng),
         )
-        return output.to_tuple() if return_dict is False else output
+        as_mapping = self.config.return_dict if return_dict is None else return_dict
+        return output if as_mapping else output.to_tuple()
 
     def _params_for(self, params: Params | None) -> Params:
         params = self.params if params is None else params
@@ -298,31 +340,6 @@ class FlaxBigBirdPreTrainedModel:
 def _param_shapes(module: Any, input_shape: tuple[int, ...]) -> Params:
     shapes: Params = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(input_shape, jnp.int32))["params"]
     return shapes
-
-
-def _write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write parameters as transformers' Flax classes name them there: with dots."""
-    dotted = {name.replace("/", "."): np.ascontiguousarray(array) for name, array in arrays.items()}
-    safetensors.numpy.save_file(dotted, path, metadata={"format": "flax"})
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Read what _write_safetensors wrote; raises ValueError for another framework's file of the same name."""
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            found = (file.metadata() or {}).get("format")
-        arrays = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as safetensors: {error}") from None
-    if found != "flax":
-        raise ValueError(
-            f"{path}: its metadata says format {found!r}, expected 'flax': a torch model's weights are for the "
-            "torch class of the same name"
-        )
-    return {name.replace(".", "/"): array for name, array in arrays.items()}
-
-
-_READERS = {_SAFETENSORS: _read_safetensors}
 
 
 def _cast(params: Params, dtype: DTypeLike, mask: Params | None) -> Params:

@@ -5,7 +5,7 @@ Legend: B batch, L length, K keys, D hidden, N heads, I inner, P packed blocks, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from models_torch.attention import BigBirdAttention, KeyLists, Taps, key_lists
 from models_torch.cache import LayerCache
 from models_torch.inputs import Inputs
 from models_torch.probabilities import dense_probabilities
+from models_torch.tracing import lengths
 
 # What a layer is called with: x, mask, lists, head mask, cache, encoder states and their mask.
 _Arguments = tuple[Tensor, Tensor, KeyLists | None, Tensor | None, LayerCache | None, Tensor | None, Tensor | None]
@@ -138,7 +139,8 @@ class _Row(NamedTuple):
 class BigBirdEncoder(nn.Module):
     """All layers; each has its own random blocks.
 
-    gradient_checkpointing: in training, compute the layers again in the backward pass rather than keep them.
+    gradient_checkpointing: in training, compute the layers again in the backward pass rather than keep them, with
+    torch's checkpoint_options.
     skip_padding: run a batch as one row of the blocks that hold text, where Inputs.packing says how.
     """
 
@@ -146,6 +148,7 @@ class BigBirdEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self.checkpoint_options: dict[str, Any] = {}
         self.skip_padding = True
         self.layer = nn.ModuleList(BigBirdLayer(config) for _ in range(config.num_hidden_layers))
 
@@ -164,7 +167,7 @@ class BigBirdEncoder(nn.Module):
         generator: where random_blocks is "resample", training draws new blocks from it. Raises ValueError without.
         """
         flags = (use_cache, output_attentions, output_taps, output_hidden_states)
-        B, L, _ = x_BLD.shape
+        B, L = lengths(x_BLD)
         as_it_is = use_cache or output_attentions or output_taps or not self.skip_padding
         packing = None if as_it_is else inputs.packing
         lists = self._lists(self._seeds(generator), L, x_BLD.device, packing)
@@ -239,7 +242,7 @@ class BigBirdEncoder(nn.Module):
             return output_BLD, taps if keep_taps else {}
 
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(run, use_reentrant=False)
+            return checkpoint(run, use_reentrant=False, **self.checkpoint_options)
         return run()
 
     def _attentions(self, taps: Taps, prefix: str, arguments: _Arguments) -> Tensor:

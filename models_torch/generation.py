@@ -5,6 +5,7 @@ Legend: B batch, L length so far, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class GenerationMixin:
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
-        eos_token_id: int | None = None,
+        eos_token_id: int | Sequence[int] | None = None,
         pad_token_id: int | None = None,
         attention_mask: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
@@ -58,12 +59,14 @@ class GenerationMixin:
         """Continue ids [B, L] by at most max_new_tokens; returns prompt and continuation, [B, <= L + max_new_tokens].
 
         Takes the best token, or (do_sample) draws one with ``seed`` from what temperature, top_k and top_p leave.
-        A text ends with eos_token_id and goes on with pad_token_id (None: the configuration's; -1 never ends).
+        A text ends with eos_token_id, or any of several, and goes on with pad_token_id (None: the configuration's; -1
+        never ends).
         attention_mask [B, L]: prompts may be padded on either side; positions count real tokens only. encoder_...:
         as in the model's call. Raises ValueError naming the argument that does not fit.
         """
         _check_generation(self.config, input_ids, max_new_tokens, temperature)
-        eos = self.config.eos_token_id if eos_token_id is None else eos_token_id
+        ends = self.config.eos_token_id if eos_token_id is None else eos_token_id
+        eos = torch.as_tensor(ends, device=input_ids.device)
         pad = self.config.pad_token_id if pad_token_id is None else pad_token_id
         generator = torch.Generator(device=input_ids.device).manual_seed(seed) if do_sample else None
         mask_BL = (input_ids != self.config.pad_token_id) if attention_mask is None else attention_mask.bool()
@@ -84,7 +87,7 @@ class GenerationMixin:
             logits_BV = _last_real(output.logits, mask_BL)
             next_B = _choose(logits_BV, temperature, top_k, top_p, generator)
             next_B = next_B.masked_fill(finished_B, pad)
-            finished_B = finished_B | (next_B == eos)
+            finished_B = finished_B | torch.isin(next_B, eos)
             new_BL, position_BL = next_B[:, None], position_BL.max(dim=1, keepdim=True).values + 1
             ids_BL = torch.cat((ids_BL, new_BL), dim=1)
             mask_BL = torch.cat((mask_BL, torch.ones_like(new_BL, dtype=torch.bool)), dim=1)

@@ -15,6 +15,7 @@ from bigbird_port.packing import Packing, make_packing
 from bigbird_port.pattern import pattern_blocks
 from models_torch.cache import LayerCache, cached_length
 from models_torch.losses import IGNORED
+from models_torch.tracing import is_traced, lengths
 
 
 class Inputs(NamedTuple):
@@ -91,7 +92,7 @@ def complete_inputs(
     )
     tokens = input_ids if input_ids is not None else inputs_embeds
     assert tokens is not None  # check_inputs saw to it
-    (B, L), past, device = tokens.shape[:2], cached_length(past_key_values), tokens.device
+    (B, L), past, device = lengths(tokens), cached_length(past_key_values), tokens.device
     if attention_mask is not None:
         mask = attention_mask.bool()
     else:
@@ -123,9 +124,9 @@ def complete_inputs(
 
 def _packing(config: BigBirdConfig, mask: Tensor) -> Packing | None:
     """How to skip padded blocks: the one time that the host reads the mask. What is traced must not depend on it."""
-    if mask.ndim != 2 or config.is_decoder or pattern_blocks(config, mask.shape[1]) is None:
+    if mask.ndim != 2 or config.is_decoder or pattern_blocks(config, lengths(mask)[1]) is None:
         return None
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or mask.is_meta:
+    if torch.compiler.is_compiling() or is_traced() or mask.is_meta:
         return None
     return make_packing(mask.cpu().numpy(), config.block_size)
 
@@ -196,20 +197,20 @@ def _check_tokens(config: BigBirdConfig, input_ids: Tensor | None, inputs_embeds
         if input_ids.ndim != 2 or 0 in input_ids.shape:
             raise ValueError(f"input_ids has shape {list(input_ids.shape)}, expected [batch, length] with neither 0")
         _check_ids("input_ids", input_ids, config.vocab_size)
-        return input_ids.shape[0], input_ids.shape[1]
+        return lengths(input_ids)
     assert inputs_embeds is not None
     shape = inputs_embeds.shape
     if len(shape) != 3 or 0 in shape or shape[2] != config.hidden_size:
         raise ValueError(
             f"inputs_embeds has shape {list(shape)}, expected [batch, length, {config.hidden_size}] with none 0"
         )
-    return shape[0], shape[1]
+    return lengths(inputs_embeds)
 
 
 def _check_ids(name: str, ids: Tensor, size: int, ignored: int | None = None) -> None:
     """Ids must be integers in 0 .. size - 1. A traced tensor has no values to look at."""
     _check_integers(name, ids)
-    if torch.compiler.is_compiling() or ids.is_meta:
+    if torch.compiler.is_compiling() or is_traced() or ids.is_meta:
         return
     wrong = (ids < 0) | (ids >= size)
     if ignored is not None:

@@ -62,11 +62,12 @@ Scores = dict[str, Tensor]  # by the output's field
 class BigBirdModel(BigBirdPreTrainedModel):
     """Embeddings, encoder and (with ``add_pooling_layer``) pooler; a decoder if the configuration says so."""
 
-    def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = True) -> None:
+    def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = True, *, seed: int | None = 0) -> None:
         super().__init__(config)
         self.embeddings = BigBirdEmbeddings(self.config)
         self.encoder = BigBirdEncoder(self.config)
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
+        self._initialise(seed)
 
     def forward(
         self,
@@ -94,8 +95,9 @@ class BigBirdModel(BigBirdPreTrainedModel):
         token_type_ids, position_ids [B, L]: None is 0, and the positions that follow the cached ones.
         head_mask [N] or [layers, N]: factors of the heads. encoder_hidden_states [B, K, D], encoder_attention_mask
         [B, K]: what cross-attention attends to. past_key_values: what an earlier call returned, use_cache: return it
-        (None: as configured, but neither with taps, which hold it, nor while checkpointing). return_dict False:
-        return a tuple. Raises ValueError naming the argument that does not fit.
+        (None: as configured, but neither with taps, which hold it, nor while checkpointing). output_attentions,
+        output_hidden_states, return_dict: None is as configured. return_dict False: return a tuple, as torch.jit.trace
+        always gets one. Raises ValueError naming the argument that does not fit.
         """
         x_BLD, inputs, taps = self.embed(
             *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
@@ -105,6 +107,10 @@ class BigBirdModel(BigBirdPreTrainedModel):
             checkpointing = self.encoder.gradient_checkpointing and self.training
             use_cache = self.config.use_cache and not output_taps and not checkpointing
         use_cache = use_cache and self.config.is_decoder
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         asked = (use_cache, bool(output_attentions), output_taps, generator, bool(output_hidden_states))
         encoded = self.encoder(x_BLD, inputs, *asked)
         last_BLD = encoded.hidden_states[-1]
@@ -117,7 +123,7 @@ class BigBirdModel(BigBirdPreTrainedModel):
             cross_attentions=encoded.cross_attentions or None,
             taps=taps | encoded.taps if output_taps else None,
         )
-        return output.to_tuple() if return_dict is False else output
+        return self._returned(output, return_dict)
 
     def embed(
         self,
@@ -150,10 +156,11 @@ class BigBirdModel(BigBirdPreTrainedModel):
 class BigBirdForPreTraining(BigBirdPreTrainedModel):
     """Masked language modelling and next-sentence prediction."""
 
-    def __init__(self, config: BigBirdConfig) -> None:
+    def __init__(self, config: BigBirdConfig, *, seed: int | None = 0) -> None:
         super().__init__(config)
-        self.bert = BigBirdModel(self.config)
+        self.bert = BigBirdModel(self.config, seed=None)
         self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=True)
+        self._initialise(seed)
 
     def forward(
         self,
@@ -182,6 +189,7 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            return_dict=True,
             output_taps=output_taps,
             generator=generator,
         )
@@ -199,7 +207,7 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
             attentions=base.attentions,
             taps=join_taps(base.taps, taps),
         )
-        return output.to_tuple() if return_dict is False else output
+        return self._returned(output, return_dict)
 
     def score(self, last_BLD: Tensor, pooled_BD: Tensor) -> tuple[Scores, Taps]:
         """Return prediction_logits [B, L, V] and seq_relationship_logits [B, 2], and taps."""
@@ -211,10 +219,11 @@ class BigBirdForPreTraining(BigBirdPreTrainedModel):
 class BigBirdForMaskedLM(BigBirdPreTrainedModel):
     """Masked language modelling."""
 
-    def __init__(self, config: BigBirdConfig) -> None:
+    def __init__(self, config: BigBirdConfig, *, seed: int | None = 0) -> None:
         super().__init__(config)
-        self.bert = BigBirdModel(self.config)
+        self.bert = BigBirdModel(self.config, seed=None)
         self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=False)
+        self._initialise(seed)
 
     def forward(
         self,
@@ -241,13 +250,14 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            return_dict=True,
             output_taps=output_taps,
             generator=generator,
         )
         scores, taps = self.score(base.last_hidden_state, base.pooler_output)
         check_labels("labels", labels, scores["logits"].shape[:2], self.config.vocab_size)
         loss = None if labels is None else masked_lm_loss(scores["logits"], labels)
-        return _head_output(loss, scores, base, taps, return_dict)
+        return self._returned(_head_output(loss, scores, base, taps), return_dict)
 
     def score(self, last_BLD: Tensor, pooled_BD: Tensor | None) -> tuple[Scores, Taps]:
         """Return logits [B, L, V], and taps."""
@@ -258,10 +268,11 @@ class BigBirdForMaskedLM(BigBirdPreTrainedModel):
 class BigBirdForCausalLM(GenerationMixin, BigBirdPreTrainedModel):
     """Causal language modelling: full attention to what precedes, whatever attention the configuration names."""
 
-    def __init__(self, config: BigBirdConfig) -> None:
+    def __init__(self, config: BigBirdConfig, *, seed: int | None = 0) -> None:
         super().__init__(config)
-        self.bert = BigBirdModel(self.config)
+        self.bert = BigBirdModel(self.config, seed=None)
         self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=False)
+        self._initialise(seed)
 
     def forward(
         self,
@@ -289,13 +300,14 @@ class BigBirdForCausalLM(GenerationMixin, BigBirdPreTrainedModel):
             *(encoder_hidden_states, encoder_attention_mask, past_key_values, use_cache),
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            return_dict=True,
             output_taps=output_taps,
             generator=generator,
         )
         scores, taps = self.score(base.last_hidden_state, base.pooler_output)
         check_labels("labels", labels, scores["logits"].shape[:2], self.config.vocab_size)
         loss = None if labels is None else causal_lm_loss(scores["logits"], labels)
-        return _head_output(loss, scores, base, taps, return_dict)
+        return self._returned(_head_output(loss, scores, base, taps), return_dict)
 
     def score(self, last_BLD: Tensor, pooled_BD: Tensor | None) -> tuple[Scores, Taps]:
         """Return logits [B, L, V], and taps."""
@@ -306,14 +318,15 @@ class BigBirdForCausalLM(GenerationMixin, BigBirdPreTrainedModel):
 class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
     """Classification of a text, with the head that config.classifier_style names."""
 
-    def __init__(self, config: BigBirdConfig) -> None:
+    def __init__(self, config: BigBirdConfig, *, seed: int | None = 0) -> None:
         super().__init__(config)
-        self.bert = BigBirdModel(self.config)
+        self.bert = BigBirdModel(self.config, seed=None)
         if config.classifier_style == "original":
             self.dropout = nn.Dropout(classifier_dropout(config))
             self.classifier: nn.Module = nn.Linear(config.hidden_size, config.num_labels)
         else:
             self.classifier = BigBirdClassificationHead(config)
+        self._initialise(seed)
 
     def forward(
         self,
@@ -340,6 +353,7 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            return_dict=True,
             output_taps=output_taps,
             generator=generator,
         )
@@ -347,7 +361,7 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
         labelled = (self.config.num_labels, self.config.problem_type)
         check_class_labels(labels, len(scores["logits"]), *labelled)
         loss = None if labels is None else classification_loss(scores["logits"], labels, *labelled)
-        return _head_output(loss, scores, base, taps, return_dict)
+        return self._returned(_head_output(loss, scores, base, taps), return_dict)
 
     def score(self, last_BLD: Tensor, pooled_BD: Tensor) -> tuple[Scores, Taps]:
         """Return logits [B, C], and taps."""
@@ -359,11 +373,12 @@ class BigBirdForSequenceClassification(BigBirdPreTrainedModel):
 class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
     """The best of several texts: every input has the shape [B, C, L]."""
 
-    def __init__(self, config: BigBirdConfig) -> None:
+    def __init__(self, config: BigBirdConfig, *, seed: int | None = 0) -> None:
         super().__init__(config)
-        self.bert = BigBirdModel(self.config)
+        self.bert = BigBirdModel(self.config, seed=None)
         self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, 1)
+        self._initialise(seed)
 
     def forward(
         self,
@@ -393,13 +408,14 @@ class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            return_dict=True,
             output_taps=output_taps,
             generator=generator,
         )
         scores, taps = self.score(base.last_hidden_state, base.pooler_output, **beside)
         check_labels("labels", labels, beside["shape"][:1], beside["shape"][1])
         loss = None if labels is None else multiple_choice_loss(scores["logits"], labels)
-        return _head_output(loss, scores, base, taps, return_dict)
+        return self._returned(_head_output(loss, scores, base, taps), return_dict)
 
     def split_inputs(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the arrays with every choice as a text of its own, and ``shape`` (batch, choices)."""
@@ -414,11 +430,12 @@ class BigBirdForMultipleChoice(BigBirdPreTrainedModel):
 class BigBirdForTokenClassification(BigBirdPreTrainedModel):
     """Classification of every token."""
 
-    def __init__(self, config: BigBirdConfig) -> None:
+    def __init__(self, config: BigBirdConfig, *, seed: int | None = 0) -> None:
         super().__init__(config)
-        self.bert = BigBirdModel(self.config)
+        self.bert = BigBirdModel(self.config, seed=None)
         self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self._initialise(seed)
 
     def forward(
         self,
@@ -442,13 +459,14 @@ class BigBirdForTokenClassification(BigBirdPreTrainedModel):
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            return_dict=True,
             output_taps=output_taps,
             generator=generator,
         )
         scores, taps = self.score(base.last_hidden_state, base.pooler_output)
         check_labels("labels", labels, scores["logits"].shape[:2], self.config.num_labels)
         loss = None if labels is None else token_classification_loss(scores["logits"], labels)
-        return _head_output(loss, scores, base, taps, return_dict)
+        return self._returned(_head_output(loss, scores, base, taps), return_dict)
 
     def score(self, last_BLD: Tensor, pooled_BD: Tensor | None) -> tuple[Scores, Taps]:
         """Return logits [B, L, C], and taps."""
@@ -458,10 +476,11 @@ class BigBirdForTokenClassification(BigBirdPreTrainedModel):
 class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
     """Start and end of an answer in a context that follows the question."""
 
-    def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = False) -> None:
+    def __init__(self, config: BigBirdConfig, add_pooling_layer: bool = False, *, seed: int | None = 0) -> None:
         super().__init__(config)
-        self.bert = BigBirdModel(self.config, add_pooling_layer)
+        self.bert = BigBirdModel(self.config, add_pooling_layer, seed=None)
         self.qa_classifier = BigBirdQuestionAnsweringHead(config)
+        self._initialise(seed)
 
     def forward(
         self,
@@ -497,6 +516,7 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
             use_cache=False,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            return_dict=True,
             output_taps=output_taps,
             generator=generator,
         )
@@ -514,7 +534,7 @@ class BigBirdForQuestionAnswering(BigBirdPreTrainedModel):
             attentions=base.attentions,
             taps=join_taps(base.taps, taps),
         )
-        return output.to_tuple() if return_dict is False else output
+        return self._returned(output, return_dict)
 
     def split_inputs(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the arrays with token types, and question_BL: True on the question's tokens (None: unknown)."""
@@ -544,10 +564,8 @@ def join_taps(base: Taps | None, head: Taps) -> Taps | None:
     return None if base is None else base | head
 
 
-def _head_output(
-    loss: Tensor | None, scores: Scores, base: BigBirdModelOutput, taps: Taps, return_dict: bool | None
-) -> BigBirdHeadOutput | tuple[Any, ...]:
-    output = BigBirdHeadOutput(
+def _head_output(loss: Tensor | None, scores: Scores, base: BigBirdModelOutput, taps: Taps) -> BigBirdHeadOutput:
+    return BigBirdHeadOutput(
         loss=loss,
         logits=scores["logits"],
         past_key_values=base.past_key_values,
@@ -556,4 +574,3 @@ def _head_output(
         cross_attentions=base.cross_attentions,
         taps=join_taps(base.taps, taps),
     )
-    return output.to_tuple() if return_dict is False else output

@@ -8,38 +8,38 @@ a layer. past_key_values: one LayerCache a layer. loss: a scalar, where labels w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from bigbird_port.model_output import ModelOutput
 from models_torch.attention import Taps
 from models_torch.cache import LayerCache
 
 Tensors = tuple[Tensor, ...]
 
 
-class _Output:
-    """Access by position among what is there, and by name."""
+_GIVEN: Any = None  # of a field that every output of its kind has
 
-    def to_tuple(self) -> tuple[Any, ...]:
-        """Return the fields that are not None, in order, without the taps."""
-        values = (getattr(self, field.name) for field in fields(self) if field.name != "taps")  # type: ignore[arg-type]
-        return tuple(value for value in values if value is not None)
 
-    def __getitem__(self, key: int | slice | str) -> Any:
-        if not isinstance(key, str):
-            return self.to_tuple()[key]
-        if getattr(self, key, None) is None:
-            raise KeyError(key)
-        return getattr(self, key)
+class _Output(ModelOutput):
+    """An output that can also be made of a mapping of its fields, as those who rebuild nested values do."""
+
+    def __post_init__(self) -> None:
+        first, *others = self._names()
+        values = getattr(self, first)
+        if isinstance(values, Mapping) and all(getattr(self, name) is None for name in others):
+            type(self).__init__(self, **values)
 
 
 @dataclass
 class BigBirdModelOutput(_Output):
     """last_hidden_state [B, L, D], pooler_output [B, D]."""
 
-    last_hidden_state: Tensor
+    last_hidden_state: Tensor = _GIVEN
     pooler_output: Tensor | None = None
     past_key_values: tuple[LayerCache, ...] | None = None
     hidden_states: Tensors | None = None
@@ -48,24 +48,24 @@ class BigBirdModelOutput(_Output):
     taps: Taps | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass
 class BigBirdForPreTrainingOutput(_Output):
     """prediction_logits [B, L, V] and seq_relationship_logits [B, 2] (next sentence: 0 is next, 1 is random)."""
 
     loss: Tensor | None = None
-    prediction_logits: Tensor
-    seq_relationship_logits: Tensor
+    prediction_logits: Tensor = _GIVEN
+    seq_relationship_logits: Tensor = _GIVEN
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
     taps: Taps | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass
 class BigBirdHeadOutput(_Output):
     """logits: [B, L, V] of language models, [B, C] of classification and choice, [B, L, C] of tokens."""
 
     loss: Tensor | None = None
-    logits: Tensor
+    logits: Tensor = _GIVEN
     past_key_values: tuple[LayerCache, ...] | None = None
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
@@ -73,14 +73,24 @@ class BigBirdHeadOutput(_Output):
     taps: Taps | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass
 class BigBirdForQuestionAnsweringOutput(_Output):
     """start_logits and end_logits [B, L]; pooler_output [B, D] where the model has a pooler."""
 
     loss: Tensor | None = None
-    start_logits: Tensor
-    end_logits: Tensor
+    start_logits: Tensor = _GIVEN
+    end_logits: Tensor = _GIVEN
     pooler_output: Tensor | None = None
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
     taps: Taps | None = None
+
+
+# so that what walks through nested values (FSDP, torch.func, torch.export) finds the tensors in an output
+for _output in (
+    BigBirdModelOutput,
+    BigBirdForPreTrainingOutput,
+    BigBirdHeadOutput,
+    BigBirdForQuestionAnsweringOutput,
+):
+    torch.export.register_dataclass(_output)
