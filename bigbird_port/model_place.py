@@ -51,14 +51,14 @@ def _refuse_tensorflow(path: Path) -> None:
 
 def _fetched(name: str, framework: Framework, loading: Loading) -> Path:
     """The snapshot of a model of the hub; its configuration and the first kind of weights that it has."""
-    step = f"run 'hf download {name} --local-dir FOLDER' where there is a connection, then load FOLDER"
+    missing = (
+        f"{name}: there is no such folder: for a model of the hub run 'hf download {name} --local-dir FOLDER' where "
+        "there is a connection, then load FOLDER"
+    )
     try:
         import huggingface_hub
     except ImportError:
-        raise ValueError(
-            f"{name}: there is no such folder, and huggingface_hub, which fetches models of the hub, is not "
-            f"installed: run 'pip install huggingface_hub', or {step}"
-        ) from None
+        raise ValueError(f"{missing}, or run 'pip install huggingface_hub', which fetches it by itself") from None
     options: dict[str, Any] = {
         "revision": loading.revision,
         "cache_dir": loading.cache_dir,
@@ -77,11 +77,8 @@ def _fetched(name: str, framework: Framework, loading: Loading) -> Path:
             if any(found for file in weights for found in (folder / loading.subfolder).glob(file)):
                 return folder
     except (OSError, ValueError) as error:  # every error of huggingface_hub is one of these
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{name}: there is no such folder, and huggingface_hub could not fetch a model of that name from the hub "
-            f"({type(error).__name__}: {reason}): {step}"
-        ) from None
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{missing} (huggingface_hub says: {type(error).__name__}: {reason})") from None
     raise ValueError(
         f"{name}: this model of the hub has no weights that the {framework} class reads: run "
         f"'hf download {name} --local-dir FOLDER', then 'bigbird-port convert FOLDER OUT', then load OUT"
