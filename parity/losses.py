@@ -39,7 +39,7 @@ def scores_dtype(head: str, dtype: str) -> str:
 
 
 def total_loss(module: Any, config: BigBirdConfig, head: str, scores: dict[str, Any], labels: dict[str, Any]) -> Any:
-    """Return the sum of a head's losses by ``module`` (models_torch.losses or models_flax.losses).
+    """Return the sum of a head's losses by ``module`` (models_torch.bigbird.losses or models_flax.bigbird.losses).
 
     A term whose scores are absent is left out: those of a piece of the positions hold no score of the whole text.
     """

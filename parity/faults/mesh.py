@@ -41,7 +41,7 @@ class MeshFault:
         """Put the fault in; what jax compiled is forgotten before and after."""
         import jax
 
-        module = importlib.import_module("models_flax.sequence")
+        module = importlib.import_module("models_flax.attention.sequence")
         jax.clear_caches()
         try:
             with mock.patch.object(module, self.path, self.wrap(getattr(module, self.path))):

@@ -15,8 +15,8 @@ import models_flax
 import models_torch
 from bigbird_port.config import HIDDEN_ACTS
 from bigbird_port.heads import HEADS
-from models_torch.cache import LayerCache
-from models_torch.outputs import BigBirdHeadOutput
+from models_torch.bigbird.cache import LayerCache
+from models_torch.bigbird.outputs import BigBirdHeadOutput
 from tests.models.torch_models import DECODER, TINY, model_class, padded, random_ids
 
 SMALL = TINY.replace(num_hidden_layers=1, max_position_embeddings=256)
