@@ -5,6 +5,7 @@ Legend: B batch, L length, K keys (cached tokens and the L new ones), D hidden, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -37,89 +38,83 @@ class Inputs(NamedTuple):
     packing: Packing | None = None
 
 
-def check_inputs(
-    config: BigBirdConfig,
-    input_ids: Tensor | None,
-    attention_mask: Tensor | None = None,
-    token_type_ids: Tensor | None = None,
-    position_ids: Tensor | None = None,
-    head_mask: Tensor | None = None,
-    inputs_embeds: Tensor | None = None,
-    encoder_hidden_states: Tensor | None = None,
-    encoder_attention_mask: Tensor | None = None,
-    past_key_values: tuple[LayerCache, ...] | None = None,
-) -> None:
-    """Raise ValueError, naming the argument, for whatever does not fit the configuration or the other arguments."""
-    B, L = _check_tokens(config, input_ids, inputs_embeds)
-    past = _check_past(config, past_key_values, encoder_hidden_states, B)
+@dataclass(frozen=True)
+class Arrays:
+    """The arrays of a call, as transformers names them and in its order; BigBirdModel says what each is."""
+
+    input_ids: Tensor | None = None
+    attention_mask: Tensor | None = None
+    token_type_ids: Tensor | None = None
+    position_ids: Tensor | None = None
+    head_mask: Tensor | None = None
+    inputs_embeds: Tensor | None = None
+    encoder_hidden_states: Tensor | None = None
+    encoder_attention_mask: Tensor | None = None
+    past_key_values: tuple[LayerCache, ...] | None = None
+
+
+def check_inputs(config: BigBirdConfig, arrays: Arrays) -> tuple[int, int]:
+    """Return batch and length; raise ValueError, naming the argument, for what does not fit configuration or others."""
+    B, L = _check_tokens(config, arrays.input_ids, arrays.inputs_embeds)
+    past = _check_past(config, arrays.past_key_values, arrays.encoder_hidden_states, B)
     if past + L > config.max_position_embeddings:
         raise ValueError(
             f"the inputs are {past + L} tokens long, but there are {config.max_position_embeddings} position "
             "embeddings (max_position_embeddings): shorten them"
         )
-    _check_mask(config, attention_mask, B, L, past + L)
-    for name, ids, size in (
-        ("token_type_ids", token_type_ids, config.type_vocab_size),
-        ("position_ids", position_ids, config.max_position_embeddings),
+    _check_mask(config, arrays.attention_mask, B, L, past + L)
+    for name, size in (
+        ("token_type_ids", config.type_vocab_size),
+        ("position_ids", config.max_position_embeddings),
     ):
+        ids = getattr(arrays, name)
         if ids is not None:
             if tuple(ids.shape) not in ((B, L), (1, L)):
                 raise ValueError(f"{name} has shape {list(ids.shape)}, expected that of input_ids, {[B, L]}")
             _check_ids(name, ids, size)
-    layers, N = config.num_hidden_layers, config.num_attention_heads
+    (layers, N), head_mask = (config.num_hidden_layers, config.num_attention_heads), arrays.head_mask
     if head_mask is not None and tuple(head_mask.shape) not in ((N,), (layers, N)):
         raise ValueError(f"head_mask has shape {list(head_mask.shape)}, expected [{N}] or [{layers}, {N}]")
-    _check_encoder(config, encoder_hidden_states, encoder_attention_mask, B, L)
+    _check_encoder(config, arrays.encoder_hidden_states, arrays.encoder_attention_mask, B, L)
+    return B, L
 
 
-def complete_inputs(
-    config: BigBirdConfig,
-    input_ids: Tensor | None,
-    attention_mask: Tensor | None = None,
-    token_type_ids: Tensor | None = None,
-    position_ids: Tensor | None = None,
-    head_mask: Tensor | None = None,
-    inputs_embeds: Tensor | None = None,
-    encoder_hidden_states: Tensor | None = None,
-    encoder_attention_mask: Tensor | None = None,
-    past_key_values: tuple[LayerCache, ...] | None = None,
-) -> Inputs:
-    """Check the arguments and add what was left out: no padding but pad_token_id, type 0, positions in order."""
-    check_inputs(
-        config,
-        *(input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds),
-        *(encoder_hidden_states, encoder_attention_mask, past_key_values),
-    )
-    tokens = input_ids if input_ids is not None else inputs_embeds
-    assert tokens is not None  # check_inputs saw to it
-    (B, L), past, device = lengths(tokens), cached_length(past_key_values), tokens.device
-    if attention_mask is not None:
-        mask = attention_mask.bool()
+def complete_inputs(config: BigBirdConfig, arrays: Arrays) -> Inputs:
+    """Check the arrays and add what was left out: no padding but pad_token_id, type 0, positions in order."""
+    B, L = check_inputs(config, arrays)
+    past, tokens = cached_length(arrays.past_key_values), arrays.input_ids
+    device = _first(tokens, arrays.inputs_embeds).device
+    if arrays.attention_mask is not None:
+        mask = arrays.attention_mask.bool()
     else:
-        new_BL = (
-            torch.ones(B, L, dtype=torch.bool, device=device) if input_ids is None else input_ids != config.pad_token_id
-        )
-        mask = torch.cat((new_BL.new_ones(B, past), new_BL), dim=1) if past else new_BL
+        real = torch.ones(B, L, dtype=torch.bool, device=device) if tokens is None else tokens != config.pad_token_id
+        mask = torch.cat((real.new_ones(B, past), real), dim=1) if past else real
+    token_type_ids, position_ids = arrays.token_type_ids, arrays.position_ids
     if token_type_ids is None:
         token_type_ids = torch.zeros(B, L, dtype=torch.long, device=device)
     if position_ids is None:
         position_ids = torch.arange(past, past + L, device=device)[None]
-    if head_mask is not None:
-        head_mask = head_mask.expand(config.num_hidden_layers, -1)
-    encoder_mask = None if encoder_attention_mask is None else encoder_attention_mask.bool()
-    if encoder_hidden_states is not None and encoder_mask is None:
-        encoder_mask = torch.ones(encoder_hidden_states.shape[:2], dtype=torch.bool, device=device)
+    states, encoder_mask = arrays.encoder_hidden_states, arrays.encoder_attention_mask
+    if states is not None and encoder_mask is None:
+        encoder_mask = torch.ones(states.shape[:2], dtype=torch.bool, device=device)
     mask = mask.expand(B, *mask.shape[1:])
     return Inputs(
         mask,
         token_type_ids,
         position_ids,
-        head_mask,
-        encoder_hidden_states,
-        encoder_mask,
-        past_key_values,
+        None if arrays.head_mask is None else arrays.head_mask.expand(config.num_hidden_layers, -1),
+        states,
+        None if encoder_mask is None else encoder_mask.bool(),
+        arrays.past_key_values,
         _packing(config, mask),
     )
+
+
+def _first(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    """The one of them that check_inputs found."""
+    tokens = input_ids if input_ids is not None else inputs_embeds
+    assert tokens is not None
+    return tokens
 
 
 def _packing(config: BigBirdConfig, mask: Tensor) -> Packing | None:

@@ -18,7 +18,7 @@ from bigbird_port.config import BigBirdConfig
 from models_torch.bigbird.cache import LayerCache
 from models_torch.bigbird.embeddings import BigBirdEmbeddings
 from models_torch.bigbird.encoder import BigBirdEncoder
-from models_torch.bigbird.inputs import Inputs, complete_inputs
+from models_torch.bigbird.inputs import Arrays, Inputs, complete_inputs
 from models_torch.bigbird.layer import Taps
 from models_torch.bigbird.outputs import BigBirdModelOutput
 from models_torch.pretrained.model import BigBirdPreTrainedModel
@@ -93,23 +93,12 @@ class BigBirdModel(BigBirdPreTrainedModel):
         )
         return self._returned(output, return_dict)
 
-    def embed(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        *decoder: Any,
-    ) -> tuple[Tensor, Inputs, Taps]:
-        """Check forward's arrays; return embeddings [B, L, D], what the encoder wants beside them, and taps.
-
-        decoder: encoder_hidden_states, encoder_attention_mask and past_key_values.
-        """
-        given = (input_ids, attention_mask, token_type_ids, position_ids, head_mask, inputs_embeds)
-        inputs = complete_inputs(self.config, *given, *decoder)
-        x_BLD, taps = self.embeddings(input_ids, inputs.token_type_ids, inputs.position_ids, inputs_embeds)
+    def embed(self, *arrays: Any, **named: Any) -> tuple[Tensor, Inputs, Taps]:
+        """Check forward's arrays (inputs.Arrays); return embeddings [B, L, D], what goes with them, and taps."""
+        given = Arrays(*arrays, **named)
+        inputs = complete_inputs(self.config, given)
+        words = given.input_ids, inputs.token_type_ids, inputs.position_ids, given.inputs_embeds
+        x_BLD, taps = self.embeddings(*words)
         return x_BLD, inputs, taps
 
     def pool(self, x_BLD: Tensor) -> Tensor | None:

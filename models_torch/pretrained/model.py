@@ -40,9 +40,9 @@ class BigBirdPreTrainedModel(nn.Module):
     config: BigBirdConfig
     initialised: list[str]
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not hasattr(cls, "head"):  # a class of the caller's, or of a wrapper, keeps its base's
+        if not abstract and not hasattr(cls, "head"):  # a class of the caller's, or of a wrapper, keeps its base's
             cls.head = find_head(cls.__name__).name
 
     def __init__(self, config: BigBirdConfig) -> None:
