@@ -6,6 +6,7 @@ N heads, C choices.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -41,81 +42,81 @@ class Inputs(NamedTuple):
     packing: Packing | None = None
 
 
-def check_inputs(
-    config: BigBirdConfig,
-    input_ids: Array,
-    attention_mask: Array | None = None,
-    token_type_ids: Array | None = None,
-    position_ids: Array | None = None,
-    head_mask: Array | None = None,
-    encoder_hidden_states: Array | None = None,
-    encoder_attention_mask: Array | None = None,
-    past_key_values: tuple[LayerCache, ...] | None = None,
-) -> None:
-    """Raise ValueError, naming the argument, for whatever does not fit the configuration or the other arguments.
+@dataclass(frozen=True)
+class Arrays:
+    """The arrays of a call, as transformers names them and in its order; FlaxBigBirdModule says what each is."""
+
+    input_ids: Array
+    attention_mask: Array | None = None
+    token_type_ids: Array | None = None
+    position_ids: Array | None = None
+    head_mask: Array | None = None
+    encoder_hidden_states: Array | None = None
+    encoder_attention_mask: Array | None = None
+    past_key_values: tuple[LayerCache, ...] | None = None
+
+
+def check_inputs(config: BigBirdConfig, arrays: Arrays) -> tuple[int, int]:
+    """Return batch and length; raise ValueError, naming the argument, for what does not fit configuration or others.
 
     Of traced arrays only shapes and types can be seen.
     """
-    if input_ids.ndim != 2 or 0 in input_ids.shape:
-        raise ValueError(f"input_ids has shape {list(input_ids.shape)}, expected [batch, length] with neither 0")
-    _check_ids("input_ids", input_ids, config.vocab_size)
-    B, L = input_ids.shape
+    ids = arrays.input_ids
+    if ids.ndim != 2 or 0 in ids.shape:
+        raise ValueError(f"input_ids has shape {list(ids.shape)}, expected [batch, length] with neither 0")
+    _check_ids("input_ids", ids, config.vocab_size)
+    B, L = ids.shape
     if config.max_position_embeddings < L:
         raise ValueError(
             f"the inputs are {L} tokens long, but there are {config.max_position_embeddings} position "
             "embeddings (max_position_embeddings): shorten them"
         )
-    places = _check_past(config, past_key_values, encoder_hidden_states, B, L)
-    _check_mask(config, attention_mask, B, L, places)
-    for name, ids, size in (
-        ("token_type_ids", token_type_ids, config.type_vocab_size),
-        ("position_ids", position_ids, config.max_position_embeddings),
+    places = _check_past(config, arrays.past_key_values, arrays.encoder_hidden_states, B, L)
+    _check_mask(config, arrays.attention_mask, B, L, places)
+    for name, size in (
+        ("token_type_ids", config.type_vocab_size),
+        ("position_ids", config.max_position_embeddings),
     ):
-        if ids is not None:
-            if ids.shape not in ((B, L), (1, L)):
-                raise ValueError(f"{name} has shape {list(ids.shape)}, expected that of input_ids, {[B, L]}")
-            _check_ids(name, ids, size)
-    layers, N = config.num_hidden_layers, config.num_attention_heads
+        given = getattr(arrays, name)
+        if given is not None:
+            if given.shape not in ((B, L), (1, L)):
+                raise ValueError(f"{name} has shape {list(given.shape)}, expected that of input_ids, {[B, L]}")
+            _check_ids(name, given, size)
+    (layers, N), head_mask = (config.num_hidden_layers, config.num_attention_heads), arrays.head_mask
     if head_mask is not None and head_mask.shape not in ((N,), (layers, N)):
         raise ValueError(f"head_mask has shape {list(head_mask.shape)}, expected [{N}] or [{layers}, {N}]")
-    _check_encoder(config, encoder_hidden_states, encoder_attention_mask, B, L)
+    _check_encoder(config, arrays.encoder_hidden_states, arrays.encoder_attention_mask, B, L)
+    return B, L
 
 
-def complete_inputs(
-    config: BigBirdConfig,
-    input_ids: Array,
-    attention_mask: Array | None,
-    token_type_ids: Array | None,
-    position_ids: Array | None,
-    head_mask: Array | None,
-    encoder_hidden_states: Array | None,
-    encoder_attention_mask: Array | None,
-    past_key_values: tuple[LayerCache, ...] | None,
-) -> Inputs:
-    """Return checked arguments with what was left out: no padding but pad_token_id, type 0, positions in order."""
-    L, start = input_ids.shape[1], cached_length(past_key_values)
+def complete_inputs(config: BigBirdConfig, arrays: Arrays) -> Inputs:
+    """Check the arrays and add what was left out: no padding but pad_token_id, type 0, positions in order."""
+    B, L = check_inputs(config, arrays)
+    ids, given, past = arrays.input_ids, arrays.attention_mask, arrays.past_key_values
+    start = cached_length(past)
     block_sparse = not config.is_decoder and pattern_blocks(config, L) is not None
-    packing = _packing(config, input_ids, attention_mask) if block_sparse else None
-    mask = input_ids != config.pad_token_id if attention_mask is None else attention_mask.astype(bool)
-    if past_key_values is not None:
-        mask, past_key_values = _with_cached(mask, past_key_values, *input_ids.shape)
+    packing = _packing(config, ids, given) if block_sparse else None
+    mask = ids != config.pad_token_id if given is None else given.astype(bool)
+    if past is not None:
+        mask, past = _with_cached(mask, past, B, L)
+    token_type_ids, position_ids = arrays.token_type_ids, arrays.position_ids
     if token_type_ids is None:
-        token_type_ids = jnp.zeros_like(input_ids)
+        token_type_ids = jnp.zeros_like(ids)
     if position_ids is None:
         position_ids = (start + jnp.arange(L))[None]
+    head_mask, states, encoder_mask = arrays.head_mask, arrays.encoder_hidden_states, arrays.encoder_attention_mask
     if head_mask is not None:
         head_mask = jnp.broadcast_to(head_mask, (config.num_hidden_layers, config.num_attention_heads))
-    encoder_mask = None if encoder_attention_mask is None else encoder_attention_mask.astype(bool)
-    if encoder_hidden_states is not None and encoder_mask is None:
-        encoder_mask = jnp.ones(encoder_hidden_states.shape[:2], bool)
+    if states is not None and encoder_mask is None:
+        encoder_mask = jnp.ones(states.shape[:2], bool)
     return Inputs(
-        jnp.broadcast_to(mask, (len(input_ids), *mask.shape[1:])),
+        jnp.broadcast_to(mask, (B, *mask.shape[1:])),
         token_type_ids,
         position_ids,
         head_mask,
-        encoder_hidden_states,
-        encoder_mask,
-        past_key_values,
+        states,
+        None if encoder_mask is None else encoder_mask.astype(bool),
+        past,
         packing,
     )
 

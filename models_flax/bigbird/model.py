@@ -18,7 +18,7 @@ from bigbird_port.config import BigBirdConfig
 from models_flax.bigbird.cache import LayerCache
 from models_flax.bigbird.embeddings import BigBirdEmbeddings
 from models_flax.bigbird.encoder import BigBirdEncoder
-from models_flax.bigbird.inputs import Inputs, check_inputs, complete_inputs
+from models_flax.bigbird.inputs import Arrays, Inputs, complete_inputs
 from models_flax.bigbird.layer import Taps
 from models_flax.bigbird.outputs import BigBirdModelOutput
 
@@ -71,7 +71,8 @@ class FlaxBigBirdModule(nn.Module):
         """
         x_BLD, inputs, taps = self.embed(
             *(input_ids, attention_mask, token_type_ids, position_ids, head_mask),
-            *(encoder_hidden_states, encoder_attention_mask, past_key_values, deterministic),
+            *(encoder_hidden_states, encoder_attention_mask, past_key_values),
+            deterministic=deterministic,
         )
         use_cache = past_key_values is not None
         flags = (use_cache, output_attentions, output_taps, deterministic, output_hidden_states)
@@ -87,24 +88,12 @@ class FlaxBigBirdModule(nn.Module):
             taps=taps | encoded.taps if output_taps else None,
         )
 
-    def embed(
-        self,
-        input_ids: Array,
-        attention_mask: Array | None = None,
-        token_type_ids: Array | None = None,
-        position_ids: Array | None = None,
-        head_mask: Array | None = None,
-        encoder_hidden_states: Array | None = None,
-        encoder_attention_mask: Array | None = None,
-        past_key_values: Past | None = None,
-        deterministic: bool = True,
-    ) -> tuple[Array, Inputs, Taps]:
-        """Check the call's arrays; return embeddings [B, L, D], what the encoder wants beside them, and taps."""
-        given = (input_ids, attention_mask, token_type_ids, position_ids, head_mask)
-        decoder = (encoder_hidden_states, encoder_attention_mask, past_key_values)
-        check_inputs(self.config, *given, *decoder)
-        inputs = complete_inputs(self.config, *given, *decoder)
-        x_BLD, taps = self.embeddings(input_ids, inputs.token_type_ids, inputs.position_ids, deterministic)
+    def embed(self, *arrays: Any, deterministic: bool = True, **named: Any) -> tuple[Array, Inputs, Taps]:
+        """Check the call's arrays (inputs.Arrays); return embeddings [B, L, D], what goes with them, and taps."""
+        given = Arrays(*arrays, **named)
+        inputs = complete_inputs(self.config, given)
+        words = given.input_ids, inputs.token_type_ids, inputs.position_ids
+        x_BLD, taps = self.embeddings(*words, deterministic)
         return x_BLD, inputs, taps
 
     def pool(self, x_BLD: Array) -> Array | None:

@@ -12,9 +12,7 @@ from typing import Any
 from flax import linen as nn
 from jax import Array
 from jax import numpy as jnp
-from jax.typing import DTypeLike
 
-from bigbird_port.config import BigBirdConfig
 from models_flax.bigbird.heads import (
     BigBirdClassificationHead,
     BigBirdPreTrainingHeads,
@@ -25,54 +23,29 @@ from models_flax.bigbird.heads import (
     question_mask,
 )
 from models_flax.bigbird.inputs import (
+    Arrays,
     check_choices,
     check_inputs,
     check_question_lengths,
     flatten_choices,
 )
 from models_flax.bigbird.layer import Taps
-from models_flax.bigbird.model import FlaxBigBirdModule, Past, Scores
+from models_flax.bigbird.model import FlaxBigBirdModule, Scores
 from models_flax.bigbird.outputs import (
     BigBirdForPreTrainingOutput,
     BigBirdForQuestionAnsweringOutput,
-    BigBirdHeadOutput,
 )
+from models_flax.bigbird.task import FlaxBigBirdTaskModule
 
 
-class FlaxBigBirdForPreTrainingModule(nn.Module):
+class FlaxBigBirdForPreTrainingModule(FlaxBigBirdTaskModule):
     """Masked language modelling and next-sentence prediction."""
 
-    config: BigBirdConfig
-    dtype: DTypeLike = jnp.float32
-    gradient_checkpointing: bool = False
-    skip_padding: bool = True
+    output = BigBirdForPreTrainingOutput
 
     def setup(self) -> None:
         self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=True, dtype=self.dtype)
-
-    def __call__(
-        self,
-        input_ids: Array,
-        attention_mask: Array | None = None,
-        token_type_ids: Array | None = None,
-        position_ids: Array | None = None,
-        head_mask: Array | None = None,
-        deterministic: bool = True,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        output_taps: bool = False,
-    ) -> BigBirdForPreTrainingOutput:
-        """Score every token and the sentence pair."""
-        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
-        base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
-        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
-        return BigBirdForPreTrainingOutput(
-            **scores,
-            hidden_states=base.hidden_states,
-            attentions=base.attentions,
-            taps=join_taps(base.taps, taps),
-        )
 
     def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
         """Return prediction_logits [B, L, V] and seq_relationship_logits [B, 2], and taps."""
@@ -81,45 +54,14 @@ class FlaxBigBirdForPreTrainingModule(nn.Module):
         return scores, taps | {"pooler_output": pooled_BD}
 
 
-class FlaxBigBirdForMaskedLMModule(nn.Module):
+class FlaxBigBirdForMaskedLMModule(FlaxBigBirdTaskModule):
     """Masked language modelling."""
 
-    config: BigBirdConfig
-    dtype: DTypeLike = jnp.float32
-    gradient_checkpointing: bool = False
-    skip_padding: bool = True
+    takes = ("encoder_hidden_states", "encoder_attention_mask")
 
     def setup(self) -> None:
         self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.cls = BigBirdPreTrainingHeads(self.config, next_sentence=False, dtype=self.dtype)
-
-    def __call__(
-        self,
-        input_ids: Array,
-        attention_mask: Array | None = None,
-        token_type_ids: Array | None = None,
-        position_ids: Array | None = None,
-        head_mask: Array | None = None,
-        encoder_hidden_states: Array | None = None,
-        encoder_attention_mask: Array | None = None,
-        deterministic: bool = True,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        output_taps: bool = False,
-    ) -> BigBirdHeadOutput:
-        """Score every token."""
-        given = (input_ids, attention_mask, token_type_ids, position_ids, head_mask)
-        decoder = (encoder_hidden_states, encoder_attention_mask, None)
-        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
-        base = self.bert(*given, *decoder, *flags)
-        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
-        return BigBirdHeadOutput(
-            logits=scores["logits"],
-            hidden_states=base.hidden_states,
-            attentions=base.attentions,
-            cross_attentions=base.cross_attentions,
-            taps=join_taps(base.taps, taps),
-        )
 
     def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
         """Return logits [B, L, V], and taps."""
@@ -127,62 +69,24 @@ class FlaxBigBirdForMaskedLMModule(nn.Module):
         return {"logits": logits_BLV}, taps
 
 
-class FlaxBigBirdForCausalLMModule(nn.Module):
+class FlaxBigBirdForCausalLMModule(FlaxBigBirdTaskModule):
     """Causal language modelling: full attention to what precedes, whatever attention the configuration names."""
 
-    config: BigBirdConfig
-    dtype: DTypeLike = jnp.float32
-    gradient_checkpointing: bool = False
-    skip_padding: bool = True
+    takes = ("encoder_hidden_states", "encoder_attention_mask", "past_key_values")
 
     def setup(self) -> None:
         config = self.config.for_head("causal-lm")
         self.bert = FlaxBigBirdModule(config, False, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.cls = BigBirdPreTrainingHeads(config, next_sentence=False, dtype=self.dtype)
 
-    def __call__(
-        self,
-        input_ids: Array,
-        attention_mask: Array | None = None,
-        token_type_ids: Array | None = None,
-        position_ids: Array | None = None,
-        head_mask: Array | None = None,
-        encoder_hidden_states: Array | None = None,
-        encoder_attention_mask: Array | None = None,
-        past_key_values: Past | None = None,
-        deterministic: bool = True,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        output_taps: bool = False,
-    ) -> BigBirdHeadOutput:
-        """Score every next token."""
-        given = (input_ids, attention_mask, token_type_ids, position_ids, head_mask)
-        decoder = (encoder_hidden_states, encoder_attention_mask, past_key_values)
-        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
-        base = self.bert(*given, *decoder, *flags)
-        scores, taps = self.score(base.last_hidden_state, base.pooler_output)
-        return BigBirdHeadOutput(
-            logits=scores["logits"],
-            past_key_values=base.past_key_values,
-            hidden_states=base.hidden_states,
-            attentions=base.attentions,
-            cross_attentions=base.cross_attentions,
-            taps=join_taps(base.taps, taps),
-        )
-
     def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
         """Return logits [B, L, V], and taps."""
         logits_BLV, taps = self.cls.predictions(last_BLD, self.bert.embeddings.word_embeddings.embedding)
         return {"logits": logits_BLV}, taps
 
 
-class FlaxBigBirdForSequenceClassificationModule(nn.Module):
+class FlaxBigBirdForSequenceClassificationModule(FlaxBigBirdTaskModule):
     """Classification of a text, with the head that config.classifier_style names."""
-
-    config: BigBirdConfig
-    dtype: DTypeLike = jnp.float32
-    gradient_checkpointing: bool = False
-    skip_padding: bool = True
 
     def setup(self) -> None:
         self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing, self.skip_padding)
@@ -192,29 +96,6 @@ class FlaxBigBirdForSequenceClassificationModule(nn.Module):
         else:
             self.classifier = BigBirdClassificationHead(self.config, self.dtype)
 
-    def __call__(
-        self,
-        input_ids: Array,
-        attention_mask: Array | None = None,
-        token_type_ids: Array | None = None,
-        position_ids: Array | None = None,
-        head_mask: Array | None = None,
-        deterministic: bool = True,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        output_taps: bool = False,
-    ) -> BigBirdHeadOutput:
-        """Score every label."""
-        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
-        base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
-        scores, taps = self.score(base.last_hidden_state, base.pooler_output, deterministic)
-        return BigBirdHeadOutput(
-            logits=scores["logits"],
-            hidden_states=base.hidden_states,
-            attentions=base.attentions,
-            taps=join_taps(base.taps, taps),
-        )
-
     def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
         """Return logits [B, C], and taps."""
         if self.config.classifier_style == "original":
@@ -223,49 +104,21 @@ class FlaxBigBirdForSequenceClassificationModule(nn.Module):
         return {"logits": self.classifier(last_BLD, deterministic)}, {}
 
 
-class FlaxBigBirdForMultipleChoiceModule(nn.Module):
-    """The best of several texts: every input has the shape [B, C, L]."""
+class FlaxBigBirdForMultipleChoiceModule(FlaxBigBirdTaskModule):
+    """The best of several texts: every input has the shape [B, C, L].
 
-    config: BigBirdConfig
-    dtype: DTypeLike = jnp.float32
-    gradient_checkpointing: bool = False
-    skip_padding: bool = True
+    Hidden states, attentions and taps have B x C as their batch.
+    """
 
     def setup(self) -> None:
         self.bert = FlaxBigBirdModule(self.config, True, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.dropout = nn.Dropout(classifier_dropout(self.config))
         self.classifier = nn.Dense(1, dtype=self.dtype)
 
-    def __call__(
-        self,
-        input_ids: Array,
-        attention_mask: Array | None = None,
-        token_type_ids: Array | None = None,
-        position_ids: Array | None = None,
-        head_mask: Array | None = None,
-        deterministic: bool = True,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        output_taps: bool = False,
-    ) -> BigBirdHeadOutput:
-        """Score every choice, [B, C]; hidden states, attentions and taps have B x C as their batch."""
-        ids = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        arrays, beside = self.split_inputs(ids | {"position_ids": position_ids})
-        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
-        ids_BL, mask_BL, types_BL, positions_BL = arrays.values()
-        base = self.bert(ids_BL, mask_BL, types_BL, positions_BL, head_mask, None, None, None, *flags)
-        scores, taps = self.score(base.last_hidden_state, base.pooler_output, deterministic, **beside)
-        return BigBirdHeadOutput(
-            logits=scores["logits"],
-            hidden_states=base.hidden_states,
-            attentions=base.attentions,
-            taps=join_taps(base.taps, taps),
-        )
-
     def split_inputs(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the arrays with every choice as a text of its own, and ``shape`` (batch, choices)."""
         shape = check_choices(arrays["input_ids"])
-        return {name: flatten_choices(x) for name, x in arrays.items()}, {"shape": shape}
+        return {name: x if name == "head_mask" else flatten_choices(x) for name, x in arrays.items()}, {"shape": shape}
 
     def score(
         self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True, *, shape: tuple[int, int]
@@ -275,94 +128,37 @@ class FlaxBigBirdForMultipleChoiceModule(nn.Module):
         return {"logits": scores.reshape(shape)}, {"pooler_output": pooled_BD}
 
 
-class FlaxBigBirdForTokenClassificationModule(nn.Module):
+class FlaxBigBirdForTokenClassificationModule(FlaxBigBirdTaskModule):
     """Classification of every token."""
-
-    config: BigBirdConfig
-    dtype: DTypeLike = jnp.float32
-    gradient_checkpointing: bool = False
-    skip_padding: bool = True
 
     def setup(self) -> None:
         self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.dropout = nn.Dropout(classifier_dropout(self.config))
         self.classifier = nn.Dense(self.config.num_labels, dtype=self.dtype)
 
-    def __call__(
-        self,
-        input_ids: Array,
-        attention_mask: Array | None = None,
-        token_type_ids: Array | None = None,
-        position_ids: Array | None = None,
-        head_mask: Array | None = None,
-        deterministic: bool = True,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        output_taps: bool = False,
-    ) -> BigBirdHeadOutput:
-        """Score every label for every token."""
-        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
-        base = self.bert(input_ids, attention_mask, token_type_ids, position_ids, head_mask, None, None, None, *flags)
-        scores, taps = self.score(base.last_hidden_state, base.pooler_output, deterministic)
-        return BigBirdHeadOutput(
-            logits=scores["logits"],
-            hidden_states=base.hidden_states,
-            attentions=base.attentions,
-            taps=join_taps(base.taps, taps),
-        )
-
     def score(self, last_BLD: Array, pooled_BD: Any, deterministic: bool = True) -> tuple[Scores, Taps]:
         """Return logits [B, L, C], and taps."""
         return {"logits": self.classifier(self.dropout(last_BLD, deterministic=deterministic))}, {}
 
 
-class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
-    """Start and end of an answer in a context that follows the question."""
+class FlaxBigBirdForQuestionAnsweringModule(FlaxBigBirdTaskModule):
+    """Start and end of an answer in a context that follows the question.
 
-    config: BigBirdConfig
-    dtype: DTypeLike = jnp.float32
-    gradient_checkpointing: bool = False
-    skip_padding: bool = True
+    question_lengths [B] or [B, 1]: tokens before the context; None counts up to the first sep_token_id. token_type_ids:
+    None is 0 for the question and 1 for the context.
+    """
+
+    takes = ("question_lengths",)
+    output = BigBirdForQuestionAnsweringOutput
 
     def setup(self) -> None:
         self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.qa_classifier = BigBirdQuestionAnsweringHead(self.config, self.dtype)
 
-    def __call__(
-        self,
-        input_ids: Array,
-        attention_mask: Array | None = None,
-        token_type_ids: Array | None = None,
-        position_ids: Array | None = None,
-        head_mask: Array | None = None,
-        question_lengths: Array | None = None,
-        deterministic: bool = True,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        output_taps: bool = False,
-    ) -> BigBirdForQuestionAnsweringOutput:
-        """Score every token as start and as end of the answer.
-
-        question_lengths [B] or [B, 1]: tokens before the context; None counts up to the first sep_token_id.
-        token_type_ids: None is 0 for the question and 1 for the context.
-        """
-        ids = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        arrays, beside = self.split_inputs(ids | {"position_ids": position_ids, "question_lengths": question_lengths})
-        flags = (deterministic, output_attentions, output_hidden_states, output_taps)
-        ids_BL, mask_BL, types_BL, positions_BL = arrays.values()
-        base = self.bert(ids_BL, mask_BL, types_BL, positions_BL, head_mask, None, None, None, *flags)
-        scores, taps = self.score(base.last_hidden_state, base.pooler_output, deterministic, **beside)
-        return BigBirdForQuestionAnsweringOutput(
-            **scores,
-            hidden_states=base.hidden_states,
-            attentions=base.attentions,
-            taps=join_taps(base.taps, taps),
-        )
-
     def split_inputs(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the arrays with token types, and question_BL: True on the question's tokens."""
         ids, lengths = arrays["input_ids"], arrays.get("question_lengths")
-        check_inputs(self.config, ids)
+        check_inputs(self.config, Arrays(ids))
         check_question_lengths(lengths, len(ids))
         if lengths is None:
             lengths = question_lengths_of(ids, self.config.sep_token_id)
@@ -379,8 +175,3 @@ class FlaxBigBirdForQuestionAnsweringModule(nn.Module):
         span_BL2 = self.qa_classifier(last_BLD, deterministic)
         masked_BL2 = mask_question(span_BL2, question_BL)
         return {"start_logits": masked_BL2[..., 0], "end_logits": masked_BL2[..., 1]}, {"span_logits": span_BL2}
-
-
-def join_taps(base: Taps | None, head: dict[str, Any]) -> Taps | None:
-    """Return base and head taps together, or None where none were asked for."""
-    return None if base is None else base | head

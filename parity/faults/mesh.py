@@ -1,6 +1,6 @@
 """Faults of a mesh: what could go wrong between devices is made to, and the comparison must turn red.
 
-Each replaces a function of models_flax/sequence.py for a while.
+Each replaces a function of models_flax/attention/sequence.py for a while.
 """
 
 from __future__ import annotations
