@@ -86,7 +86,8 @@ def _measure_torch(config: BigBirdConfig, length: int, backward: bool, repeats: 
 def _torch_ours(config: BigBirdConfig, length: int) -> Callable[..., Any]:
     import torch
 
-    from models_torch.attention import block_sparse_attention, key_lists
+    from models_torch.attention.block_sparse import block_sparse_attention
+    from models_torch.attention.lists import key_lists
 
     lists = key_lists(layer_pattern(config, 0, length), torch.device("cpu"))
     mask = torch.ones(1, length, dtype=torch.bool)
@@ -151,7 +152,8 @@ def _measure_flax(config: BigBirdConfig, length: int, backward: bool, repeats: i
 def _flax_ours(config: BigBirdConfig, length: int) -> Callable[..., Any]:
     import jax
 
-    from models_flax.attention import block_sparse_attention, key_lists
+    from models_flax.attention.block_sparse import block_sparse_attention
+    from models_flax.attention.lists import key_lists
 
     lists = key_lists(layer_pattern(config, 0, length))
     mask = jax.numpy.ones((1, length), bool)

@@ -96,7 +96,8 @@ def _measure_torch(config: BigBirdConfig, length: int, repeats: int) -> Measured
     from transformers.models.big_bird.modeling_big_bird import BigBirdLayer as PeerLayer
     from transformers.models.big_bird.modeling_big_bird import BigBirdModel
 
-    from models_torch.encoder import BigBirdLayer, encoder_lists
+    from models_torch.bigbird.encoder import encoder_lists
+    from models_torch.bigbird.layer import BigBirdLayer
     from models_torch.inference import fast_linears
 
     torch.set_num_threads(1)
@@ -129,7 +130,7 @@ def _measure_flax(config: BigBirdConfig, length: int, repeats: int) -> Measured:
     import jax
     from transformers.models.big_bird.modeling_flax_big_bird import FlaxBigBirdLayer as PeerLayer
 
-    from models_flax.encoder import _BareLayer, encoder_lists
+    from models_flax.bigbird.encoder import _BareLayer, encoder_lists
 
     x_BLD, x_LD, weight = map(jax.numpy.asarray, _draw(config, length))
     layer = _BareLayer(config)  # what a model runs where no taps are asked for

@@ -53,17 +53,28 @@ def write_model_folder(path: Path, weights: Arrays, config: BigBirdConfig, head:
     write_arrays(path, _FORMATS[framework], arrays)
 
 
-def read_model_folder(path: Path, framework: Framework, readers: Mapping[str, Reader] | None = None) -> ModelFolder:
+def read_model_folder(
+    path: Path,
+    framework: Framework,
+    readers: Mapping[str, Reader] | None = None,
+    use_safetensors: bool | None = None,
+    alone: tuple[BigBirdConfig, str] | None = None,
+) -> ModelFolder:
     """Read a model folder, or the ``torch`` or ``flax`` folder in what convert wrote.
 
     readers: more weight files, by name, that count where the usual ones are absent, and what reads them.
-    Raises ValueError naming the file and what is wrong with it.
+    use_safetensors: read no other weight files (True), or not these (False). alone: configuration and head of weights
+    that no config.json stands beside, as a Trainer's checkpoints. Raises ValueError naming the file and what is wrong
+    with it.
     """
     folder = _locate(path, framework)
-    values = read_json_object(folder / "config.json")
-    config = config_from(values, str(folder / "config.json"))
-    head = _head_of(values, folder)
-    file, arrays = _read_arrays(folder, framework, readers or {})
+    if alone is not None and not (folder / "config.json").exists():
+        config, head = alone
+    else:
+        values = read_json_object(folder / "config.json")
+        config = config_from(values, str(folder / "config.json"))
+        head = _head_of(values, folder)
+    file, arrays = _read_arrays(folder, framework, readers or {}, use_safetensors)
     arrays = {name: array for name, array in arrays.items() if not name.endswith(_BUFFERS)}
     try:
         return ModelFolder(folder, config, head, from_framework(arrays, config, head, framework, any_pooler=True))
@@ -116,12 +127,12 @@ def complete_folder(
     """
     absent = [row.name for row in weights_of(config, head, framework) if row.name not in folder.weights]
     try:
-        return complete(folder.weights | _beside(folder.path, absent), config, head, framework, init_seed)
+        return complete(folder.weights | weights_beside(folder.path, absent), config, head, framework, init_seed)
     except ValueError as error:
         raise ValueError(f"{folder.path}: {error}") from None
 
 
-def _beside(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
+def weights_beside(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
     """Those of ``names`` that the manifest says other targets hold; a value that is not the manifest's is none."""
     out = folder.parent
     if not names or not (out / MANIFEST).is_file():
@@ -154,15 +165,23 @@ def _head_of(values: dict[str, Any], folder: Path) -> str:
 
 
 def _read_arrays(
-    folder: Path, framework: Framework, readers: Mapping[str, Reader]
+    folder: Path, framework: Framework, readers: Mapping[str, Reader], use_safetensors: bool | None
 ) -> tuple[Path, dict[str, np.ndarray]]:
     """The first of the weight files that count for a framework, and what it holds by its own names."""
-    for name in _WEIGHT_NAMES[framework]:
+
+    def counts(name: str) -> bool:
+        return use_safetensors is None or use_safetensors == ("safetensors" in name)
+
+    for name in filter(counts, _WEIGHT_NAMES[framework]):
         if is_there(folder / name) or (folder / name).is_dir():
             return folder / name, _read_part(folder / name)
-    for name, reader in readers.items():
+    for name in filter(counts, readers):
         if is_there(folder / name):
-            return folder / name, reader(folder / name)
+            return folder / name, readers[name](folder / name)
+    if use_safetensors is not None:
+        raise ValueError(
+            f"{folder}: use_safetensors is {use_safetensors}, but there is no weight file of that kind: leave it out"
+        )
     raise ValueError(f"{folder / WEIGHT_FILES[framework]}: cannot be read: No such file or directory")
 
 

@@ -19,7 +19,7 @@ class Formulation:
     tokens_at_once: tokens in the feed-forward sublayer, whose inner states are four times as wide; None is all.
     scores_at_once: scores of full attention, of all heads and texts; None is all.
     onednn_from: multiplications in the product of a query block with its keys from which torch has oneDNN make such
-    products, one by one, where that pays (models_torch.onednn); None is never.
+    products, one by one, where that pays (models_torch.attention.onednn); None is never.
     """
 
     heads_at_once: int | None

@@ -1,6 +1,6 @@
 """BigBird in Flax."""
 
-from models_flax.models import (
+from models_flax.bigbird.holders import (
     FlaxBigBirdForCausalLM,
     FlaxBigBirdForMaskedLM,
     FlaxBigBirdForMultipleChoice,

@@ -1,6 +1,6 @@
 """One model on many devices: a mesh, and what of parameters and inputs stands on which device.
 
-Under ``jax.set_mesh(make_mesh(...))`` the models run as they are: attention by models_flax/sequence.py, everything else
+Under ``jax.set_mesh(make_mesh(...))`` the models run as they are: attention by attention/sequence.py, everything else
 partitioned by XLA.
 
 Legend: B batch, L length, D hidden.

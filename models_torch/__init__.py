@@ -1,6 +1,7 @@
 """BigBird in PyTorch."""
 
-from models_torch.models import (
+from models_torch.bigbird.model import BigBirdModel
+from models_torch.bigbird.tasks import (
     BigBirdForCausalLM,
     BigBirdForMaskedLM,
     BigBirdForMultipleChoice,
@@ -8,7 +9,6 @@ from models_torch.models import (
     BigBirdForQuestionAnswering,
     BigBirdForSequenceClassification,
     BigBirdForTokenClassification,
-    BigBirdModel,
 )
 
 __all__ = [

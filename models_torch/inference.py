@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models_torch import onednn
+from models_torch.attention import onednn
 
 
 @contextmanager

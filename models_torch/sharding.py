@@ -26,10 +26,10 @@ from torch.utils._pytree import tree_map
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.partition import mesh_sizes, partitions
-from models_torch.attention import BigBirdSelfAttention
-from models_torch.encoder import BigBirdEncoder
-from models_torch.heads import BigBirdLMPredictionHead
-from models_torch.pretrained import BigBirdPreTrainedModel
+from models_torch.bigbird.encoder import BigBirdEncoder
+from models_torch.bigbird.heads import BigBirdLMPredictionHead
+from models_torch.bigbird.layer import BigBirdSelfAttention
+from models_torch.pretrained.model import BigBirdPreTrainedModel
 
 
 def make_mesh(data: int = 1, model: int = 1, device_type: str = "cuda") -> DeviceMesh:

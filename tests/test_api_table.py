@@ -9,8 +9,8 @@ from dataclasses import fields
 
 import pytest
 
-import models_flax.outputs
-import models_torch.outputs
+import models_flax.bigbird.outputs
+import models_torch.bigbird.outputs
 from bigbird_port.heads import HEADS
 from tests.conftest import ROOT, SHARED
 from tests.page import Entry, read_page
@@ -37,7 +37,7 @@ IMPORTS = {cls: package for package, cls in re.findall(r"^`from ([\w.]+) import 
 
 def returned_fields(cls: str) -> set[str]:
     head = next(h for h in HEADS.values() if cls in (h.class_name, h.flax_class_name))
-    package = models_flax.outputs if cls.startswith("Flax") else models_torch.outputs
+    package = models_flax.bigbird.outputs if cls.startswith("Flax") else models_torch.bigbird.outputs
     return {field.name for field in fields(getattr(package, OUTPUTS.get(head.name, "BigBirdHeadOutput")))}
 
 

@@ -26,10 +26,10 @@ REASONS = {
     ("bigbird_port/checkpoint/inert.py", "load"): "torch takes a path alone; the file was opened before",
     ("bigbird_port/detection/archives.py", "ZipFile"): "of a file that was opened in the one place",
     ("bigbird_port/detection/archives.py", "open"): "a member of an archive that was opened in the one place",
-    ("parity/inputs.py", "load_file"): "check_regular stands before it",
-    ("parity/golden.py", "safe_open"): "check_regular stands before it",
-    ("models_flax/pretrained.py", "safe_open"): "check_regular stands before it",
-    ("models_flax/pretrained.py", "load_file"): "check_regular stands before it",
+    ("parity/given/inputs.py", "load_file"): "check_regular stands before it",
+    ("parity/given/golden.py", "safe_open"): "check_regular stands before it",
+    ("models_flax/pretrained/files.py", "safe_open"): "check_regular stands before it",
+    ("models_flax/pretrained/files.py", "load_file"): "check_regular stands before it",
     ("parity/reports/page.py", "read_text"): "files that come with the package",
 }
 

@@ -211,7 +211,7 @@ class FlaxWitness:
         """Run the model; ``change(i, x)`` makes the input of layer i, or of the head (i the number of layers)."""
         from flax import linen as nn
 
-        from models_flax.encoder import BigBirdLayer
+        from models_flax.bigbird.layer import BigBirdLayer
 
         def intercept(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
             if not isinstance(context.module, BigBirdLayer) or context.method_name != "__call__":
@@ -235,7 +235,7 @@ def _collect(output: Any, convert: Any) -> Any:
 
 def _flax_loss(config: BigBirdConfig, head: str, output: Any, labels: Any) -> Any:
     """The loss of a head; the Flax models leave it to the caller."""
-    from models_flax import losses
+    from models_flax.bigbird import losses
 
     if head == "pretraining":
         return losses.masked_lm_loss(output.prediction_logits, labels["labels"]) + losses.next_sentence_loss(

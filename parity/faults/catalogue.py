@@ -94,7 +94,7 @@ class Fault:
         """Hold the fault in a framework's code."""
         wraps = self.twin
         if self.change:
-            wraps = (("encoder.layer_pattern", pattern.pattern_wrap(self.change)),)
+            wraps = (("bigbird.encoder.layer_pattern", pattern.pattern_wrap(self.change)),)
         with ExitStack() as stack:
             for path, wrap in wraps:
                 stack.enter_context(code.in_twin(path, wrap)(framework))
@@ -111,9 +111,9 @@ def _both(wrap_sparse: code.Wrap, wrap_full: code.Wrap) -> tuple[tuple[str, code
     return (_SPARSE_PATH, wrap_sparse), (_FULL_PATH, wrap_full)
 
 
-_SPARSE_PATH = "attention.block_sparse_attention"
-_FULL_PATH = "attention.full_attention"
-_INPUTS = "models.complete_inputs"
+_SPARSE_PATH = "bigbird.layer.block_sparse_attention"
+_FULL_PATH = "bigbird.layer.full_attention"
+_INPUTS = "bigbird.model.complete_inputs"
 
 _TABLE = (
     # weights
@@ -228,47 +228,47 @@ _TABLE = (
     # modules around it
     Fault(
         name="attention-residual-dropped",
-        twin=(("attention.BigBirdSelfOutput.call", code.residual_dropped),),
+        twin=(("bigbird.layer.BigBirdSelfOutput.call", code.residual_dropped),),
         always="hidden states are not 0",
         expected="layer.0.attention_output",
     ),
     Fault(
         name="output-residual-dropped",
-        twin=(("encoder.BigBirdOutput.call", code.residual_dropped),),
+        twin=(("bigbird.layer.BigBirdOutput.call", code.residual_dropped),),
         always="hidden states are not 0",
         expected="layer.0.output",
     ),
     Fault(
         name="dropout-left-on",
-        twin=(("embeddings.nn.Dropout.call", code.dropout_left_on),),
+        twin=(("bigbird.embeddings.nn.Dropout.call", code.dropout_left_on),),
         always="the configuration's hidden_dropout_prob is above 0",
         holds=lambda setup: setup.config.hidden_dropout_prob > 0,
         expected="embeddings",
     ),
     Fault(
         name="transform-norm-skipped",
-        twin=(("heads.BigBirdPredictionTransform.call", code.transform_norm_skipped),),
+        twin=(("bigbird.heads.BigBirdPredictionTransform.call", code.transform_norm_skipped),),
         heads=_LANGUAGE,
         always="what the LayerNorm is given is not normalised",
         expected="transform",
     ),
     Fault(
         name="decoder-untied",
-        twin=(("heads.BigBirdLMPredictionHead.call", code.decoder_untied),),
+        twin=(("bigbird.heads.BigBirdLMPredictionHead.call", code.decoder_untied),),
         heads=_LANGUAGE,
         always="tokens have different embeddings",
         expected="*logits",
     ),
     Fault(
         name="pooler-wrong-token",
-        twin=(("models.BigBirdModel.pool", code.wrong_token),),
+        twin=(("bigbird.model.BigBirdModel.pool", code.wrong_token),),
         heads=_POOLED,
         always="the first two tokens have different hidden states",
         expected="pooler_output",
     ),
     Fault(
         name="classifier-wrong-token",
-        twin=(("heads.BigBirdClassificationHead.call", code.wrong_token),),
+        twin=(("bigbird.heads.BigBirdClassificationHead.call", code.wrong_token),),
         heads=_SEQUENCE,
         always="the head takes the first token, and the second has other hidden states",
         holds=lambda setup: setup.config.classifier_style == "transformers",
@@ -276,14 +276,14 @@ _TABLE = (
     ),
     Fault(
         name="question-mask-hits-cls",
-        twin=(("models.mask_question", code.cls_masked),),
+        twin=(("bigbird.tasks.mask_question", code.cls_masked),),
         heads=_QA,
         always="every text has a first token",
         expected="*_logits",
     ),
     Fault(
         name="question-not-masked",
-        twin=(("models.mask_question", code.question_not_masked),),
+        twin=(("bigbird.tasks.mask_question", code.question_not_masked),),
         heads=_QA,
         always="there is a question of more than its first token",
         holds=lambda setup: bool((setup.inputs["input_ids"][:, 1:] == setup.config.sep_token_id).any()),

@@ -1,6 +1,6 @@
 """Faults of a mesh: what could go wrong between devices is made to, and the comparison must turn red.
 
-Each replaces a function of models_flax/sequence.py for a while.
+Each replaces a function of models_flax/attention/sequence.py for a while.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class MeshFault:
         """Put the fault in; what jax compiled is forgotten before and after."""
         import jax
 
-        module = importlib.import_module("models_flax.sequence")
+        module = importlib.import_module("models_flax.attention.sequence")
         jax.clear_caches()
         try:
             with mock.patch.object(module, self.path, self.wrap(getattr(module, self.path))):

@@ -83,7 +83,7 @@ class FlaxWitness:
 
     def layer(self, i: int, stream: Stream) -> tuple[Taps, Stream]:
         """Run layer i."""
-        from models_flax.encoder import encoder_lists
+        from models_flax.bigbird.encoder import encoder_lists
 
         params = self.params.get("bert", self.params)["encoder"]["layer"][str(i)]
         with self._scope():
@@ -133,7 +133,7 @@ class FlaxWitness:
         return np.asarray(stream.x)
 
     def loss(self, scores: Taps, labels: Inputs) -> float:
-        """Return the loss by models_flax.losses."""
+        """Return the loss by models_flax.bigbird.losses."""
         from jax import numpy as jnp
 
         with self._scope():
@@ -174,7 +174,7 @@ class FlaxWitness:
         import jax
         from jax import numpy as jnp
 
-        from models_flax.cache import init_cache
+        from models_flax.bigbird.cache import init_cache
 
         step = jax.jit(lambda params, token, past: self.module.apply({"params": params}, token, past_key_values=past))
         found = []
@@ -263,7 +263,7 @@ def _compiled_layer(config: BigBirdConfig, dtype: str) -> Any:
     """A layer as a function of its parameters, x, mask and key lists; one program for all layers of a shape."""
     import jax
 
-    from models_flax.encoder import BigBirdLayer
+    from models_flax.bigbird.layer import BigBirdLayer
 
     layer = BigBirdLayer(config, np.dtype(dtype) if dtype != "bfloat16" else jax.numpy.bfloat16)
     return jax.jit(lambda params, *arrays: layer.apply({"params": params}, *arrays))
@@ -274,7 +274,7 @@ def _compiled_loss(config: BigBirdConfig, head: str) -> Any:
     """A head's loss as a function of scores and labels."""
     import jax
 
-    from models_flax import losses
+    from models_flax.bigbird import losses
 
     return jax.jit(functools.partial(total_loss, losses, config, head))
 

@@ -64,7 +64,7 @@ class TorchWitness:
 
     def layer(self, i: int, stream: Stream) -> tuple[Taps, Stream]:
         """Run layer i."""
-        from models_torch.encoder import encoder_lists
+        from models_torch.bigbird.encoder import encoder_lists
 
         lists = encoder_lists(self.config, i, stream.x.shape[1], self.device)
         with pinned():
@@ -109,10 +109,10 @@ class TorchWitness:
         return to_array(stream.x)
 
     def loss(self, scores: Taps, labels: Inputs) -> float:
-        """Return the loss by models_torch.losses."""
+        """Return the loss by models_torch.bigbird.losses."""
         import torch
 
-        from models_torch import losses
+        from models_torch.bigbird import losses
 
         def to_tensor(x: np.ndarray) -> Tensor:
             return torch.from_numpy(np.array(x)).to(self.device)
@@ -125,7 +125,7 @@ class TorchWitness:
         """Return the gradients of the loss by autograd."""
         import torch
 
-        from models_torch import losses
+        from models_torch.bigbird import losses
 
         self.model.zero_grad()
         with pinned(gradients=True):

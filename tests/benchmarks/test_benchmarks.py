@@ -74,16 +74,18 @@ def test_the_other_subjects_of_a_file_stay(in_this_process, monkeypatch, tmp_pat
 @pytest.mark.parametrize("name", runner.SUBJECTS)
 def test_nothing_is_timed_that_differs(name, framework, in_this_process, monkeypatch, tmp_path):
     """A wrong number in our attention ends the run, and no file is written."""
-    attention = importlib.import_module(f"models_{framework}.attention")
+    attention = importlib.import_module(f"models_{framework}.attention.block_sparse")
+    layer = importlib.import_module(f"models_{framework}.bigbird.layer")
     right = attention.block_sparse_attention
 
     def wrong(*arguments):
         context_BLNH = right(*arguments)
         return context_BLNH + 0.1 * (context_BLNH == context_BLNH[0, 0, 0, 0])  # of a token that is no padding
 
-    monkeypatch.setattr(attention, "block_sparse_attention", wrong)
+    for module in (attention, layer):
+        monkeypatch.setattr(module, "block_sparse_attention", wrong)
     if framework == "flax":  # what was compiled before holds the right one, and what is now must not stay
-        encoder = importlib.import_module("models_flax.encoder")
+        encoder = importlib.import_module("models_flax.bigbird.encoder")
         monkeypatch.setattr(encoder, "_CompiledLayer", encoder._compiled_layer())
     subject = importlib.import_module(f"benchmarks.{name}")
     monkeypatch.setattr(subject, "QUICK", [case for case in subject.QUICK if case["framework"] == framework])

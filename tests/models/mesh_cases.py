@@ -15,8 +15,9 @@ from bigbird_port.communication import Transfer, sequence_transfers, tensor_tran
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.exchange import make_exchange
 from bigbird_port.pattern import layer_pattern
-from models_flax.attention import block_sparse_attention
-from models_flax.encoder import BigBirdLayer, encoder_lists
+from models_flax.attention.block_sparse import block_sparse_attention
+from models_flax.bigbird.encoder import encoder_lists
+from models_flax.bigbird.layer import BigBirdLayer
 from models_flax.sharding import make_mesh, partition_specs, shard_inputs, shard_params
 from tests.models.flax_cases import assert_trees_close, model_of, scores_of
 

@@ -8,8 +8,12 @@ import pytest
 import torch
 from jax import numpy as jnp
 
-import models_flax.attention as flax_attention
-import models_torch.attention as torch_attention
+import models_flax.attention.block_sparse as flax_attention
+import models_flax.attention.full as flax_full
+import models_flax.attention.lists as flax_lists
+import models_torch.attention.block_sparse as torch_attention
+import models_torch.attention.full as torch_full
+import models_torch.attention.lists as torch_lists
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.formulation import FORMULATIONS, formulation
 from bigbird_port.pattern import Pattern, layer_pattern
@@ -18,13 +22,13 @@ N, H, W = 3, 8, 16
 
 
 def run_torch(q, k, v, mask, pattern, block=W):
-    lists = torch_attention.key_lists(pattern, torch.device("cpu"))
+    lists = torch_lists.key_lists(pattern, torch.device("cpu"))
     q, k, v, mask = (torch.from_numpy(x) for x in (q, k, v, mask))
     return torch_attention.block_sparse_attention(q, k, v, mask, lists, block).numpy()
 
 
 def run_flax(q, k, v, mask, pattern, block=W):
-    lists = flax_attention.key_lists(pattern)
+    lists = flax_lists.key_lists(pattern)
     with jax.default_matmul_precision("highest"):
         return np.asarray(
             flax_attention.block_sparse_attention(*(jnp.asarray(x) for x in (q, k, v, mask)), lists, block)
@@ -142,8 +146,8 @@ def scores_at_once(request, monkeypatch):
 def both_in_full(q, k, v, mask, causal):
     tensors = [torch.from_numpy(x) for x in (q, k, v, mask)]
     with jax.default_matmul_precision("highest"):
-        flax = flax_attention.full_attention(*(jnp.asarray(x) for x in (q, k, v, mask)), causal)
-    return torch_attention.full_attention(*tensors, causal).numpy(), np.asarray(flax)
+        flax = flax_full.full_attention(*(jnp.asarray(x) for x in (q, k, v, mask)), causal)
+    return torch_full.full_attention(*tensors, causal).numpy(), np.asarray(flax)
 
 
 @pytest.mark.usefixtures("scores_at_once")
@@ -184,12 +188,12 @@ def test_gradients_of_the_twins_agree():
     pattern = layer_pattern(config_for(), 1, 544)
     weight = np.random.default_rng(1).standard_normal((1, 544, N, H), np.float32)
     tensors = [torch.from_numpy(x).requires_grad_() for x in (q, k, v)]
-    lists = torch_attention.key_lists(pattern, torch.device("cpu"))
+    lists = torch_lists.key_lists(pattern, torch.device("cpu"))
     out = torch_attention.block_sparse_attention(*tensors, torch.from_numpy(mask), lists, W)
     (out * torch.from_numpy(weight)).sum().backward()
 
     def loss(q, k, v):
-        lists = flax_attention.key_lists(pattern)
+        lists = flax_lists.key_lists(pattern)
         return (flax_attention.block_sparse_attention(q, k, v, jnp.asarray(mask), lists, W) * weight).sum()
 
     with jax.default_matmul_precision("highest"):

@@ -6,8 +6,13 @@ import pytest
 import torch
 from jax import numpy as jnp
 
-import models_flax.attention as flax_attention
-import models_torch.attention as torch_attention
+import models_flax.attention.block_sparse as flax_attention
+import models_flax.attention.gradient as flax_backward
+import models_flax.attention.lists as flax_lists
+import models_torch.attention.block_sparse as torch_attention
+import models_torch.attention.gradient as torch_gradient
+import models_torch.attention.lists as torch_lists
+import models_torch.attention.plain as torch_plain
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.pattern import layer_pattern
 
@@ -39,14 +44,14 @@ EACH = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 def torch_function(case):
     arrays, mask, pattern = case
-    lists = torch_attention.key_lists(pattern, CPU)
+    lists = torch_lists.key_lists(pattern, CPU)
     inputs = tuple(torch.from_numpy(x).requires_grad_() for x in arrays)
     return lambda *qkv: torch_attention.block_sparse_attention(*qkv, torch.from_numpy(mask), lists, 2), inputs
 
 
 def plain(monkeypatch):
     """Leave the gradient to autograd, as it is for a compiler."""
-    monkeypatch.setattr(torch_attention._BlockSparse, "apply", torch_attention._every_head)
+    monkeypatch.setattr(torch_gradient.BlockSparse, "apply", torch_gradient.every_head)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")  # torch's own, in forward mode
@@ -89,7 +94,7 @@ def sized_case(lengths):
 def torch_gradients(case):
     arrays, mask, pattern, weight = case
     inputs = [torch.from_numpy(x).requires_grad_() for x in arrays]
-    lists = torch_attention.key_lists(pattern, CPU)
+    lists = torch_lists.key_lists(pattern, CPU)
     out = torch_attention.block_sparse_attention(*inputs, torch.from_numpy(mask), lists, 16)
     (out * torch.from_numpy(weight)).sum().backward()
     return [x.grad.numpy() for x in inputs]
@@ -108,15 +113,15 @@ def test_gradients_are_those_of_plain_operations(lengths, monkeypatch):
 def test_a_wrong_gradient_is_seen(monkeypatch):
     """The negative control: the probabilities of the backward pass are those of another mask."""
     case = sized_case([540, 300])
-    right, weights = torch_gradients(case), torch_attention._weights
-    gradient = torch_attention._attend_gradient
+    right, weights = torch_gradients(case), torch_plain.weights
+    gradient = torch_gradient._attend_gradient
 
     def faulty(q, k, v, bias, grad, delta):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch_attention, "_weights", lambda q, k, bias: weights(q, k, torch.zeros_like(bias)))
+            patch.setattr(torch_plain, "weights", lambda q, k, bias: weights(q, k, torch.zeros_like(bias)))
             return gradient(q, k, v, bias, grad, delta)
 
-    monkeypatch.setattr(torch_attention, "_attend_gradient", faulty)
+    monkeypatch.setattr(torch_gradient, "_attend_gradient", faulty)
     for a, b in zip(torch_gradients(case), right, strict=True):
         assert np.abs(a - b).max() > 1e-3 * np.abs(b).max()
 
@@ -126,7 +131,7 @@ def test_no_probabilities_are_kept():
     case = sized_case([1024])
     arrays, mask, pattern, _ = case
     inputs = [torch.from_numpy(x).requires_grad_() for x in arrays]
-    lists = torch_attention.key_lists(pattern, CPU)
+    lists = torch_lists.key_lists(pattern, CPU)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.nbytes) or x, lambda x: x):
         out = torch_attention.block_sparse_attention(*inputs, torch.from_numpy(mask), lists, 16)
@@ -137,7 +142,7 @@ def test_no_probabilities_are_kept():
 def flax_gradient(case):
     """The gradient as a compiled function, and its arguments."""
     arrays, mask, pattern, weight = case
-    lists = flax_attention.key_lists(pattern)
+    lists = flax_lists.key_lists(pattern)
 
     def gradient(*qkv):
         _, vjp = jax.vjp(lambda *x: flax_attention.block_sparse_attention(*x, jnp.asarray(mask), lists, 16), *qkv)
@@ -151,7 +156,7 @@ def flax_gradient(case):
 def test_the_flax_gradient_keeps_no_probabilities_and_is_the_same(monkeypatch):
     case = sized_case([540, 300])
     compiled, arguments = flax_gradient(case)
-    monkeypatch.setattr(flax_attention, "_one_head", flax_attention._one_head.fun)  # leaves the gradient to JAX
+    monkeypatch.setattr(flax_backward, "one_head", flax_backward.one_head.fun)  # leaves the gradient to JAX
     plain, _ = flax_gradient(case)
     for a, b in zip(compiled(*arguments), plain(*arguments), strict=True):
         assert np.abs(b).max() > 0.01

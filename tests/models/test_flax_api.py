@@ -15,7 +15,7 @@ from bigbird_port.folder import write_model_folder
 from bigbird_port.heads import HEADS
 from bigbird_port.initialise import initial_value
 from bigbird_port.schema import weights_of
-from models_flax.models import FlaxBigBirdModule
+from models_flax.bigbird.model import FlaxBigBirdModule
 from tests.models.flax_cases import (
     CROSS,
     DECODER,
@@ -157,7 +157,7 @@ def test_half_precision_computes_in_it_and_keeps_float32_parameters(head, dtype,
 
 def test_half_precision_softmax_and_layer_norm_sum_in_float32():
     """4,000 equal keys: summed in bfloat16, 1 + 1 + ... stops at 256 and the probabilities are far from 1."""
-    from models_flax.attention import attend
+    from models_flax.attention.plain import attend
 
     q, k = jnp.zeros((1, 8), jnp.bfloat16), jnp.zeros((4000, 8), jnp.bfloat16)
     context = attend(q, k, jnp.ones((4000, 8), jnp.bfloat16), jnp.zeros((1, 4000)))
@@ -265,7 +265,7 @@ def test_training_without_its_generators_is_refused():
 
 
 def test_a_decoder_says_once_that_it_attends_fully():
-    from models_flax.encoder import _say_full_attention
+    from models_flax.bigbird.encoder import _say_full_attention
 
     _say_full_attention.cache_clear()
     config = DECODER.replace(attention_type="block_sparse", max_position_embeddings=1024)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from models_flax.cache import cached_length, init_cache
-from models_flax.generation import filter_logits
+from models_flax.bigbird.cache import cached_length, init_cache
+from models_flax.bigbird.generation import filter_logits
 from tests.models.flax_cases import CROSS, DECODER, FULL, LENGTH, SPARSE, TINY, assert_trees_close, make_ids, model_of
 
 LIMIT = 1e-5

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 import models_flax
-import models_flax.encoder
-import models_flax.inputs
+import models_flax.bigbird.encoder
+import models_flax.bigbird.inputs
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.formulation import FORMULATIONS
 from bigbird_port.packing import Packing, make_packing
 from bigbird_port.pattern import layer_pattern
-from models_flax.attention import block_sparse_attention, key_lists
+from models_flax.attention.block_sparse import block_sparse_attention
+from models_flax.attention.lists import key_lists
 
 LIMIT = 2e-6  # of the largest magnitude
 CONFIG = BigBirdConfig(
@@ -100,7 +101,7 @@ def test_a_packing_that_is_off_by_one_block_is_seen(monkeypatch):
         return Packing(np.append(packing.blocks[1:], 0).astype(np.int32), packing.texts)
 
     expected = np.asarray(states(ids, mask, False).last_hidden_state)
-    monkeypatch.setattr(models_flax.inputs, "make_packing", shifted)
+    monkeypatch.setattr(models_flax.bigbird.inputs, "make_packing", shifted)
     found = np.asarray(states(ids, mask, True).last_hidden_state)
     assert np.abs(found - expected)[mask].max() > 0.1
 
@@ -108,14 +109,14 @@ def test_a_packing_that_is_off_by_one_block_is_seen(monkeypatch):
 @pytest.fixture
 def rows(monkeypatch):
     """Blocks of the rows that were packed, P of each."""
-    made, right = [], models_flax.encoder._row_of
+    made, right = [], models_flax.bigbird.encoder._row_of
 
     def noted(*arguments):
         row = right(*arguments)
         made.append(len(row.blocks))
         return row
 
-    monkeypatch.setattr(models_flax.encoder, "_row_of", noted)
+    monkeypatch.setattr(models_flax.bigbird.encoder, "_row_of", noted)
     return made
 
 
@@ -145,8 +146,8 @@ def test_lengths_that_are_nearly_alike_are_compiled_once():
     def shapes(lengths):
         _, mask = batch(lengths, holes=False)
         packing = make_packing(mask, 16)
-        lists = models_flax.encoder.encoder_lists(CONFIG, 0, LENGTH, packing)
-        row = models_flax.encoder._row_of(packing, mask.shape, 16)
+        lists = models_flax.bigbird.encoder.encoder_lists(CONFIG, 0, LENGTH, packing)
+        row = models_flax.bigbird.encoder._row_of(packing, mask.shape, 16)
         return jax.tree.map(np.shape, (lists, row.blocks, row.places))
 
     assert shapes((600, 1, 333)) == shapes((590, 32, 325))
@@ -174,7 +175,7 @@ def test_every_formulation_computes_the_same(device, dtype):
 def test_no_device_waits_for_the_host_inside_a_layer(device, monkeypatch):
     """The compiled program has no call to the host."""
     (ids, mask), ours = batch(), model(True)
-    monkeypatch.setattr(models_flax.attention, "formulation", lambda *_: FORMULATIONS["flax", device])
+    monkeypatch.setitem(FORMULATIONS, ("flax", "cpu"), FORMULATIONS["flax", device])
     text = jax.jit(lambda p, i: ours(i, mask, params=p).last_hidden_state).lower(ours.params, ids).as_text()
     assert "stablehlo.dot_general" in text
     assert not [word for word in ("callback", "infeed", "outfeed", "stablehlo.send") if word in text]

@@ -8,7 +8,9 @@ import torch
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.formulation import FORMULATIONS, formulation
 from bigbird_port.pattern import layer_pattern
-from models_torch import attention, onednn
+from models_torch.attention import block_sparse as attention
+from models_torch.attention import onednn
+from models_torch.attention.lists import key_lists
 
 pytestmark = pytest.mark.skipif(
     not (onednn.available() and onednn._wide_vectors()), reason="torch without oneDNN, or no AVX-512"
@@ -42,7 +44,7 @@ def case():
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 2, L, 64) for _ in range(3))
     mask = torch.arange(L) < torch.tensor([[L], [700]])
-    lists = attention.key_lists(layer_pattern(CONFIG, 0, L), torch.device("cpu"))
+    lists = key_lists(layer_pattern(CONFIG, 0, L), torch.device("cpu"))
     return (q, k, v), lambda *qkv: attention.block_sparse_attention(*qkv, mask, lists, 64)
 
 

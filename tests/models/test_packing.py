@@ -8,10 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models_torch
-import models_torch.attention as torch_attention
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.formulation import FORMULATIONS, Formulation
-from models_torch.encoder import _Row
+from models_torch.bigbird.encoder import _Row
 from parity.given.golden import read_golden
 from tests.conftest import GOLDEN
 
@@ -150,7 +149,7 @@ def test_every_formulation_computes_the_same(how, packed, monkeypatch):
         return hidden, gradients_of(wide, ids, mask, packed, weight)
 
     expected, expected_gradients = both()
-    monkeypatch.setattr(torch_attention, "formulation", lambda framework, device: how)
+    monkeypatch.setitem(FORMULATIONS, ("torch", "cpu"), how)
     found, gradients = both()
     assert (found - expected)[mask].abs().max() < LIMIT * expected.abs().max()
     assert_same_gradients(gradients, expected_gradients)
@@ -159,7 +158,7 @@ def test_every_formulation_computes_the_same(how, packed, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("how", [CUDA, FORMULATIONS["torch", "cpu"]], ids=["cuda", "cpu"])
 def test_half_precision_in_every_formulation(how, dtype, monkeypatch):
-    monkeypatch.setattr(torch_attention, "formulation", lambda framework, device: how)
+    monkeypatch.setitem(FORMULATIONS, ("torch", "cpu"), how)
     model = models_torch.BigBirdModel.from_config(CONFIG.replace(initializer_range=0.1), seed=2)
     ids, mask = batch([1024, 500], 1024)
     with torch.no_grad():
@@ -185,7 +184,7 @@ class NoSynchronisation(TorchDispatchMode):
 
 @pytest.mark.parametrize("how", [CUDA, FORMULATIONS["torch", "cpu"]], ids=["cuda", "cpu"])
 def test_a_layer_never_waits_for_the_device(how, monkeypatch):
-    monkeypatch.setattr(torch_attention, "formulation", lambda framework, device: how)
+    monkeypatch.setitem(FORMULATIONS, ("torch", "cpu"), how)
     model = models_torch.BigBirdModel.from_config(CONFIG, seed=2)
     ids, mask = batch([1024, 500], 1024)
     with NoSynchronisation(), pytest.raises(RuntimeError, match="inside a layer"):
@@ -206,7 +205,9 @@ def test_a_layer_never_waits_for_the_device(how, monkeypatch):
 @pytest.mark.parametrize("path", GOLDEN["mini-pretrain"].cases, ids=lambda path: path.stem)
 def test_a_packed_batch_in_every_formulation_gives_the_originals_outputs(how, path, converted, monkeypatch):
     asked = []
-    monkeypatch.setattr(torch_attention, "formulation", lambda *arguments: asked.append(arguments) or how)
+    monkeypatch.setattr(
+        "models_torch.attention.block_sparse.formulation", lambda *arguments: asked.append(arguments) or how
+    )
     case = read_golden(path)
     out = converted("mini-pretrain")
     model = models_torch.BigBirdModel.from_pretrained(out, max_encoder_length=case.max_encoder_length)

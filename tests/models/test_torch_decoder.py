@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import models_torch
-from models_torch import pretrained
-from models_torch.cache import cached_length, init_cache
-from models_torch.generation import filter_logits
+from models_torch.bigbird.cache import cached_length, init_cache
+from models_torch.bigbird.generation import filter_logits
+from models_torch.pretrained import model as pretrained
 from tests.models.torch_models import DECODER, FULL, TINY, padded, random_ids
 
 LIMIT = 1e-5

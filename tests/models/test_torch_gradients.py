@@ -7,7 +7,7 @@ import torch
 import models_torch
 from bigbird_port.schema import weights_of
 from bigbird_port.weights import to_framework
-from models_torch.losses import masked_lm_loss
+from models_torch.bigbird.losses import masked_lm_loss
 from parity.given.golden import read_golden
 from tests.conftest import GOLDEN, require
 

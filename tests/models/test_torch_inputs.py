@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bigbird_port.heads import HEADS
-from models_torch.cache import LayerCache, init_cache
+from models_torch.bigbird.cache import LayerCache, init_cache
 from tests.models.torch_models import DECODER, FULL, TINY, labels_for, model_class, random_ids
 
 COMMON = ["input_ids", "attention_mask", "token_type_ids", "position_ids", "head_mask", "inputs_embeds"]

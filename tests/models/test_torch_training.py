@@ -5,8 +5,8 @@ import torch
 
 import models_torch
 from bigbird_port.pattern import fold_repeats, layer_pattern
-from models_torch.attention import key_lists
-from models_torch.encoder import BigBirdLayer
+from models_torch.attention.lists import key_lists
+from models_torch.bigbird.layer import BigBirdLayer
 from tests.models.gloo import run_in_processes
 from tests.models.torch_models import FULL, TINY, labels_for, model_class, padded, random_ids
 

@@ -182,7 +182,7 @@ def test_files_go_both_ways(head, safe, tmp_path):
 
 
 def test_filters_are_those_of_transformers():
-    from models_flax.generation import filter_logits
+    from models_flax.bigbird.generation import filter_logits
 
     logits = jnp.asarray(np.random.default_rng(0).standard_normal((4, 50)) * 3, jnp.float32)
     for k, p in ((1, None), (7, None), (80, None), (None, 0.05), (None, 0.6), (None, 0.999), (9, 0.5)):

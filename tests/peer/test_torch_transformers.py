@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bigbird_port.heads import HEADS
-from models_torch.cache import LayerCache
+from models_torch.bigbird.cache import LayerCache
 from tests.models.torch_models import DECODER, FULL, TINY, labels_for, model_class, padded, random_ids
 
 transformers = pytest.importorskip("transformers")
@@ -314,7 +314,7 @@ def test_greedy_generation_is_theirs(tmp_path):
 def test_filtered_logits_are_theirs():
     from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
-    from models_torch.generation import filter_logits
+    from models_torch.bigbird.generation import filter_logits
 
     logits = torch.randn(5, 40, generator=torch.Generator().manual_seed(0)) * 3
     for k, p in ((1, None), (7, None), (100, None), (None, 0.6), (None, 0.01), (9, 0.7)):

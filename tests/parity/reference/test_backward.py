@@ -11,7 +11,7 @@ from bigbird_port.config import HIDDEN_ACTS, BigBirdConfig
 from bigbird_port.heads import HEADS
 from bigbird_port.schema import weights_of
 from bigbird_port.weights import to_framework
-from models_torch.losses import masked_lm_loss
+from models_torch.bigbird.losses import masked_lm_loss
 from parity.given.golden import read_golden
 from parity.given.inputs import for_head, make_inputs
 from parity.reference.backward import backward, forward, propagate

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from click.testing import CliRunner
 
-import models_torch.encoder
+import models_torch.bigbird.encoder
 import parity.witnesses.with_torch
 from bigbird_port.cli_parity import DefaultGroup
 from bigbird_port.config import BigBirdConfig
@@ -99,7 +99,7 @@ def test_two_faults_are_both_located(out, tamper):
 
 
 def test_a_wrong_random_block_is_named_with_its_head_and_block(out, monkeypatch):
-    right = models_torch.encoder.encoder_lists
+    right = models_torch.bigbird.encoder.encoder_lists
 
     def wrong(config, seed, *rest):
         lists = right(config, seed, *rest)
@@ -110,7 +110,7 @@ def test_a_wrong_random_block_is_named_with_its_head_and_block(out, monkeypatch)
             lists = lists._replace(key_blocks=blocks)
         return lists
 
-    monkeypatch.setattr(models_torch.encoder, "encoder_lists", wrong)
+    monkeypatch.setattr(models_torch.bigbird.encoder, "encoder_lists", wrong)
     result = run_parity(out, ["base"], SPARSE)
     (found,) = result.located
     assert (found.tap, found.module) == ("layer.1.context", "encoder.layer.1.attention.self")
@@ -332,7 +332,7 @@ def test_the_whole_call_is_compared_for_every_head(out):
 @pytest.mark.parametrize(("framework", "name"), [("torch", "forward"), ("flax", "__call__")])
 def test_a_path_that_only_the_call_takes_is_seen(out, monkeypatch, framework, name):
     """The encoder as a whole changes what it is given; the walk runs its layers, which are right."""
-    owner = importlib.import_module(f"models_{framework}.encoder").BigBirdEncoder
+    owner = importlib.import_module(f"models_{framework}.bigbird.encoder").BigBirdEncoder
     right = getattr(owner, name)
     monkeypatch.setattr(owner, name, lambda self, x, *rest: right(self, x * 1.001, *rest))
     result = run_parity(out, ["base"], Options(length=48, witnesses=(framework, "reference"), losses=False))

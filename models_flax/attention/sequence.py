@@ -1,0 +1,184 @@
+"""Block-sparse attention on a mesh of devices: each has some texts, some heads and some blocks of positions.
+
+A device attends with its own query blocks to its own key blocks and copies of the few others they list; to all keys,
+which the queries of the global blocks want, it attends together with the others: each to its own, by partial softmaxes.
+
+Legend: B batch, L length, N heads, H head size, W block size, S slots in a list of key blocks, s devices along
+"sequence", b blocks on each, J key blocks at hand, G shared blocks, g global query blocks, Q queries, K keys.
+Inside a device, B, N and L are its own part.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+from jax import Array, lax
+from jax import numpy as jnp
+from jax.sharding import PartitionSpec
+
+from bigbird_port.exchange import Exchange, make_exchange
+from bigbird_port.formulation import formulation
+from bigbird_port.pattern import Pattern
+from models_flax.attention.plain import at_least_float32, attend, mask_bias
+from models_flax.sharding import current_mesh
+
+AXIS = "sequence"
+_HEADS = PartitionSpec("data", "model", AXIS)  # [B, N, L, H]
+_LISTS = (PartitionSpec(AXIS, "model"), PartitionSpec(AXIS, "model"), PartitionSpec(), PartitionSpec())
+
+# In a loop's body, which the gradient then runs again rather than keep what the first run computed.
+_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
+class _Block(NamedTuple):
+    """Blocks of a device, or at its hand: keys and values [B, N, J, W, H], mask [B, J, W]."""
+
+    k: Array
+    v: Array
+    mask: Array
+
+
+class SpreadLists(NamedTuple):
+    """An Exchange on the devices; see bigbird_port.exchange. It stands where KeyLists stand on one device."""
+
+    key_blocks: Array
+    live: Array
+    shared: Array
+    global_blocks: Array
+
+    def attention(self, q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, block_size: int) -> Array:
+        """Return what block_sparse_attention returns on one device, [B, L, N, H].
+
+        Texts and positions are padded to a multiple of the devices inside.
+        """
+        mesh = current_mesh()
+        assert mesh is not None  # spread_lists made these under one
+        B, _, L, _ = q_BNLH.shape
+        missing = -B % mesh.shape["data"], -L % (mesh.shape[AXIS] * block_size)
+        q_BNLH, k_BNLH, v_BNLH = (
+            jnp.pad(x, ((0, missing[0]), (0, 0), (0, missing[1]), (0, 0))) for x in (q_BNLH, k_BNLH, v_BNLH)
+        )
+        mask_BL = jnp.pad(mask_BL, ((0, missing[0]), (0, missing[1])))
+        run = jax.shard_map(
+            functools.partial(_on_device, W=block_size),
+            in_specs=(_HEADS, _HEADS, _HEADS, PartitionSpec("data", AXIS), *_LISTS),
+            out_specs=PartitionSpec("data", AXIS, "model"),
+        )
+        return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, *self)[:B, :L]
+
+
+def spread_lists(pattern: Pattern | None, blocks: int) -> SpreadLists | None:
+    """Return the lists of a pattern for a batch of ``blocks`` blocks on the current mesh; None without either."""
+    mesh = current_mesh()
+    if mesh is None or pattern is None:
+        return None
+    exchange: Exchange = make_exchange(pattern, blocks, mesh.shape[AXIS])
+    return SpreadLists(*(jnp.asarray(getattr(exchange, name)) for name in SpreadLists._fields))
+
+
+def _on_device(q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, *arrays: Array, W: int) -> Array:
+    """One device's part of the attention, [B, L, N, H] of its own texts, positions and heads."""
+    q, k, v = (x.reshape(*x.shape[:2], -1, W, x.shape[-1]) for x in (q_BNLH, k_BNLH, v_BNLH))
+    mask_BbW = mask_BL.reshape(len(mask_BL), -1, W)
+    b, lists = q.shape[2], SpreadLists(*arrays)
+    own = _Block(k, v, mask_BbW)
+    at_hand = jax.tree.map(functools.partial(_at_hand, shared=lists.shared), own)
+    context = _listed(q, at_hand, lists.key_blocks[0], lists.live[0])
+    places = lists.global_blocks - lax.axis_index(AXIS) * b  # of the global blocks here, those that are
+    context = context.at[:, :, _inside(places, b)].set(_to_all_keys(q, own, places), mode="drop")
+    context *= mask_BbW[:, None, :, :, None]
+    return context.reshape(*v_BNLH.shape).swapaxes(1, 2)
+
+
+def _at_hand(x: Array, shared: Array) -> Array:
+    """A device's own blocks, its neighbours' that its windows reach, and the shared ones, in an Exchange's numbers.
+
+    x: [B, N, b, W, H], or a mask's [B, b, W].
+    """
+    axis = 2 if x.ndim == 5 else 1
+    s, b, kind = lax.axis_size(AXIS), x.shape[axis], x.dtype
+    x = x.astype(jnp.int32) if kind == jnp.bool_ else x  # what can be added up
+    last, first = (lax.slice_in_dim(x, at, at + 1, axis=axis) for at in (b - 1, 0))
+    before = lax.ppermute(last, AXIS, [(i, i + 1) for i in range(s - 1)])
+    behind = lax.ppermute(first, AXIS, [(i + 1, i) for i in range(s - 1)])
+    copies = _copies(x, shared - lax.axis_index(AXIS) * b, axis)
+    return jnp.concatenate((x, before, behind, copies), axis=axis).astype(kind)
+
+
+def _copies(x: Array, places: Array, axis: int) -> Array:
+    """The blocks at ``places`` along ``axis`` of the devices where these lie inside, one of them each; on every device.
+
+    A sum over all devices, whose volume does not grow with their number as sending to each other one does.
+    """
+    b = x.shape[axis]
+    here = (places >= 0) & (places < b)
+    found = jnp.take(x, jnp.clip(places, 0, b - 1), axis=axis)
+    copies = lax.psum(jnp.where(here.reshape(-1, *(1,) * (x.ndim - axis - 1)), found, 0), AXIS)
+    return lax.pcast(copies, AXIS, to="varying")  # so that gradients are summed here, and not in loops that use them
+
+
+def _inside(places: Array, b: int) -> Array:
+    """Places where they are inside 0 .. b-1, else b: one that .at[] drops."""
+    return jnp.where((places >= 0) & (places < b), places, b)
+
+
+def _listed(q_BNbWH: Array, at_hand: _Block, key_blocks_NbS: Array, live_NbS: Array) -> Array:
+    """Each query block attends to its list of the blocks at hand, [B, N, b, W, H]."""
+    B, N, b, W, _ = q_BNbWH.shape
+    every_head = (
+        *(x.reshape(B * N, *x.shape[2:]) for x in (q_BNbWH, at_hand.k, at_hand.v)),
+        jnp.repeat(at_hand.mask, N, axis=0),
+        *(jnp.tile(x, (B, 1, 1)) for x in (key_blocks_NbS, live_NbS)),
+    )
+    contexts = lax.map(_recomputed(_listed_of_head), every_head)
+    return contexts.reshape(B, N, b, W, -1)
+
+
+def _listed_of_head(head: tuple[Array, ...]) -> Array:
+    """The same for one head of one text, a few query blocks at once; [b, W, H]."""
+    q_bWH, k_JWH, v_JWH, mask_JW, blocks_bS, live_bS = head
+
+    def one_block(row: tuple[Array, ...]) -> Array:
+        q_WH, blocks_S, live_S = row
+        k_KH, v_KH = (x[blocks_S].reshape(-1, x.shape[-1]) for x in (k_JWH, v_JWH))
+        allowed_SW = mask_JW[blocks_S] & live_S[:, None]
+        return attend(q_WH, k_KH, v_KH, mask_bias(allowed_SW.reshape(-1), at_least_float32(q_WH)))
+
+    at_once = formulation("flax", jax.default_backend()).blocks_at_once
+    return lax.map(_recomputed(one_block), (q_bWH, blocks_bS, live_bS), batch_size=at_once)
+
+
+def _to_all_keys(q_BNbWH: Array, own: _Block, places: Array) -> Array:
+    """The global query blocks attend to the keys of all devices; [B, N, g, W, H] on every device.
+
+    Each device's softmax is over its own keys, less its own largest score.
+    """
+    B, N, _, W, _ = q_BNbWH.shape
+    q_BNgWH = _copies(q_BNbWH, places, axis=2)
+    every_head = (
+        *(x.reshape(B * N, -1, x.shape[-1]) for x in (q_BNgWH, own.k, own.v)),
+        jnp.repeat(own.mask.reshape(B, -1), N, axis=0),
+    )
+    contexts = _combined(*lax.map(_recomputed(_partial_softmax), every_head))
+    return contexts.astype(own.v.dtype).reshape(B, N, -1, W, own.v.shape[-1])
+
+
+def _combined(largest: Array, weights: Array, values: Array) -> Array:
+    """The softmax over all keys from every device's _partial_softmax: scaled to the largest score of all, added up."""
+    scale = jnp.exp(largest - lax.pmax(largest, AXIS))
+    weights, values = lax.psum((weights * scale, values * scale), AXIS)
+    return values / weights
+
+
+def _partial_softmax(head: tuple[Array, ...]) -> tuple[Array, Array, Array]:
+    """Largest score [Q, 1], sum of weights [Q, 1] and weighted values [Q, H] of queries [Q, H] over some keys."""
+    q_QH, k_KH, v_KH, mask_K = head
+    dtype = at_least_float32(q_QH)
+    scores_QK = jnp.matmul(q_QH / q_QH.shape[-1] ** 0.5, k_KH.T, preferred_element_type=dtype)
+    scores_QK += mask_bias(mask_K, dtype)
+    largest_Q1 = lax.stop_gradient(scores_QK.max(axis=-1, keepdims=True))  # it cancels out
+    weights_QK = jnp.exp(scores_QK - largest_Q1)
+    values_QH = jnp.matmul(weights_QK.astype(v_KH.dtype), v_KH, preferred_element_type=dtype)
+    return largest_Q1, weights_QK.sum(axis=-1, keepdims=True), values_QH

@@ -1,0 +1,1 @@
+"""The model: embeddings, layers, heads, and what a call takes and gives."""
