@@ -1,13 +1,16 @@
-# make demo, make test and make lint do everything on a machine that has only Python 3.11 or newer.
+# make demo, make test, make lint and make docs do everything on a machine that has only Python 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# Three stamps, each newer than what decides it: what the demo needs; what tests and linters need; what the site needs.
+DEMO := $(VENV)/.demo
+INSTALLED := $(VENV)/.installed
+SITE := $(VENV)/.docs
 
-.PHONY: demo test test-slow lint bench bench-convert bench-parity clean
+.PHONY: demo test test-slow lint docs bench bench-convert bench-parity clean
 .DEFAULT_GOAL := demo
 
-demo: $(STAMP)
+demo: $(DEMO)
 	$(BIN)/bigbird-port demo
 
 # A process for each core: threads of both would wait for each other, and small tests take ten times as long.
@@ -17,30 +20,54 @@ test: lint
 	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
 
 # What takes minutes: all faults, fifty seeds, kills at random moments.
-test-slow: $(STAMP)
+test-slow: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m slow --timeout 1800 -o faulthandler_timeout=1770 $(PYTEST_ARGS)
 
-lint: $(STAMP)
+# .pre-commit-config.yaml runs the same commands.
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages of docs/ as a site, in site/. A warning is an error, and so is a link that leads nowhere.
+docs: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # The models against transformers: docs/benchmarks.md, its figures and its plots.
-bench: $(STAMP)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+bench: $(INSTALLED)
+	$(call install,.[bench])
 	$(BIN)/python -m benchmarks --json docs/benchmarks.json --report
 
-bench-convert: $(STAMP)
+bench-convert: $(INSTALLED)
 	$(BIN)/python -m benchmarks.convert
 
-bench-parity: $(STAMP)
+bench-parity: $(INSTALLED)
 	$(BIN)/python -m benchmarks.parity
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site
 
-# The stamp is newer than what decides the environment, or everything is installed again.
-$(STAMP): pyproject.toml constraints.txt
+# uv installs several times as fast as pip. Where there is no uv, or where it cannot install, pip does.
+define install
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '$(1)' \
+	|| $(BIN)/pip install --quiet --no-compile -c constraints.txt -e '$(1)'
+endef
+
+# pip alone installs torch: pip's settings say where its builds are found, and uv does not read them.
+# Modules are not compiled here: the demo compiles those that it imports, which are one in four.
+$(DEMO): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
-	touch $(STAMP)
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt uv || echo 'There is no uv: pip takes longer.'
+	$(BIN)/pip install --quiet --no-compile --no-deps -c constraints.txt torch
+	$(call install,.)
+	touch $@
+
+# Tests start many processes, so here everything is compiled once; a few files in packages are templates, no Python.
+$(INSTALLED): $(DEMO)
+	$(call install,.[test])
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	touch $@
+
+$(SITE): $(DEMO)
+	$(call install,.[docs])
+	touch $@

@@ -1,4 +1,4 @@
-"""What was measured: a record in JSON, and its rows beside their goals on the terminal, in docs/ and in the README.
+"""What was measured: a record in JSON, and its rows beside their goals on the terminal and in docs/.
 
 A record: machine, versions, quick, and subjects by name, each with title, measured (when), seconds, results, rows.
 """
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 Record = dict[str, Any]
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "docs/benchmarks.md", ROOT / "README.md")
+PAGES = (ROOT / "docs/benchmarks.md",)
 FRAMEWORKS = {"torch": "torch", "flax": "Flax"}  # and what the rows call them
 SUBJECTS = ("attention", "encoder_layer", "model", "growth", "first_call")  # each a module beside this one
 GROWTH_PLOT = "![Time and memory of a two-layer encoder over length, both axes logarithmic](growth.svg)"
@@ -150,7 +150,7 @@ def filled(page: str, texts: Mapping[str, str]) -> str:
 
 
 def write_report(record: Record) -> None:
-    """Draw the plots in docs/, and fill in what docs/benchmarks.md and the README show."""
+    """Draw the plots in docs/, and fill in what docs/benchmarks.md shows."""
     from benchmarks.plots import draw
 
     draw(record, ROOT / "docs")

@@ -1,3 +1,3 @@
 """BigBird checkpoints from TensorFlow to PyTorch and Flax, with proof that the model is the same."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

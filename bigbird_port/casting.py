@@ -1,4 +1,4 @@
-"""Changes of number type that say what they cost: the largest rounding of each weight, and no silent infinity."""
+"""Changes of number type, with what they cost: the largest rounding of each weight. Overflow is an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def float_type(name: str) -> np.dtype:
-    """NumPy's type of a name in DTYPES."""
+    """Return NumPy's type for a name in DTYPES."""
     if name == "bfloat16":
         import ml_dtypes
 
@@ -19,19 +19,19 @@ def float_type(name: str) -> np.dtype:
 
 
 def is_float(dtype: np.dtype | None) -> bool:
-    """Whether a type holds real numbers (bfloat16 is none of NumPy's own kinds)."""
+    """Return whether a type holds real numbers. bfloat16 does, although NumPy has no kind of its own for it."""
     return dtype is not None and (dtype.kind == "f" or dtype.name == "bfloat16")
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """The largest absolute rounding error of a weight's cast, and the value whose rounding it is."""
+    """The largest absolute rounding error when a weight was cast, and the value that was rounded so."""
 
     error: float
     value: float
 
     def worse(self, other: Rounding) -> Rounding:
-        """The larger of two."""
+        """Return the larger of two roundings."""
         return self if self.error >= other.error else other
 
 
@@ -39,10 +39,13 @@ EXACT = Rounding(0.0, 0.0)
 
 
 def cast(values: np.ndarray, dtype: np.dtype, name: str) -> tuple[np.ndarray, Rounding]:
-    """Return ``values`` as ``dtype``, and the largest rounding; raises ValueError where a finite value overflows."""
+    """Return ``values`` as ``dtype``, and the largest rounding.
+
+    name: what to call the weight in an error. Raises ValueError if a finite value overflows.
+    """
     if values.dtype == dtype:
         return values, EXACT
-    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+    with np.errstate(over="ignore", invalid="ignore"):  # found below
         result = values.astype(dtype)
     if np.can_cast(values.dtype, dtype) or not values.size:
         return result, EXACT
@@ -52,7 +55,7 @@ def cast(values: np.ndarray, dtype: np.dtype, name: str) -> tuple[np.ndarray, Ro
     overflowing = np.isinf(error) & np.isfinite(wide)
     if overflowing.any():
         value = float(wide[overflowing].flat[0])
-        raise ValueError(f"{name} holds {value:.6g}, which {dtype.name} cannot: choose a wider --dtype")
+        raise ValueError(f"{name} holds {value:.6g}, which is too large for {dtype.name}: choose a wider --dtype")
     error = np.where(np.isfinite(wide), error, 0.0)  # NaN and Inf stay what they are
     worst = int(error.argmax())
     return result, Rounding(float(error.flat[worst]), float(wide.flat[worst]))

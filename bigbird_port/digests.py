@@ -1,4 +1,7 @@
-"""sha256 of files, on other threads: what a conversion waits for longest, and so begins first."""
+"""sha256 of files, on other threads.
+
+A conversion waits longer for these than for anything else. So it begins to hash before it does other work.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,17 @@ from typing import Self
 
 from bigbird_port.reading import open_unbuffered
 
-THREADS = 2  # that hash at a time, wherever files or weights are hashed: it does not hold Python's lock
-_HASHED_BYTES = 1 << 20  # at once: stays in the cache; hashlib.file_digest takes less, and so hands threads over often
+THREADS = 2  # how many threads hash at a time; hashing does not hold Python's lock
+_HASHED_BYTES = 1 << 20  # at once: they stay in the cache. hashlib.file_digest takes fewer, and changes threads often
 
 
 class FileDigests:
-    """sha256 of files, each computed once, from the moment it is first asked for; leaving the block stops what runs.
+    """sha256 of files. Each is computed once, and begins when it is first asked for.
 
-    threads: those that hash. Whoever has other work for the processor gives it to them too: as many run as there are
-    cores to use, and the hash of one long file, which no second core makes shorter, keeps its own.
+    It is a context manager: leaving the block stops the hashing that still runs.
+
+    threads: the pool that hashes. Other work for the processor is given to the same pool, so that no more threads run
+    than there are cores, and the hash of one long file keeps its core.
     """
 
     def __init__(self) -> None:
@@ -37,14 +42,14 @@ class FileDigests:
         self.threads.shutdown(cancel_futures=True)
 
     def sha256(self, path: Path) -> Future[str]:
-        """Begin to hash a file, or return what was begun."""
+        """Return the future sha256 of a file. Hashing begins at the first call for the file."""
         if path not in self._begun:
             self._begun[path] = self.threads.submit(file_digest, path, self._stopped)
         return self._begun[path]
 
 
 def file_digest(path: Path, stopped: threading.Event | None = None) -> str:
-    """sha256 of a file; meaningless once ``stopped`` is set, which ends it."""
+    """Return the sha256 of a file. If ``stopped`` is set meanwhile, reading ends and the result is meaningless."""
     digest, buffer = hashlib.sha256(), bytearray(_HASHED_BYTES)
     with open_unbuffered(path) as file, memoryview(buffer) as view:
         while (size := file.readinto(view)) and not (stopped and stopped.is_set()):

@@ -1,10 +1,12 @@
-"""Block-sparse attention over several devices: which key blocks each must get from others (NumPy only).
+"""Block-sparse attention over several devices: which key blocks a device gets from the others.
 
-A device holds b blocks that follow each other. To attend, its query blocks want the last block of the device before
-it, the first of the one behind it (their windows reach over), and blocks that stand anywhere. Those are few: the global
-blocks, and random ones, which the original's plans draw from blocks 1 to 15 of a text ("paper" plan) or 1 to 2r + 3
-(general plan), whatever its length. So all devices get a copy of all of them, and what is exchanged does not grow with
-the text.
+A device holds b successive blocks. Its query blocks also need
+
+* the last block of the device before, and the first block of the device behind, because windows reach over;
+* blocks from anywhere: the global blocks and the random ones. These are few. The original draws random blocks from
+  blocks 1 to 15 of a text (paper plan) or 1 to 2r + 3 (general plan), whatever the length of the text.
+
+So every device gets a copy of all global and random blocks, and what is exchanged does not grow with the text.
 
 Legend: s devices, b blocks on each, n blocks in the sequence, N heads, Q query blocks with a list of their own, S slots
 in such a list, G shared blocks.
@@ -24,11 +26,12 @@ from bigbird_port.pattern import Pattern
 class Exchange:
     """A Pattern for s devices of b blocks each.
 
-    key_blocks: int32 [s, N, b, S], the lists of each device's own query blocks in its own numbers: 0 .. b-1 its
-    blocks, b the last block of the device before it, b+1 the first of the one behind it, b+2+g shared block g.
-    live: bool [s, N, b, S], False for slots that do not count; those of blocks that attend to all keys have none.
-    shared: int32 [G], the blocks of which every device gets a copy. global_blocks: int32 [1 or 2], the query blocks
-    that attend to all keys.
+    key_blocks: int32 [s, N, b, S], the lists of each device's query blocks. A device numbers the blocks that it sees:
+        0 .. b-1 are its own, b is the last block of the device before, b+1 the first block of the device behind, and
+        b+2+g is shared block g.
+    live: bool [s, N, b, S], False for slots that do not count. Global query blocks have no live slot.
+    shared: int32 [G], the blocks of which every device gets a copy.
+    global_blocks: int32 [1 or 2], the query blocks that attend to all keys.
     """
 
     key_blocks: np.ndarray
@@ -44,7 +47,7 @@ class Exchange:
 
 @functools.lru_cache(maxsize=256)
 def make_exchange(pattern: Pattern, blocks: int, devices: int) -> Exchange:
-    """Spread the pattern of a batch of n = ``blocks`` blocks over ``devices``, the last ones padded."""
+    """Spread the pattern of a batch of n = ``blocks`` blocks over ``devices``; the last devices are padded."""
     N, Q, S = pattern.key_blocks.shape
     b = -(-blocks // devices)
     owner_Q = np.arange(1, Q + 1) // b

@@ -1,6 +1,6 @@
-"""How block-sparse attention runs on each framework and device: the one place for chunk sizes and formulations.
+"""How attention runs on each framework and device: the one place for chunk sizes and choices of operations.
 
-Every formulation computes the same; what differs is how much is gathered at a time, and by which operations.
+Every formulation computes the same. Formulations differ in how much is gathered at a time, and by which operations.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Formulation:
-    """What runs at once.
+    """How much runs at once, and by which operations. None means all at once, and for onednn_from never.
 
-    heads_at_once: attention heads of a text; None is all.
-    blocks_at_once: query blocks with a list, whose keys are gathered together; None is all.
-    fused: whether the framework's own fused attention runs on the gathered keys, where it has one.
-    measured: what justifies these, or what they rest on where nothing was measured.
-    tokens_at_once: tokens in the feed-forward sublayer, whose inner states are four times as wide; None is all.
-    scores_at_once: scores of full attention, of all heads and texts; None is all.
-    onednn_from: multiplications in the product of a query block with its keys from which torch has oneDNN make such
-    products, one by one, where that pays (models_torch.attention.onednn); None is never.
+    heads_at_once: attention heads of a text.
+    blocks_at_once: query blocks with a list, whose keys are gathered together.
+    fused: whether the framework's own fused attention runs on the gathered keys.
+    measured: the measurements that justify the numbers, or what the numbers rest on where nothing was measured.
+    tokens_at_once: tokens in the feed-forward sublayer, whose inner states are four times as wide.
+    scores_at_once: scores of full attention, over all attention heads and texts.
+    onednn_from: the least number of multiplications, in the product of a query block with its keys, from which torch
+        makes such products one by one in oneDNN, if that is faster (models_torch.attention.onednn).
     """
 
     heads_at_once: int | None
@@ -31,7 +31,7 @@ class Formulation:
     onednn_from: int | None = None
 
 
-# By framework and device type. One processor: 12 heads x 64, block 64, r 3, float32, 4096 tokens, one thread.
+# By framework and device type. Measured on one thread: 12 heads x 64, block size 64, r = 3, float32, 4096 tokens.
 FORMULATIONS = {
     ("torch", "cpu"): Formulation(
         1,
@@ -61,5 +61,5 @@ FORMULATIONS = {
 
 
 def formulation(framework: str, device_type: str) -> Formulation:
-    """Return what runs on a device type ("cpu", "cuda", ...); one without an entry runs as the processor does."""
+    """Return the formulation of a device type ("cpu", "cuda", ...). A type without an entry runs as the CPU does."""
     return FORMULATIONS.get((framework, device_type), FORMULATIONS[framework, "cpu"])

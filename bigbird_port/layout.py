@@ -1,6 +1,6 @@
-"""Layouts as data: an axes string names the axes of an array, and a change of layout follows from two of them.
+"""Layouts as data: an axes string names the axes of an array, and two axes strings say how to change the layout.
 
-"hidden (heads head_dim)" is a matrix whose second axis is heads x head_dim, heads outermost.
+"hidden (heads head_dim)" is a matrix. Its second axis is a group: it has size heads x head_dim, with heads outermost.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ def parse_axes(axes: str) -> tuple[tuple[str, ...], ...]:
 
 
 def merged_shape(axes: str, dims: Dims) -> tuple[int, ...]:
-    """Shape with each group as one axis, as in a 2-D kernel."""
+    """Return the shape in which each group is one axis, as in a 2-D kernel."""
     return tuple(math.prod(dims[axis] for axis in group) for group in parse_axes(axes))
 
 
 def split_shape(axes: str, dims: Dims) -> tuple[int, ...]:
-    """Shape with every axis apart, as in a 3-D attention kernel."""
+    """Return the shape in which every axis stands alone, as in a 3-D attention kernel."""
     return tuple(dims[axis] for group in parse_axes(axes) for axis in group)
 
 
 def change_layout(array: np.ndarray, source: str, target: str, dims: Dims) -> np.ndarray:
-    """Return ``array``, laid out as ``source`` with its groups merged or split, laid out as ``target`` (merged).
+    """Return ``array`` in the layout ``target``, in which each group is one axis.
 
-    Raises ValueError if the shape is neither, or if the two layouts do not have the same axes.
+    source: the layout of ``array``, whose groups may be one axis each or split. Raises ValueError if the shape is
+    neither, or if the two layouts do not have the same axes.
     """
     if array.shape not in (merged_shape(source, dims), split_shape(source, dims)):
         raise ValueError(
@@ -49,16 +50,17 @@ def change_layout(array: np.ndarray, source: str, target: str, dims: Dims) -> np
 
 
 def same_order(source: str, target: str) -> bool:
-    """Whether two layouts hold the elements in the same order, so that one is the other's bytes."""
+    """Return whether two layouts hold the elements in the same order, so that their bytes are equal."""
     return [axis for group in parse_axes(source) for axis in group] == [
         axis for group in parse_axes(target) for axis in group
     ]
 
 
 def contiguous(array: np.ndarray) -> np.ndarray:
-    """Return ``array`` in C order, copied only if it is not.
+    """Return ``array`` in C order. It is copied only if its order is another.
 
-    A turned matrix is copied one cache line's width of columns at a time, which is four times as fast as at once.
+    A transposed matrix is copied in strips of columns, each as wide as a cache line. That is four times as fast as
+    copying it at once.
     """
     if array.flags.c_contiguous:
         return array

@@ -1,4 +1,7 @@
-"""How the process holds memory: a program decides it, not a library."""
+"""How much freed memory the process keeps.
+
+These settings concern the whole process. So the command line sets them, and a library that is imported does not.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,21 @@ _RETURNED_BYTES = 1 << 20
 
 
 def keep_freed_memory() -> None:
-    """Have malloc keep a little freed memory for what comes next, where it is glibc's; elsewhere nothing changes.
+    """Let malloc keep some freed memory for the next arrays. Only glibc's malloc can; elsewhere nothing changes.
 
-    By default it gives large arrays back at once, and a conversion pays for every new page again: a third of its
-    time in the system. It concerns the whole process, so a program decides it, not a library.
+    By default glibc gives a large array back to the system as soon as it is freed. A conversion then pays for every
+    page of the next array again, which takes a third of its time in the system.
     """
     _set(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
     _set(_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def return_freed_arrays() -> None:
-    """Have malloc map large arrays one by one, where it is glibc's, so that freed ones go back to the system at once.
+    """Let malloc give large arrays back to the system as soon as they are freed. Only glibc's malloc can.
 
-    By default it raises the size from which it does so up to 32 MiB as such arrays are freed, and keeps what is
-    freed below: for a parity run of a base model at length 4096, 0.6 GiB. A little freed memory is kept, too: with
-    this size set, malloc would give even the smallest back at once, and pay for every new page.
+    By default glibc raises the size that counts as large, up to 32 MiB, whenever such an array is freed, and keeps
+    smaller arrays. In a parity run of a base model at length 4096 it keeps 0.6 GiB. Some freed memory is still kept
+    here. Otherwise malloc would give even the smallest piece back, and pay for every new page.
     """
     _set(_MMAP_THRESHOLD, _RETURNED_BYTES)
     _set(_TRIM_THRESHOLD, _LITTLE_KEPT_BYTES)
@@ -39,7 +42,7 @@ def _set(option: int, value: int) -> None:
 
 
 def own_libc() -> ctypes.CDLL | None:
-    """The C library of this process, or None where there is no way to it."""
+    """Return the C library of this process, or None where it cannot be opened."""
     try:
         return ctypes.CDLL(None, use_errno=True)
     except (OSError, TypeError):  # not on Windows

@@ -1,6 +1,6 @@
-"""A batch of mixed lengths as one row of the blocks that hold text, so that padding blocks cost nothing (NumPy only).
+"""A batch of mixed lengths as one row of the blocks that hold text, so that padding blocks cost nothing.
 
-What real tokens compute is unchanged: a padding block weighs exp(-10000) = 0 as key, and nobody reads it as query.
+What real tokens get is unchanged: a padding block weighs exp(-10000) = 0 as a key, and its own results are not read.
 
 Legend: B texts, L length, n blocks of a padded text, P packed blocks, W block size, N heads, Q lists, S slots.
 """
@@ -27,9 +27,11 @@ class Packing:
 
 
 def make_packing(mask_BL: np.ndarray, block_size: int) -> Packing | None:
-    """Keep each text's blocks up to its last real token, and its first; None where that skips no block.
+    """Return a Packing that keeps each text's blocks up to its last real token; None if no block would be skipped.
 
-    mask_BL: true for real tokens; L need not be a multiple of the block size.
+    The first block of a text is kept even if it holds no real token.
+
+    mask_BL: true for real tokens. L need not be a multiple of the block size.
     """
     B, L = mask_BL.shape
     n = -(-L // block_size)
@@ -43,7 +45,10 @@ def make_packing(mask_BL: np.ndarray, block_size: int) -> Packing | None:
 
 
 def packed_pattern(pattern: Pattern, packing: Packing) -> Pattern:
-    """Return the pattern of the packed row from that of one padded text; each text's part is cropped to its blocks."""
+    """Return the pattern of the packed row.
+
+    pattern: that of one padded text. It is cropped to the blocks of each text.
+    """
     parts = [(text.first, crop(pattern, text.blocks)) for text in packing.texts]
     return Pattern(
         np.concatenate([part.key_blocks + first for first, part in parts], axis=1),

@@ -1,4 +1,6 @@
-"""Which axis of a weight is split over which axis of a mesh of devices: one table, from which both frameworks' follows.
+"""Which axis of a weight is split over which axis of a mesh of devices.
+
+It is one table. Flax's partition specs and torch's plan both follow from it.
 
 A mesh has three axes: "data" (texts), "model" (attention heads, inner units, vocabulary) and "sequence" (blocks of
 positions; it splits no weight).
@@ -13,17 +15,18 @@ from bigbird_port.layout import parse_axes
 from bigbird_port.schema import AXES, Framework, Weight, dims, weights_of
 
 MESH_AXES = ("data", "model", "sequence")
-# Axis of the schema -> mesh axis that splits it. Of a group such as (heads head_dim) its first axis counts: outermost,
-# so that a piece holds whole heads.
+# Axis of the schema -> mesh axis that splits it. For a group such as (heads head_dim) the first axis counts. It is the
+# outermost, so a piece holds whole attention heads.
 SPLIT = {"heads": "model", "inner": "model", "vocab": "model"}
-# These stay whole where the mesh axis does not divide them, which costs memory only: a vocabulary has any size.
+# These stay whole where the mesh axis does not divide them. That costs only memory. A vocabulary may have any size.
 MAY_STAY_WHOLE = frozenset({"vocab"})
 
 
 def mesh_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Return the size of every mesh axis, 1 where none is given; raises ValueError for another name or a size below 1.
+    """Return the size of every mesh axis, in the order of MESH_AXES; an axis that is not given has size 1.
 
-    The order is that of MESH_AXES: neighbours along "sequence" are neighbours among the devices.
+    In this order, neighbours along "sequence" are neighbours among the devices. Raises ValueError for an unknown name
+    or a size below 1.
     """
     for name, size in sizes.items():
         if name not in MESH_AXES or size < 1:
@@ -32,7 +35,7 @@ def mesh_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def described(sizes: Mapping[str, int]) -> str:
-    """Return sizes as the command line takes them: data=2,model=2,sequence=2."""
+    """Return the sizes of a mesh as the command line takes them: data=2,model=2,sequence=2."""
     return ",".join(f"{name}={size}" for name, size in sizes.items())
 
 
@@ -52,7 +55,7 @@ def check_sizes(config: BigBirdConfig, sizes: Mapping[str, int], batch: int | No
 
 
 def partition(axes: str, config: BigBirdConfig, sizes: Mapping[str, int]) -> tuple[str | None, ...]:
-    """Return the mesh axis that splits each axis of a weight laid out as ``axes``; None: whole on every device."""
+    """Return, for each axis of a weight laid out as ``axes``, the mesh axis that splits it; None if it stays whole."""
     found: list[str | None] = []
     for first, *_ in parse_axes(axes):
         mesh_axis = SPLIT.get(first)
@@ -64,7 +67,10 @@ def partition(axes: str, config: BigBirdConfig, sizes: Mapping[str, int]) -> tup
 def partitions(
     config: BigBirdConfig, head: str, framework: Framework, sizes: Mapping[str, int]
 ) -> Iterator[tuple[Weight, tuple[str | None, ...]]]:
-    """Yield each weight of a head's class with its partition in that framework's layout; raises as check_sizes."""
+    """Yield each weight of a head's class with its partition, in the layout of ``framework``.
+
+    Raises ValueError as check_sizes does.
+    """
     check_sizes(config, sizes)
     for row in weights_of(config, head, framework):
         yield row, partition(row.torch_axes if framework == "torch" else row.flax_axes, config, sizes)

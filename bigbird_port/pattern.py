@@ -1,4 +1,4 @@
-"""Which key blocks each query block attends to, as the original chooses them (NumPy only).
+"""Which key blocks each query block attends to, as the original chooses them.
 
 Legend: N heads, n blocks in the sequence, Q query blocks with a list of their own (of a whole text: 1 .. n-2),
 S slots in such a list, W block size, r random blocks a query block, m blocks in 4096 tokens.

@@ -1,6 +1,6 @@
 """More position embeddings than a model was trained with.
 
-Legend: P positions that there are, L positions that are wanted, D hidden.
+Legend: P present positions, L wanted positions, D hidden.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ POSITIONS = "embeddings.position_embeddings.embedding"  # the weight's canonical
 
 
 def extend_positions(table_PD: np.ndarray, length: int, method: str = "tile") -> np.ndarray:
-    """Return ``length`` position embeddings made from P, [L, D] of the table's dtype.
+    """Return ``length`` position embeddings made from P, as [L, D] of the table's dtype.
 
-    tile: the table again and again, so that position p has the embedding of p mod P (as Longformer was made from
-    RoBERTa: Beltagy et al. 2020, section 5). interpolate: the table stretched, linear between neighbours, its first
-    and last rows first and last. Neither is trained: fine-tune the result. Raises ValueError for a shorter length or
-    an unknown method.
+    method "tile" repeats the table: position p has the embedding of position p mod P. Longformer was made from RoBERTa
+    in this way (Beltagy et al. 2020, section 5). method "interpolate" stretches the table, linear between neighbours;
+    the first and the last row stay first and last. Neither result is trained, so fine-tune the model. Raises ValueError
+    for a shorter length or an unknown method.
     """
     P = len(table_PD)
     check_extension(P, length, method)
@@ -45,11 +45,11 @@ def check_extension(present: int, length: int, method: str) -> None:
 
 
 def how_extended(method: str, present: int) -> str:
-    """What a manifest says of a table that was extended from ``present`` positions."""
+    """Return what a manifest says of a table that was extended from ``present`` positions."""
     return f"extended: {method} from {present}"
 
 
 def read_how(how: str) -> tuple[str, int] | None:
-    """Return method and former positions of what how_extended wrote; None for anything else."""
+    """Return the method and the former number of positions from what how_extended wrote; None for anything else."""
     found = re.fullmatch(rf"extended: ({'|'.join(METHODS)}) from ([1-9][0-9]*)", how)
     return (found[1], int(found[2])) if found else None

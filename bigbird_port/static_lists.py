@@ -1,7 +1,8 @@
-"""A Pattern as arrays of few distinct shapes, for code that is compiled for shapes (NumPy only).
+"""A Pattern as arrays of few distinct shapes, because compiled code is compiled for each shape anew.
 
-A query block with more key blocks than a list has slots, which only the global ones have, gets several lists: parts,
-whose softmaxes are added up afterwards. So every list is the same work, in an ordinary batch and in a packed one.
+A global query block attends to more key blocks than a list has slots. So it gets several lists, which are called its
+parts, and the softmaxes of the parts are added up afterwards. Every list is then the same work, whether the batch is
+packed or not.
 
 Legend: N heads, P blocks in the row, Q query blocks with one list, G global query blocks, E parts of theirs, T = Q + E
 lists, S slots in each.
@@ -22,9 +23,12 @@ _MOST_GLOBAL = 2  # global query blocks of a text: its first and the pattern's l
 class StaticLists(NamedTuple):
     """Which key blocks each list has, and which query block it belongs to.
 
-    key_blocks, counts: int32 [N, T, S], a list's key blocks and how often each counts; first the Q, then the parts.
-    rows: int32 [Q], query blocks with one list. global_blocks: int32 [G]. parts: int32 [E], ascending, to which of the
-    global blocks each part belongs. places: int32 [P], where each query block is among the Q, then the G.
+    key_blocks, counts: int32 [N, T, S], the key blocks of each list and how often each counts. The Q lists of ordinary
+        query blocks come first, then the E parts.
+    rows: int32 [Q], the query blocks with one list.
+    global_blocks: int32 [G], the global query blocks.
+    parts: int32 [E], ascending, the index in global_blocks that each part belongs to.
+    places: int32 [P], where each block of the row stands in rows followed by global_blocks.
     """
 
     key_blocks: np.ndarray
@@ -36,7 +40,7 @@ class StaticLists(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Some of the key blocks of a global query block; counts of 0 mark what is not there."""
+    """Some of the key blocks of a global query block. A count of 0 marks a slot that holds no block."""
 
     key_blocks: np.ndarray
     counts: np.ndarray
@@ -45,8 +49,8 @@ class _Part(NamedTuple):
 def static_lists(pattern: Pattern, rounded: bool = False) -> StaticLists:
     """Return the lists of a pattern.
 
-    rounded: P and E are rounded up, Q with P, and each text has the most global blocks; what is there for the sake of
-    the shape counts 0 times.
+    rounded: whether P, Q and E are rounded up, so that fewer shapes occur. Every text then has two global blocks. A
+        block that is added for the sake of the shape counts 0 times.
     """
     N, Q, S = pattern.key_blocks.shape
     P = sum(text.blocks for text in pattern.texts)
@@ -83,7 +87,7 @@ def static_lists(pattern: Pattern, rounded: bool = False) -> StaticLists:
 
 
 def round_up(size: int, rounded: bool = True) -> int:
-    """Return a size of few: sixteen between a power of two and the next, so at most a sixteenth more."""
+    """Return the next of few sizes: there are sixteen between a power of two and the next, so at most 1/16 is added."""
     step = max(1, 1 << size.bit_length() >> 5) if rounded else 1
     return -(-size // step) * step
 

@@ -261,8 +261,8 @@ def _pass(
     if fatal and not plan.settings.allow_nonfinite:
         more = f" and {len(fatal) - 3} more" if len(fatal) > 3 else ""
         raise ValueError(
-            f"{plan.source.opened.path}: {'; '.join(fatal[:3])}{more}: such a model computes nothing; use a healthy "
-            "checkpoint, or convert it as it is with --allow-nonfinite"
+            f"{plan.source.opened.path}: {'; '.join(fatal[:3])}{more}. A model with NaN or Inf in its "
+            "weights gives no useful results: use another checkpoint, or convert this one with --allow-nonfinite"
         )
     return written, findings
 

@@ -1,11 +1,13 @@
-"""Block-sparse attention on a mesh of devices: each has some texts, some heads and some blocks of positions.
+"""Block-sparse attention on a mesh of devices: each has some texts, some attention heads and some blocks of positions.
 
-A device attends with its own query blocks to its own key blocks and copies of the few others they list; to all keys,
-which the queries of the global blocks want, it attends together with the others: each to its own, by partial softmaxes.
+* Ordinary query blocks attend on their own device. It has its own key blocks, and copies of the few others that its
+  lists name.
+* Global query blocks attend to all keys, so all devices work on them. Each device makes a partial softmax over its own
+  keys, and the partial softmaxes are combined.
 
 Legend: B batch, L length, N heads, H head size, W block size, S slots in a list of key blocks, s devices along
-"sequence", b blocks on each, J key blocks at hand, G shared blocks, g global query blocks, Q queries, K keys.
-Inside a device, B, N and L are its own part.
+"sequence", b blocks on each device, J key blocks that a device has (its own and copies), G shared blocks, g global
+query blocks, Q queries, K keys. On a device, B, N and L count the device's own part.
 """
 
 from __future__ import annotations
@@ -28,12 +30,12 @@ AXIS = "sequence"
 _HEADS = PartitionSpec("data", "model", AXIS)  # [B, N, L, H]
 _LISTS = (PartitionSpec(AXIS, "model"), PartitionSpec(AXIS, "model"), PartitionSpec(), PartitionSpec())
 
-# In a loop's body, which the gradient then runs again rather than keep what the first run computed.
+# For the body of a loop: the gradient runs it again, and nothing that the first run computed is kept.
 _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 class _Block(NamedTuple):
-    """Blocks of a device, or at its hand: keys and values [B, N, J, W, H], mask [B, J, W]."""
+    """Blocks that a device has: keys and values [B, N, J, W, H], mask [B, J, W]."""
 
     k: Array
     v: Array
@@ -41,7 +43,7 @@ class _Block(NamedTuple):
 
 
 class SpreadLists(NamedTuple):
-    """An Exchange on the devices; see bigbird_port.exchange. It stands where KeyLists stand on one device."""
+    """The arrays of an Exchange (bigbird_port.exchange), in the place that KeyLists have on one device."""
 
     key_blocks: Array
     live: Array
@@ -51,7 +53,7 @@ class SpreadLists(NamedTuple):
     def attention(self, q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, block_size: int) -> Array:
         """Return what block_sparse_attention returns on one device, [B, L, N, H].
 
-        Texts and positions are padded to a multiple of the devices inside.
+        Meanwhile texts and positions are padded to a multiple of the devices.
         """
         mesh = current_mesh()
         assert mesh is not None  # spread_lists made these under one
@@ -70,7 +72,10 @@ class SpreadLists(NamedTuple):
 
 
 def spread_lists(pattern: Pattern | None, blocks: int) -> SpreadLists | None:
-    """Return the lists of a pattern for a batch of ``blocks`` blocks on the current mesh; None without either."""
+    """Return the lists of a pattern for a batch of ``blocks`` blocks on the current mesh.
+
+    Returns None without a pattern or without a mesh.
+    """
     mesh = current_mesh()
     if mesh is None or pattern is None:
         return None
@@ -79,27 +84,29 @@ def spread_lists(pattern: Pattern | None, blocks: int) -> SpreadLists | None:
 
 
 def _on_device(q_BNLH: Array, k_BNLH: Array, v_BNLH: Array, mask_BL: Array, *arrays: Array, W: int) -> Array:
-    """One device's part of the attention, [B, L, N, H] of its own texts, positions and heads."""
+    """Return one device's part of the attention: [B, L, N, H] of its own texts, positions and attention heads."""
     q, k, v = (x.reshape(*x.shape[:2], -1, W, x.shape[-1]) for x in (q_BNLH, k_BNLH, v_BNLH))
     mask_BbW = mask_BL.reshape(len(mask_BL), -1, W)
     b, lists = q.shape[2], SpreadLists(*arrays)
     own = _Block(k, v, mask_BbW)
     at_hand = jax.tree.map(functools.partial(_at_hand, shared=lists.shared), own)
     context = _listed(q, at_hand, lists.key_blocks[0], lists.live[0])
-    places = lists.global_blocks - lax.axis_index(AXIS) * b  # of the global blocks here, those that are
+    places = lists.global_blocks - lax.axis_index(AXIS) * b  # outside 0 .. b-1 for blocks of other devices
     context = context.at[:, :, _inside(places, b)].set(_to_all_keys(q, own, places), mode="drop")
     context *= mask_BbW[:, None, :, :, None]
     return context.reshape(*v_BNLH.shape).swapaxes(1, 2)
 
 
 def _at_hand(x: Array, shared: Array) -> Array:
-    """A device's own blocks, its neighbours' that its windows reach, and the shared ones, in an Exchange's numbers.
+    """Return the blocks that a device needs, in the order of an Exchange's numbers.
 
-    x: [B, N, b, W, H], or a mask's [B, b, W].
+    These are its own blocks, the neighbours' blocks that its windows reach, and the shared blocks.
+
+    x: the device's own blocks, [B, N, b, W, H], or [B, b, W] of a mask.
     """
     axis = 2 if x.ndim == 5 else 1
     s, b, kind = lax.axis_size(AXIS), x.shape[axis], x.dtype
-    x = x.astype(jnp.int32) if kind == jnp.bool_ else x  # what can be added up
+    x = x.astype(jnp.int32) if kind == jnp.bool_ else x  # booleans cannot be added up
     last, first = (lax.slice_in_dim(x, at, at + 1, axis=axis) for at in (b - 1, 0))
     before = lax.ppermute(last, AXIS, [(i, i + 1) for i in range(s - 1)])
     behind = lax.ppermute(first, AXIS, [(i + 1, i) for i in range(s - 1)])
@@ -108,24 +115,25 @@ def _at_hand(x: Array, shared: Array) -> Array:
 
 
 def _copies(x: Array, places: Array, axis: int) -> Array:
-    """The blocks at ``places`` along ``axis`` of the devices where these lie inside, one of them each; on every device.
+    """Return copies of the blocks at ``places`` along ``axis``, on every device.
 
-    A sum over all devices, whose volume does not grow with their number as sending to each other one does.
+    Each block lies on one device, where its place is in 0 .. b-1. The copies are a sum over all devices, to which the
+    others add zeros. The volume of a sum does not grow with the number of devices, as sending to each of them would.
     """
     b = x.shape[axis]
     here = (places >= 0) & (places < b)
     found = jnp.take(x, jnp.clip(places, 0, b - 1), axis=axis)
     copies = lax.psum(jnp.where(here.reshape(-1, *(1,) * (x.ndim - axis - 1)), found, 0), AXIS)
-    return lax.pcast(copies, AXIS, to="varying")  # so that gradients are summed here, and not in loops that use them
+    return lax.pcast(copies, AXIS, to="varying")  # gradients are summed here, not in the loops that use the copies
 
 
 def _inside(places: Array, b: int) -> Array:
-    """Places where they are inside 0 .. b-1, else b: one that .at[] drops."""
+    """Return the places that are in 0 .. b-1. The others become b, which ``.at[]`` drops."""
     return jnp.where((places >= 0) & (places < b), places, b)
 
 
 def _listed(q_BNbWH: Array, at_hand: _Block, key_blocks_NbS: Array, live_NbS: Array) -> Array:
-    """Each query block attends to its list of the blocks at hand, [B, N, b, W, H]."""
+    """Let each query block attend to its list, [B, N, b, W, H]."""
     B, N, b, W, _ = q_BNbWH.shape
     every_head = (
         *(x.reshape(B * N, *x.shape[2:]) for x in (q_BNbWH, at_hand.k, at_hand.v)),
@@ -137,7 +145,7 @@ def _listed(q_BNbWH: Array, at_hand: _Block, key_blocks_NbS: Array, live_NbS: Ar
 
 
 def _listed_of_head(head: tuple[Array, ...]) -> Array:
-    """The same for one head of one text, a few query blocks at once; [b, W, H]."""
+    """Return the same for one attention head of one text, [b, W, H], a few query blocks at once."""
     q_bWH, k_JWH, v_JWH, mask_JW, blocks_bS, live_bS = head
 
     def one_block(row: tuple[Array, ...]) -> Array:
@@ -151,9 +159,9 @@ def _listed_of_head(head: tuple[Array, ...]) -> Array:
 
 
 def _to_all_keys(q_BNbWH: Array, own: _Block, places: Array) -> Array:
-    """The global query blocks attend to the keys of all devices; [B, N, g, W, H] on every device.
+    """Let the global query blocks attend to the keys of all devices, [B, N, g, W, H] on every device.
 
-    Each device's softmax is over its own keys, less its own largest score.
+    Each device's softmax is over its own keys, relative to its own largest score.
     """
     B, N, _, W, _ = q_BNbWH.shape
     q_BNgWH = _copies(q_BNbWH, places, axis=2)
@@ -166,14 +174,14 @@ def _to_all_keys(q_BNbWH: Array, own: _Block, places: Array) -> Array:
 
 
 def _combined(largest: Array, weights: Array, values: Array) -> Array:
-    """The softmax over all keys from every device's _partial_softmax: scaled to the largest score of all, added up."""
+    """Return the attention to all keys. Each device's partial softmax is rescaled to the largest score, then summed."""
     scale = jnp.exp(largest - lax.pmax(largest, AXIS))
     weights, values = lax.psum((weights * scale, values * scale), AXIS)
     return values / weights
 
 
 def _partial_softmax(head: tuple[Array, ...]) -> tuple[Array, Array, Array]:
-    """Largest score [Q, 1], sum of weights [Q, 1] and weighted values [Q, H] of queries [Q, H] over some keys."""
+    """Return the largest score [Q, 1], sum of weights [Q, 1] and weighted values [Q, H] of some queries and keys."""
     q_QH, k_KH, v_KH, mask_K = head
     dtype = at_least_float32(q_QH)
     scores_QK = jnp.matmul(q_QH / q_QH.shape[-1] ** 0.5, k_KH.T, preferred_element_type=dtype)

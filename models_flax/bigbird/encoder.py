@@ -136,8 +136,9 @@ class _Layers(nn.Module):
             return lists
         if not isinstance(lists, KeyLists):
             raise ValueError(
-                'random_blocks is "resample", which redraws blocks while compiled code runs, but what a mesh exchanges '
-                'is compiled: set random_blocks="original", or train without a mesh'
+                'random_blocks is "resample", which draws new random blocks in every step. On a mesh the blocks that '
+                "devices exchange are fixed when the program is compiled. "
+                'Set random_blocks="original", or train without a mesh'
             )
         if not self.has_rng("indices"):
             raise ValueError(

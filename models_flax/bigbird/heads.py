@@ -113,7 +113,10 @@ def question_mask(question_lengths_B: Array, length: int) -> Array:
 
 
 def mask_question(logits_BL2: Array, question_BL: Array) -> Array:
-    """Take 1e6 from the question's scores, sparing [CLS], which is "no answer"; as float32, for float16 ends below."""
+    """Take 1e6 from the scores of the question, but not of [CLS], which means "no answer".
+
+    The result is float32, because float16 cannot hold 1e6.
+    """
     # not .at[:, 0]: where a mesh splits positions, XLA's update masks the first of every other device
     masked_BL = question_BL & (jnp.arange(question_BL.shape[1]) > 0)
     return logits_BL2 - masked_BL[:, :, None] * jnp.float32(1e6)

@@ -1,6 +1,7 @@
-"""Float32 products in oneDNN, one matrix at a time: faster where MKL, which torch multiplies with, is at half its rate.
+"""Float32 products in oneDNN, one matrix at a time.
 
-So it is on AMD's processors with AVX-512. Flax has no counterpart: XLA multiplies with one library on every processor.
+torch multiplies with MKL, which reaches half of the rate of AMD's processors with AVX-512. There oneDNN is faster. Flax
+has no counterpart, because XLA multiplies with one library on every processor.
 
 Legend: X query blocks, of some heads; W block size, K keys, H head size.
 """
@@ -28,14 +29,15 @@ def fits(x: Tensor) -> bool:
 
 
 def takes(x: Tensor) -> bool:
-    """Whether x fits, and is to stay so: these products are no part of autograd, nor of autocast."""
+    """Return whether x fits and neither autograd nor autocast is on, because neither knows these products."""
     return fits(x) and available() and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 def faster(x: Tensor) -> bool:
-    """Whether x may be multiplied here, and to do so pays: on one thread, for several share out a batch of products.
+    """Return whether x may be multiplied here, and is multiplied faster here than in MKL.
 
-    Not under torch.func, whose transforms know no such product, nor where a compiler chooses.
+    It is faster on one thread. Several threads share out a batch of products, which is as fast in MKL. It may not be
+    done under torch.func, whose transforms do not know this product, nor in compiled code, whose compiler chooses.
     """
     plain = not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
     return plain and torch.get_num_threads() == 1 and _wide_vectors() and takes(x)

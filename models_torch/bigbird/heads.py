@@ -100,7 +100,10 @@ def question_mask(question_lengths_B: Tensor, length: int) -> Tensor:
 
 
 def mask_question(logits_BL2: Tensor, question_BL: Tensor) -> Tensor:
-    """Take 1e6 from the question's scores, sparing [CLS], which is "no answer"; as float32, for float16 ends below."""
+    """Take 1e6 from the scores of the question, but not of [CLS], which means "no answer".
+
+    The result is float32, because float16 cannot hold 1e6.
+    """
     masked_BL = question_BL.clone()
     masked_BL[:, 0] = False
     return logits_BL2 - masked_BL[:, :, None] * 1e6

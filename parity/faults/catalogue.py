@@ -1,7 +1,7 @@
-"""The faults that the gate must see, in one table: what each is, how it is injected, whom it can touch, where it shows.
+"""The faults that parity must notice, in one table.
 
-Not every fault changes every model: whether it does is found by the float64 reference, run with the same fault and
-without. Where the reference cannot be given a fault, ``always`` says why it changes whatever it touches.
+Not every fault changes every model. The float64 reference decides: it runs with the fault and without. Where the
+reference cannot be given the fault, ``always`` says why the fault changes every model that it touches.
 """
 
 from __future__ import annotations
@@ -30,13 +30,24 @@ _NO_TYPES_DERIVED = _ALL - _QA
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One fault.
+    """One fault. Exactly one of the fields from ``weights`` to ``witness`` says how it is injected.
 
-    Of weights, config, inputs, labels, twin, change and witness one says how it is injected: the first four return what
-    the faulty framework is given, twin replaces code while it lasts, change the pattern, witness changes a witness.
-    reference: the same code fault in the reference. always: where there is none, why the fault changes what it
-    touches, and holds: whether that is so of a setup. heads: that it can touch. case: the small model that has the
-    feature. expected: the first tap that shows it ({last}: the last layer; {score}: the first that a call returns).
+    ========== ================================================================================================
+    name       what the command line calls it
+    expected   the first tap that should show it; {last} is the last layer, {score} the first score of a call
+    heads      the heads whose models it can touch
+    case       the small model (parity/faults/setup.py) that has what the fault needs
+    weights    returns the weights that the faulty framework is given
+    config     returns the fields of the configuration that are changed
+    inputs     returns the inputs that the faulty framework is given
+    labels     returns the labels that the faulty framework is given
+    twin       (path, wrapper) pairs: functions of the framework's code that are wrapped while the fault is held
+    change     returns the changed pattern of key blocks
+    witness    changes the witness itself
+    reference  for ``twin``: the same fault in the reference's code
+    always     for a fault that the reference cannot be given: why it changes every model that it touches
+    holds      for ``always``: whether the reason holds for a setup
+    ========== ================================================================================================
     """
 
     name: str
@@ -56,7 +67,7 @@ class Fault:
 
     @property
     def how(self) -> str:
-        """What it is injected as: weights, configuration, or code."""
+        """What the fault is injected into: weights, configuration, or code."""
         return "weights" if self.weights else "configuration" if self.config else "code"
 
     @property
@@ -67,18 +78,18 @@ class Fault:
         return (function.__doc__ or "").partition("\n")[0]
 
     def expects(self, setup: Setup) -> str:
-        """The first tap that should show it."""
+        """Return the first tap that should show the fault in a setup."""
         score = "last_hidden_state" if setup.head == "base" else "*logits"
         return self.expected.format(last=setup.config.num_hidden_layers - 1, score=score)
 
     def applied(self, setup: Setup) -> Setup:
-        """Return the setup with the fault's weights and configuration; its inputs are the fed ones', see ``feed``."""
+        """Return the setup with the fault's weights and configuration. ``feed`` changes inputs and labels."""
         if self.weights:
             return replace(setup, weights=self.weights(dict(setup.weights), setup.config))
         return replace(setup, config=setup.config.replace(**self.config(setup))) if self.config else setup
 
     def feed(self, witness: Any, setup: Setup) -> None:
-        """Make a witness, of a framework or the reference, take other inputs or labels, or run otherwise."""
+        """Give a witness (of a framework or the reference) the fault's inputs, labels or own change."""
         change, labels = self.inputs, self.labels
         if change:
             start = witness.start
@@ -91,7 +102,7 @@ class Fault:
 
     @contextmanager
     def in_twin(self, framework: Framework) -> Iterator[None]:
-        """Hold the fault in a framework's code."""
+        """Keep the fault in a framework's code while the context lasts."""
         wraps = self.twin
         if self.change:
             wraps = (("bigbird.encoder.layer_pattern", pattern.pattern_wrap(self.change)),)
@@ -101,7 +112,7 @@ class Fault:
             yield
 
     def in_reference(self) -> AbstractContextManager[Any]:
-        """Hold the same fault in the reference's code."""
+        """Keep the same fault in the reference's code while the context lasts."""
         if self.change:
             return pattern.pattern_in_reference(self.change)()
         return self.reference() if self.reference else ExitStack()
@@ -315,7 +326,10 @@ FAULTS: dict[str, Fault] = {fault.name: fault for fault in _TABLE}
 
 
 def find_faults(names: tuple[str, ...]) -> list[Fault]:
-    """Return the faults called so (none: all); raises ValueError naming those there are."""
+    """Return the faults of these names, or all faults if no name is given.
+
+    Raises ValueError for an unknown name. The message lists the known ones.
+    """
     if unknown := [name for name in names if name not in FAULTS]:
         raise ValueError(f"there is no fault {', '.join(unknown)}: expected some of {', '.join(FAULTS)}")
     return [fault for fault in FAULTS.values() if not names or fault.name in names]

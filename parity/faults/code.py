@@ -119,17 +119,17 @@ def _like(x: Any, array: np.ndarray) -> Any:
 
 
 def scale_missing(attend: Function) -> Function:
-    """Scores are not divided by the root of the head size."""
+    """Scores are not divided by the square root of the head size."""
     return lambda q, k, v, bias, dropout=None: attend(q * math.sqrt(q.shape[-1]), k, v, bias, dropout)
 
 
 def scale_twice(attend: Function) -> Function:
-    """Scores are divided by the root of the head size twice: queries were scaled already."""
+    """Scores are divided by the square root of the head size twice."""
     return lambda q, k, v, bias, dropout=None: attend(q / math.sqrt(q.shape[-1]), k, v, bias, dropout)
 
 
 def scale_after_mask(attend: Function) -> Function:
-    """Scores are scaled after the mask's penalty was added, so that the penalty is scaled as well."""
+    """The penalty of the mask is added before scores are scaled, so it is scaled as well."""
     return lambda q, k, v, bias, dropout=None: attend(q, k, v, bias / math.sqrt(q.shape[-1]), dropout)
 
 
@@ -191,7 +191,7 @@ def _lengthened(x: Any, missing: int, axis: int) -> Any:
 
 
 def partial_block_attended(sparse: Function) -> Function:
-    """What fills up the last block of a text, if it ends inside one, is attended to."""
+    """A text ends inside its last block, and what fills up the block is attended to."""
 
     def faulty(q: Any, k: Any, v: Any, mask_BL: Any, lists: Any, block_size: int) -> Any:
         L, missing = q.shape[2], -q.shape[2] % block_size
@@ -223,7 +223,7 @@ def causal_mask_missing(full: Function) -> Function:
 
 
 def reference_scale(power: float) -> InReference:
-    """Queries times the head size ** power in the reference."""
+    """Multiply the reference's queries by head size ** power."""
     right = reference_attention._probabilities
     return lambda: mock.patch.object(
         reference_attention, "_probabilities", lambda q, k, bias: right(q * q.shape[-1] ** power, k, bias)
@@ -231,7 +231,7 @@ def reference_scale(power: float) -> InReference:
 
 
 def reference_scaled_bias() -> AbstractContextManager[Any]:
-    """The penalty divided by the root of the head size, the logarithm of how often a block is listed left alone."""
+    """Divide the reference's penalty by the square root of the head size, but not the logarithm of a block's count."""
     right = reference_attention._probabilities
 
     def faulty(q: np.ndarray, k: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -241,7 +241,7 @@ def reference_scaled_bias() -> AbstractContextManager[Any]:
 
 
 def reference_half_softmax() -> AbstractContextManager[Any]:
-    """Probabilities rounded to half precision; those of a block that is listed twice after they were added."""
+    """Round the reference's probabilities to half precision. Those of a block that is listed twice are added first."""
     right = reference_attention._probabilities
     return mock.patch.object(
         reference_attention,
@@ -263,7 +263,7 @@ class _ZeroesBy(Visibility):
 
 
 def seen_as(change: Callable[[Visibility], Visibility]) -> InReference:
-    """The reference with what its queries see changed."""
+    """Change which keys the reference's queries see."""
     right = reference.Reference.visibility
     return lambda: mock.patch.object(
         reference.Reference, "visibility", lambda self, i, stream: change(right(self, i, stream))
@@ -271,29 +271,29 @@ def seen_as(change: Callable[[Visibility], Visibility]) -> InReference:
 
 
 def without_penalty(seen: Visibility) -> Visibility:
-    """No key is masked; padded queries of block-sparse attention still give 0."""
+    """Mask no key. Padded queries of block-sparse attention still give 0."""
     if seen.counts is None:
         return replace(seen, mask=seen.mask | True)
     return _ZeroesBy(seen, seen.mask | True, seen.mask)
 
 
 def without_sparse_penalty(seen: Visibility) -> Visibility:
-    """The same, of block-sparse attention alone."""
+    """Mask no key of block-sparse attention."""
     return seen if seen.counts is None else without_penalty(seen)
 
 
 def without_full_penalty(seen: Visibility) -> Visibility:
-    """The same, of full attention alone."""
+    """Mask no key of full attention."""
     return without_penalty(seen) if seen.counts is None else seen
 
 
 def with_padded_queries(seen: Visibility) -> Visibility:
-    """Padded queries attend, too."""
+    """Let padded queries attend."""
     return _ZeroesBy(seen, seen.mask, None) if seen.counts is not None else seen
 
 
 def looking_ahead(places: int) -> Callable[[Visibility], Visibility]:
-    """Causal attention to so many tokens that follow."""
+    """Let causal attention see so many of the tokens that follow."""
 
     def change(seen: Visibility) -> Visibility:
         if not seen.causal or seen.mask.ndim == 3:
@@ -306,7 +306,7 @@ def looking_ahead(places: int) -> Callable[[Visibility], Visibility]:
 
 
 def reference_partial_block() -> AbstractContextManager[Any]:
-    """The last block filled up with zeros that count as keys."""
+    """Fill up the last block with zeros that count as keys."""
     right = reference_attention.attend
 
     def faulty(q: np.ndarray, k: np.ndarray, v: np.ndarray, seen: Visibility) -> np.ndarray:

@@ -1,8 +1,11 @@
-"""The gate is proven: every fault of a catalogue is injected into one framework, and must turn the comparison red.
+"""The proof that parity can fail: every fault is injected into one framework, and the comparison must fail.
 
-For each fault and head the float64 reference says, by running with the same fault and without, whether it changes the
-function on these weights and inputs; the comparison itself has no part in that. A fault that changes it and is not seen
-fails the proof; so does a comparison that is red although nothing changes, and one that is red without any fault.
+For each fault and head the float64 reference runs with the same fault and without. That says whether the fault changes
+the function on these weights and inputs. The comparison has no part in this decision. The proof fails if
+
+* a fault changes the function and the comparison passes (missed);
+* the comparison fails although the fault changes nothing (a false alarm);
+* the comparison fails without any fault.
 """
 
 from __future__ import annotations
@@ -32,18 +35,21 @@ from parity.measure.losses import has_loss, make_labels
 from parity.measure.metrics import scale_of
 from parity.run.results import Finding, Result, Row
 
-# A change by less than this, relative to a tap's scale, is none: float32 cannot hold it.
+# A change by less than this, relative to a tap's scale, counts as no change, because float32 cannot hold it.
 RESOLUTION = 2.0**-23
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One fault in one framework for one head.
+    """What became of one fault in one framework for one head.
 
-    changes: whether it changes the function here, and evidence: how that is known. caught: whether the comparison
-    failed, at which tap first, by what factor beyond what is allowed (None: not a matter of size, as a shape), and
-    where it was located. expected: the tap where it should show. case: the model.
+    fault, into, head, case: the fault, the framework, the head and the model. how: what the fault was injected into.
+    changes, evidence: whether the fault changes the function here, and how that is known.
+    caught: whether the comparison failed.
+    tap, factor: the first tap that failed, and how many times the allowed error it was off. The factor is None where
+        the failure has no size, such as a wrong shape.
+    located: where the fault was located. expected: the tap where it should show.
     """
 
     fault: str
@@ -70,7 +76,7 @@ class Detection:
 
     @property
     def at_expected(self) -> bool:
-        """Whether it showed first where it should."""
+        """Whether the fault showed first where it should."""
         return fnmatch(self.tap, self.expected)
 
     def to_row(self) -> dict[str, Any]:
@@ -82,7 +88,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class Clean:
-    """A comparison without any fault: red, if it says why."""
+    """A comparison without any fault, and why it failed, if it did."""
 
     case: str
     head: str
@@ -95,9 +101,9 @@ class Clean:
 
 @dataclass
 class Proof:
-    """What a run of the catalogue found. clean: comparisons without any fault, to be green; result: their rows.
+    """What a run of all faults found. clean: the comparisons without any fault, which must pass; result: their rows.
 
-    idle: faults that were not injected, as they touch none of the heads.
+    idle: the faults that were not injected, because they touch none of the heads.
     """
 
     into: str
@@ -108,17 +114,17 @@ class Proof:
 
     @property
     def failures(self) -> list[Detection]:
-        """Faults that went unseen, and alarms without a change."""
+        """The faults that were missed, and the false alarms."""
         return [found for found in self.detections if found.verdict in ("missed", "false alarm")]
 
     @property
     def false_alarms(self) -> list[Clean]:
-        """Comparisons that were red without any fault."""
+        """The comparisons that failed without any fault."""
         return [found for found in self.clean if found.problem]
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared without a fault, all of it green, and every fault that counts was seen."""
+        """Whether all comparisons without a fault passed (at least one), and all faults that count were caught."""
         return bool(self.clean and self.detections) and not self.false_alarms and not self.failures
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -166,7 +172,7 @@ def run_faults(
 def clean_runs(
     seeds: Sequence[int], into: Framework = "torch", heads: Sequence[str] = (), cases: Sequence[str] = ("padded",)
 ) -> Iterator[Clean]:
-    """Yield comparisons without any fault, each on weights and inputs of another seed; none may be red."""
+    """Yield comparisons without any fault, each on weights and inputs of another seed. All must pass."""
     for seed in seeds:
         for case in cases:
             for head in heads or HEADS:
@@ -226,7 +232,7 @@ class Bench:
         return Clean(*place, len(result.rows), worst, problem)
 
     def run(self, fault: Fault) -> Detection:
-        """Compare with a fault, whose code is held by the caller, and ask the reference whether it changes anything."""
+        """Compare with a fault that the caller keeps in, and ask the reference whether it changes anything."""
         result = self.faulty(fault)
         changes, evidence = self.changes(fault)
         red = _first_red(result.rows)
@@ -246,7 +252,7 @@ class Bench:
         )
 
     def faulty(self, fault: Fault) -> Result:
-        """Compare with a fault, whose code is held by the caller, as far as it takes to locate it."""
+        """Compare with a fault, until it is located. The caller keeps the fault in."""
         witness = self.witness  # which faults of the twin's code are in by themselves
         if not (fault.twin or fault.change):
             witness = make_witness(self.into, fault.applied(self.setup))
@@ -254,7 +260,7 @@ class Bench:
         return walk(self.setup, {"reference": self.reference, self.into: witness}, until_located=True)
 
     def changes(self, fault: Fault) -> tuple[bool, str]:
-        """Whether a fault changes the function, and how that is known; stops at the first tap that moves."""
+        """Return whether a fault changes the function, and how that is known; stop at the first changed tap."""
         if fault.always:
             holds = fault.holds(self.setup)
             return holds, f"by what it is: {fault.always}{'' if holds else ', which is not so here'}"

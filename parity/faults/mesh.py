@@ -1,6 +1,6 @@
-"""Faults of a mesh: what could go wrong between devices is made to, and the comparison must turn red.
+"""Faults of a mesh: what the devices exchange is made wrong on purpose, and the comparison must fail.
 
-Each replaces a function of models_flax/attention/sequence.py for a while.
+Each fault replaces a function of models_flax/attention/sequence.py for a while.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MeshFault:
 
     @contextmanager
     def inject(self) -> Iterator[None]:
-        """Put the fault in; what jax compiled is forgotten before and after."""
+        """Keep the fault in while the context lasts. JAX forgets before and after what it compiled."""
         import jax
 
         module = importlib.import_module("models_flax.attention.sequence")

@@ -46,7 +46,7 @@ def wrong_layer_seed(pattern: Pattern, config: BigBirdConfig, layer: int, length
 
 
 def heads_seeded_anew(pattern: Pattern, config: BigBirdConfig, layer: int, length: int) -> Pattern:
-    """Every head draws from the seed anew, in place of one stream for all heads."""
+    """Every attention head draws from the seed anew, instead of one stream for all attention heads."""
     one = _draw(config, layer, length, heads=1)
     return _with_random(pattern, np.repeat(one, config.num_attention_heads, axis=0), length, config)
 
@@ -84,7 +84,7 @@ def border_counted_twice(pattern: Pattern, config: BigBirdConfig, layer: int, le
 
 
 def one_random_block(pattern: Pattern, config: BigBirdConfig, layer: int, length: int) -> Pattern:
-    """One random block of the first layer is another one: of head 1 in query block 12."""
+    """One random block of the first layer is another block: in the list of query block 12 of attention head 1."""
     blocks = pattern.key_blocks.copy()
     if layer == 0 and blocks.shape[0] > 1 and blocks.shape[1] >= 12:
         row = blocks[1, 11]
@@ -114,7 +114,7 @@ def _with_random(pattern: Pattern, random: np.ndarray, length: int, config: BigB
 
 
 def pattern_wrap(change: Change) -> Callable[[Function], Function]:
-    """Wrap layer_pattern, by whichever name a twin has it."""
+    """Return the wrapper of a twin's layer_pattern that makes the change."""
 
     def wrap(right: Function) -> Function:
         def faulty(config: BigBirdConfig, seed: int, length: int) -> Pattern | None:
@@ -127,7 +127,7 @@ def pattern_wrap(change: Change) -> Callable[[Function], Function]:
 
 
 def pattern_in_reference(change: Change) -> InReference:
-    """The same in the reference, which counts how often a block is listed."""
+    """Return the same change for the reference, which counts how often a block is listed."""
     right = reference.Reference.visibility
 
     def faulty(self: reference.Reference, i: int, stream: Any) -> Visibility:

@@ -50,7 +50,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Case:
-    """A small model to be drawn from a seed: fields of its configuration that differ from _SMALL, and its inputs."""
+    """A small model that is drawn from a seed.
+
+    length, batch: of its inputs. fields: of its configuration, where they differ from _SMALL.
+    """
 
     length: int
     batch: int = 2
@@ -99,7 +102,10 @@ def make_setup(name: str, head: str, seed: int = 0) -> Setup:
 
 
 def read_setup(out: Path, head: str, framework: Framework = "torch", seed: int = 0, batch: int = 2) -> Setup:
-    """Read a model folder for a head, with seeded inputs of its own length; raises ValueError as read_model_folder."""
+    """Read a model folder for a head, and draw inputs of its length from a seed.
+
+    Raises ValueError as read_model_folder does.
+    """
     folder = read_model_folder(out, framework)
     weights: Weights = {}
     for side in FRAMEWORKS:
@@ -109,7 +115,7 @@ def read_setup(out: Path, head: str, framework: Framework = "torch", seed: int =
 
 
 def own_inputs(config: BigBirdConfig, head: str, batch: int, length: int, seed: int) -> Inputs:
-    """Seeded inputs as a head takes them; question answering derives its token types itself."""
+    """Return seeded inputs as a head takes them. Question answering gets no token types, because it derives them."""
     inputs = for_head(make_inputs(config, batch, length, seed), head, config)
     return {name: x for name, x in inputs.items() if head != "qa" or name != "token_type_ids"}
 
@@ -147,7 +153,7 @@ def _flax(setup: Setup) -> Any:
 
 
 class Remembered:
-    """A reference that computes every stage once, however often it is asked; the streams that it knows are its own."""
+    """A reference that computes every stage once and remembers the result. It takes only streams that it returned."""
 
     def __init__(self, witness: ReferenceWitness) -> None:
         self._witness, self._known = witness, dict[tuple[Any, ...], Any]()
@@ -178,7 +184,7 @@ class Remembered:
 def walk(setup: Setup, witnesses: dict[str, Any], local: bool = True, until_located: bool = False) -> Result:
     """Compare witnesses of a setup, stage by stage, as a parity run does; causal-lm token by token as well.
 
-    until_located: leave after the stage where a fault was located; what comes after it is off because of it.
+    until_located: whether to stop after the stage where a fault was located. Later stages are off because of it.
     """
     options = Options(witnesses=tuple(witnesses), local=local, seed=setup.seed)
     B, L = setup.inputs["input_ids"].shape[0], setup.length

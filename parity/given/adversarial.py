@@ -1,7 +1,7 @@
 """Inputs and weights that are hard on an implementation: each aims at something that seeded inputs rarely meet.
 
 Every case brings its attention_mask, so that a token whose id is the padding's can be real. What a padded position
-holds is a convention (README, known differences); which positions are compared is the caller's business.
+holds is a convention (docs/differences.md); which positions are compared is the caller's business.
 
 Legend: B batch, L length, W block size.
 """

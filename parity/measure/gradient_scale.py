@@ -1,7 +1,9 @@
-"""What errors of gradients are relative to: the terms that they are sums of, and how steep the loss is.
+"""What errors of gradients are relative to: the size of their terms, and the size of the loss's scores.
 
-Gradients are sums that may cancel; what is left is as uncertain as the terms were. And a loss of probabilities is as
-uncertain, relative to itself, as its scores are in nats: those of large scores are off by more of themselves.
+* A gradient is a sum whose terms may cancel. What is left is as uncertain as the terms were. So the error is related to
+  the terms (``gradient_scale``).
+* A gradient's tolerance is multiplied by max(1, RMS of the loss's scores in nats), because float32 rounds large scores
+  by more (``steepness``).
 
 Legend: B batch, L length, N heads, H head size.
 """
@@ -22,14 +24,21 @@ _ROWS = [(tap.last_name, other) for tap in BIGBIRD.layer for other in tap.rows]
 
 
 def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return what errors of a gradient are relative to, to broadcast over it.
+    """Return what errors of a gradient are relative to, as an array that broadcasts over the gradient.
 
-    gradients: of weights by canonical name, and of taps. A bias's gradient is a sum over positions of what its kernel's
-    is a weighted sum of (likewise beta and gamma), and may cancel: that of a key's bias is exactly 0. Those of queries
-    and keys are differences of terms of the size of the value's, which cancel where all keys are alike. Positions that
-    the loss looks at have far larger gradients than others: in taps and embeddings, each row (last axis) counts with
-    its own root mean square where that is larger (a query's with its context's, a key's with its value's); and so does
-    each word in the decoder's bias, with its scores'.
+    name: of the gradient, as in ``gradients``. gradients: of weights by canonical name, and of taps by the tap's name.
+
+    The scale is the largest of these:
+
+    * the gradient's own scale;
+    * for a bias, the scale of its kernel's gradient (for a beta, of its gamma's). Both are sums over positions, but the
+      bias's may cancel. The gradient of a key's bias is exactly 0;
+    * for queries and keys, the scale of the value's gradient. They are differences of terms of that size, and cancel
+      where all keys are alike;
+    * in taps and embeddings, for each row (last axis) the row's root mean square, because the positions that the loss
+      looks at have far larger gradients than others. For queries the context's row counts as well, and for keys the
+      value's;
+    * in the decoder's bias, for each word the size of the sum of its scores' gradients.
     """
     scale = np.array(max(scale_of(gradients[x]) for x in _peers(name) if x in gradients))
     if added_to := {tap.name for head in BIGBIRD.heads.values() for tap in head.taps if tap.bias == name}:
@@ -45,12 +54,12 @@ def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray
 
 
 def steepness(scores: Mapping[str, np.ndarray]) -> float:
-    """Return how many times less exact a loss's gradients are than its terms: its scores' scale in nats, or 1 if less.
+    """Return max(1, RMS of the loss's scores in nats), by which the tolerances of its gradients are multiplied.
 
-    scores: that the loss is of, by tap; those of a question's tokens do not count.
+    scores: the scores that the loss is made of, by tap. Masked scores of a question's tokens do not count.
 
-    A probability is off by as much of itself as its score is off, and a score by some ulp of itself. Every gradient is
-    linear in (probability - label).
+    A score is off by a few units in its last place, so a larger score is off by more. A probability is off by as large
+    a share of itself as its score is off in nats. Every gradient is linear in (probability - label).
     """
     return max(1.0, *(scale_of(x[x > MASKED]) for x in scores.values()))
 
@@ -77,5 +86,5 @@ def _row_scale(x: np.ndarray) -> np.ndarray:
 
 
 def _column_scale(x: np.ndarray) -> np.ndarray:
-    """How large a sum over all axes but the last is, by chance, where it does not cancel."""
+    """Return how large a sum over all axes but the last is if its terms have random signs."""
     return np.sqrt(np.square(x).sum(axis=tuple(range(x.ndim - 1))))

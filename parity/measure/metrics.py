@@ -1,13 +1,14 @@
-"""How far one array is from another; every figure here changes when elements are permuted.
+"""How far one array is from another.
 
-An element may differ by ``tolerance * max(scale, floor, |reference|)``. The scale is the reference's typical magnitude:
-elements near 0 come out of sums whose terms have that size, and are as uncertain as those. It is a root mean square
-over the nonzero elements, each cut at 8 times their median magnitude (5.4 standard deviations of a normal
-distribution, which it leaves alone), so that elements far larger than the rest, up to half of all, neither raise what
-the rest may differ by nor excuse it: they are measured against their own magnitude. Nothing is averaged before it
-is judged, so one wrong element is enough to fail.
-
-Arrays are read in pieces of 2**16 elements: no copy of the whole is made, whatever their strides and dtypes.
+* **The rule.** An element may differ by ``tolerance * max(scale, floor, |reference|)``. Every element is judged alone,
+  so one wrong element is enough to fail. Every figure changes when elements are permuted.
+* **The scale.** It is the typical magnitude of the reference: a root mean square over the nonzero elements. An element
+  near 0 is a sum of terms of that size, and as uncertain as they are.
+* **Outliers.** For the scale, each magnitude is cut at 8 times the median magnitude. That is 5.4 standard deviations,
+  so a normal distribution is left alone. Elements that are far larger than the rest (up to half of all) do not raise
+  what the rest may differ by. They are measured against their own magnitude.
+* **Memory.** Arrays are read in pieces of 2**16 elements. No copy of a whole array is made, whatever its strides and
+  dtype.
 
 Legend: P positions (all axes but the last), V scores of a position.
 """
@@ -33,13 +34,16 @@ _TOP = 5
 
 @dataclass(frozen=True)
 class LogitsDifference:
-    """The difference of two arrays of scores, as distributions over the last axis.
+    """The difference of two arrays of scores, seen as distributions over the last axis.
 
-    kl_max, kl_mean: Kullback-Leibler divergence of the value's distribution from the reference's, in nats, over
-    positions. top1, top5: how many of the value's first k are among the reference's first k, as a share (of all scores
-    where there are fewer than 5). flips: positions whose best score is another's; margin_lost: at the worst of them,
-    how far the reference's best leads over the value's choice, in the reference's scores (0 without flips). What the
-    reference scores alike may be exchanged. positions: how many were compared.
+    kl_max, kl_mean: the Kullback-Leibler divergence of the value's distribution from the reference's, in nats: the
+        largest and the mean over positions.
+    top1, top5: the share of the value's k best that are among the reference's k best. With fewer than 5 scores, k is
+        their number.
+    flips: how many positions have another best score. Scores that are equal in the reference may be exchanged.
+    margin_lost: at the worst flip, how far the reference's best leads over the value's choice, in the reference's
+        scores; 0 without flips.
+    positions: how many were compared.
     """
 
     kl_max: float
@@ -55,12 +59,17 @@ class LogitsDifference:
 class Difference:
     """The difference of two arrays.
 
-    max_abs, mean_abs, median_abs, p99_abs, p999_abs: of the absolute error (quantiles as in quantiles.py).
-    scale: the reference's, see above. relative: max_abs over the scale. max_ulp, p99_ulp: how many numbers of the
-    coarser of the two dtypes lie between an element and its reference. cosine_error: 1 - cosine similarity. snr_db:
-    power of the reference over that of the error. would_pass: the least tolerance that passes. excess: would_pass over
-    the tolerance; at most 1 passes. worst_index: where that is. logits: figures of scores, where asked for.
-    problem: why no figure counts (nothing compared, shapes differ, NaN or Inf), else None.
+    max_abs, mean_abs, median_abs, p99_abs, p999_abs: of the absolute error; quantiles as in parity/measure/quantiles.py.
+    scale: of the reference, as at the top of this file.
+    relative: max_abs divided by the scale.
+    max_ulp, p99_ulp: how many numbers of the coarser dtype lie between an element and its reference.
+    cosine_error: 1 - cosine similarity.
+    snr_db: the power of the reference divided by the power of the error, in decibels.
+    would_pass: the least tolerance that passes.
+    excess: would_pass divided by the tolerance. The arrays pass if it is at most 1.
+    worst_index: the index of the element that decides would_pass.
+    logits: the figures of scores, if they were asked for.
+    problem: why no figure counts (nothing compared, shapes differ, NaN or Inf), or None.
     """
 
     max_abs: float = _NAN
@@ -82,7 +91,7 @@ class Difference:
 
     @property
     def passed(self) -> bool:
-        """Whether figures count and every element is within what is allowed."""
+        """Whether every element is within the tolerance, and there is no problem."""
         return self.problem is None and self.excess <= 1
 
 
@@ -98,10 +107,12 @@ def measure(
 ) -> Difference:
     """Compare ``value`` with ``reference`` under ``tolerance`` (a bound, or a Tolerance with its floor).
 
-    where: bool mask over the leading axes of what to compare; None compares everything. scale: use this in place of
-    the reference's own (it broadcasts over the elements; Difference.scale is then its largest). dtype: name of what
-    ``value`` was computed in, where it is kept in a wider one (ulp). logits: the last axis holds scores; measure them
-    as distributions, too. Raises ValueError for a tolerance or scale that is negative, NaN, or (scale) infinite.
+    where: bool mask over the leading axes, true for what to compare; None compares everything.
+    scale: replaces the reference's own scale. It broadcasts over the elements, and Difference.scale is its largest.
+    dtype: name of the dtype in which ``value`` was computed, if ``value`` is kept in a wider one; for the ulp figures.
+    logits: whether the last axis holds scores, to be measured as distributions too.
+
+    Raises ValueError for a tolerance or scale that is negative or NaN, and for a scale that is infinite.
     """
     bound, floor = (tolerance.bound, tolerance.floor) if isinstance(tolerance, Tolerance) else (tolerance, 0.0)
     if not bound >= 0 or not (scale is None or ((np.asarray(scale) >= 0) & np.isfinite(scale)).all()):
@@ -128,10 +139,10 @@ def measure(
 
 
 def scale_of(reference: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Typical magnitude of an array: root mean square of its nonzero elements, each cut at 8 medians; 0 without any.
+    """Return the typical magnitude of an array: root mean square of its nonzero elements, each cut at 8 medians.
 
-    Of fewer than 64 elements, such as a few texts' class scores, half may be near 0 by chance: there the third quartile
-    stands for the median. where: as for measure.
+    It is 0 if there are no such elements. Of fewer than 64 elements (the class scores of a few texts) half may be near
+    0 by chance, so there the third quartile takes the place of the median. where: as for measure.
     """
     reference = np.asarray(reference)
     pair = _Pair(reference, reference, where)

@@ -1,4 +1,4 @@
-"""Quantiles of numbers that arrive in pieces: exact for few, from a histogram for many."""
+"""Quantiles of numbers that arrive in pieces. They are exact for few numbers, and come from a histogram for many."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Quantiles:
         self.max = max(self.max, float(numbers.max()))
 
     def at(self, share: float) -> float:
-        """The quantile; raises ValueError if nothing was added."""
+        """Return the least number that a share of all does not exceed; raises ValueError if nothing was added."""
         if not self.count:
             raise ValueError("there is no quantile of no numbers")
         rank = max(0, int(np.ceil(share * self.count)) - 1)

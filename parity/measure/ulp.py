@@ -11,7 +11,10 @@ _ORDER = list(_BITS)
 
 
 def coarser(a: np.dtype, b: np.dtype) -> str:
-    """The name of the coarser of two dtypes; one that is not floating point counts as the other, two as "int64"."""
+    """Return the name of the coarser of two dtypes.
+
+    A dtype that is not floating point is passed over. If both are not, the name is "int64".
+    """
     names = [dtype.name for dtype in (a, b) if dtype.name in _BITS]
     return max(names, key=_ORDER.index) if names else "int64"
 
@@ -19,8 +22,8 @@ def coarser(a: np.dtype, b: np.dtype) -> str:
 def ulp_distance(a: np.ndarray, b: np.ndarray, dtype: str) -> np.ndarray:
     """Return, for finite float64 ``a`` and ``b``, how many steps of ``dtype`` lie between them, as float64.
 
-    Both are rounded to ``dtype`` first; -0 and 0 are the same number, and beyond the largest is one step to infinity.
-    "int64": the difference. Raises ValueError for another dtype.
+    Both are rounded to ``dtype`` first. -0 and 0 are the same number. Infinity is one step beyond the largest number.
+    For "int64" the difference is returned. Raises ValueError for another dtype.
     """
     if dtype == "int64":
         return np.abs(a - b)

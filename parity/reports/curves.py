@@ -25,7 +25,7 @@ _MAX_DECADES = 14
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The worst row of each stage, of one pair of witnesses."""
+    """The worst row of each stage for one pair of witnesses."""
 
     value: str
     reference: str
@@ -33,7 +33,7 @@ class Series:
 
     @property
     def name(self) -> str:
-        """Who was measured against whom."""
+        """Which witness was measured against which."""
         return f"{self.value} against {self.reference}"
 
     @property
@@ -104,7 +104,7 @@ def draw(curves: Curves, name: str) -> Element:
 
 
 class _Axes:
-    """Where a stage and an error stand in the picture."""
+    """The places of stages and errors in the picture."""
 
     def __init__(self, curves: Curves) -> None:
         self.stages = curves.stages
@@ -120,7 +120,7 @@ class _Axes:
         return _LEFT + self.step * (self.stages.index(stage) + 0.5)
 
     def y(self, error: float) -> float:
-        """An error of 0 stands at the bottom, one that is no number at the top."""
+        """Return the height of an error. An error of 0 stands at the bottom, NaN at the top."""
         log = math.log10(error) if 0 < error < math.inf else self.high if error else self.low
         share = (self.high - max(log, self.low)) / (self.high - self.low)
         return _TOP + share * (_HEIGHT - _TOP - _BOTTOM)
@@ -181,7 +181,7 @@ def witness_class(name: str) -> str:
 
 
 def said(row: Row) -> str:
-    """An error and its tolerance, or why there is none."""
+    """Return an error and its tolerance as text, or why there is no error."""
     found = row.difference.problem or f"error {figure(row.difference.would_pass)}"
     return f"{found}, tolerance {figure(row.tolerance.bound)}, {'passed' if row.passed else 'FAILED'}"
 

@@ -23,12 +23,12 @@ class Bin:
 
     @property
     def total(self) -> int:
-        """How many rows are in it."""
+        """How many rows are in the bin."""
         return sum(self.counts.values())
 
 
 def histogram(rows: Iterable[Row]) -> list[Bin]:
-    """Return every bin between the lowest and the highest that has rows, and those of no error and of no figure."""
+    """Return all bins from the lowest to the highest that have rows, the bin of no error and of no figure."""
     counts: dict[float, dict[str, int]] = {}
     for row in rows:
         own = counts.setdefault(_bin(row), {})
@@ -41,7 +41,7 @@ def histogram(rows: Iterable[Row]) -> list[Bin]:
 
 
 def draw(bins: list[Bin], name: str) -> Element:
-    """Return the picture; what is beyond the tolerance is hatched."""
+    """Return the picture, in which bins beyond the tolerance are hatched."""
     width = max(_LEFT * 2 + _STEP * len(bins), 240)
     beyond = sum(one.total for one in bins if one.low >= 0)
     description = f"{sum(one.total for one in bins)} comparisons, {beyond} of them beyond their tolerance"
@@ -77,7 +77,7 @@ def draw(bins: list[Bin], name: str) -> Element:
 
 
 def _bin(row: Row) -> float:
-    """Index of a half decade; a row passes if and only if it is below 0, or exactly at its tolerance."""
+    """Return the index of a half decade. A row passes if its index is below 0, or if it is exactly at its tolerance."""
     excess = row.difference.excess
     if row.difference.problem or not math.isfinite(excess):
         return math.inf

@@ -101,7 +101,7 @@ def _values(instance: Any) -> dict[str, Any]:
 
 
 def _value(x: Any) -> Any:
-    """Values of JSON; a dataclass is an object, what JSON does not know is its text."""
+    """Return values that JSON has. A dataclass becomes an object, an unknown kind of value its text."""
     if isinstance(x, float) and not math.isfinite(x):
         return None if math.isnan(x) else "Infinity" if x > 0 else "-Infinity"
     if x is None or isinstance(x, str | bool | int | float):
@@ -118,6 +118,6 @@ def _number(x: Any) -> Any:
 
 
 def _made(cls: type[Any], entry: Mapping[str, Any]) -> Any:
-    """A dataclass from its values; lists become tuples, as the fields have them."""
+    """Return a dataclass from its values. Lists become tuples, because the fields are tuples."""
     values = {field.name: entry[field.name] for field in dataclasses.fields(cls)}
     return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in values.items()})

@@ -14,7 +14,7 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def to_junit(report: Report) -> str:
-    """Return the document; parts of a tap (attention heads, positions) are one test case with it."""
+    """Return the document. Parts of a tap (attention heads, positions) are in the test case of the tap."""
     result, root = report.result, ElementTree.Element("testsuites", name="bigbird-port parity")
     if result.checks:
         suite = _suite(root, "integrity")

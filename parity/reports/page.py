@@ -37,7 +37,7 @@ class HeatMap:
 
 
 def to_html(report: Report) -> str:
-    """Return the document; raises ValueError where the report's configuration is none."""
+    """Return the document; raises ValueError if the report's configuration is not valid."""
     files = resources.files("parity.reports")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"figure": common.figure, "runs": runs, "pair": common.pair}
@@ -97,7 +97,7 @@ def heat_maps(rows: Iterable[Row]) -> list[HeatMap]:
 
 
 def starts(findings: Iterable[Finding]) -> list[tuple[str, int, Finding]]:
-    """Return every place where a pair goes apart, in how many heads and conditions, and the first of these."""
+    """Return each place where a pair starts to differ, in how many heads and conditions, and the first of them."""
     found: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
         found.setdefault((finding.tap, finding.value, finding.reference), []).append(finding)

@@ -27,7 +27,7 @@ class Grid:
     kinds: Mapping[str, np.ndarray]
 
     def count(self, kind: str) -> int:
-        """How many blocks are of a kind."""
+        """Return how many blocks are of a kind."""
         return int(self.kinds[kind].sum())
 
 

@@ -1,4 +1,4 @@
-"""What every renderer is given, and the sums that they share."""
+"""What every renderer is given, and the sums that all renderers show."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Line:
 
     @property
     def worst(self) -> Row:
-        """As ``worst_of``."""
+        """The row that ``worst_of`` returns."""
         return worst_of(self.rows)
 
 
@@ -70,7 +70,7 @@ def summary(result: Result) -> list[Line]:
 
 
 def worst_of(rows: Iterable[Row]) -> Row:
-    """The row whose error is largest in relation to its tolerance."""
+    """Return the row whose error is largest in relation to its tolerance."""
     return max(rows, key=lambda row: row.difference.excess)
 
 
@@ -96,7 +96,7 @@ def counts(result: Result) -> dict[str, int]:
 
 
 def last_line(result: Result) -> str:
-    """One sentence: the verdict, how much was compared, and what was not."""
+    """Return one sentence: the verdict, how much was compared, and what was not."""
     n = counts(result)
     conditions = f" under {len(result.conditions)} conditions" if len(result.conditions) > 1 else ""
     missing = ", ".join(f"{head} ({condition})" for condition, head in result.missing)
@@ -108,7 +108,7 @@ def last_line(result: Result) -> str:
 
 
 def verdict(result: Result) -> str:
-    """PASSED or FAILED."""
+    """Return PASSED or FAILED."""
     return "PASSED" if result.passed else "FAILED"
 
 
@@ -130,7 +130,7 @@ def not_compared(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def why(row: Row) -> str:
-    """Say how a row failed, or how far it is."""
+    """Return how a row failed, or how far its error is below the tolerance, as text."""
     d = row.difference
     at = f" at [{', '.join(map(str, d.worst_index))}]" if d.worst_index else ""
     if d.problem:
@@ -139,12 +139,12 @@ def why(row: Row) -> str:
 
 
 def pair(row: Row | Line) -> str:
-    """Who was measured against whom."""
+    """Return which witness was measured against which, as text."""
     return f"{row.value} against {row.reference}"
 
 
 def describe(condition: Any) -> str:
-    """A condition for people."""
+    """Return a condition as text."""
     devices = {"torch": condition.torch_device, "flax": condition.flax_device}
     places = ", ".join(f"{name} on {device}" for name, device in devices.items() if device)
     overrides = ", ".join(f"{name}={value}" for name, value in condition.overrides.items())
@@ -154,13 +154,13 @@ def describe(condition: Any) -> str:
 
 
 def figure(x: float) -> str:
-    """A number in a table; what does not exist is a dash."""
+    """Return a number as text for a table. A number that does not exist is a dash."""
     if math.isnan(x):
         return "-"
     return ("∞" if x > 0 else "-∞") if math.isinf(x) else "0" if x == 0 else f"{x:.1e}"
 
 
 def shorten(names: Sequence[str], limit: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """Return the first names, and how many more there are, as text."""
     more = len(names) - limit
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:limit])} and {more} more"

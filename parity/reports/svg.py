@@ -35,12 +35,12 @@ def add(parent: Element, tag: str, /, text: object = None, **attributes: object)
 
 
 def hint(element: Element, text: str) -> None:
-    """Add what a pointer that rests on the element is shown."""
+    """Add the text that shows when a pointer rests on the element."""
     add(element, "title", text)
 
 
 def markup(root: Element) -> Markup:
-    """Return the element as text that needs no further escaping: ElementTree has done it."""
+    """Return the element as text. ElementTree has escaped it already."""
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 

@@ -1,4 +1,4 @@
-"""A report on the terminal; plain columns where the output is none."""
+"""A report on the terminal. If the output is a file or a pipe, columns are plain."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LEFT = ("layer", "tap", "against", "error", "head", "condition", "compared", "w
 
 
 def make_console() -> Console:
-    """A console that keeps every column where the output is not a terminal."""
+    """Return a console. If the output is not a terminal, no column is cut."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
 
 
 def print_report(console: Console, report: Report, taps: bool = True) -> None:
-    """Print everything; taps: with one row for each tap."""
+    """Print the whole report. taps: whether to print a row for each tap."""
     if taps:
         print_taps(console, report.result)
     print_summary(console, report)

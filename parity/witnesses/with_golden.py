@@ -31,7 +31,7 @@ class GoldenWitness:
         return {}
 
     def scale_words(self, factor: float) -> None:
-        """Raise, as a file computes nothing."""
+        """Raise, because a file holds results and cannot compute others."""
         raise NotImplementedError("a golden case has no weights")
 
     def start(self, inputs: Inputs) -> tuple[Taps, None]:
@@ -47,15 +47,15 @@ class GoldenWitness:
         return {name: x for name, x in self._taps.items() if not name.startswith(("embeddings", "layer.", "rand_"))}
 
     def inject(self, stream: None, x: np.ndarray) -> Any:
-        """Raise, as a file computes nothing."""
+        """Raise, because a file holds results and cannot compute others."""
         raise NotImplementedError("a golden case runs no layer")
 
     def hidden(self, stream: None) -> np.ndarray:
-        """Raise, as a file computes nothing."""
+        """Raise, because a file holds results and cannot compute others."""
         raise NotImplementedError("a golden case runs no layer")
 
     def loss(self, scores: Taps, labels: Inputs) -> float:
-        """Raise, as a file computes nothing."""
+        """Raise, because a file holds results and cannot compute others."""
         raise NotImplementedError("a golden case computes no loss")
 
     def _of(self, prefix: str) -> Taps:

@@ -13,5 +13,5 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["", "0", "0.5", "-3", "5TB", "GB", "1e9", "1 2", 0, -1])
 def test_what_is_no_size(text):
-    with pytest.raises(ValueError, match="is no size: expected a number of bytes such as 500MB or 2GiB"):
+    with pytest.raises(ValueError, match="is not a size: expected a number of bytes such as 500MB or 2GiB"):
         parse_size(text)

@@ -1,4 +1,4 @@
-"""Every kind of source made from a golden checkpoint, and every target: what the README's matrix is made from."""
+"""Every kind of source made from a golden checkpoint, and every target: what docs/conversion.md shows as a table."""
 
 from pathlib import Path
 

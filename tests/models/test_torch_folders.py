@@ -59,7 +59,7 @@ def test_saving_replaces_the_weights_that_stand_there(tmp_path):
 
 @pytest.mark.parametrize("size", ["5 apples", "", 0, -1, "1.5TB"])
 def test_a_shard_size_that_is_none_is_refused(size, tmp_path):
-    with pytest.raises(ValueError, match="max_shard_size: .* is no size"):
+    with pytest.raises(ValueError, match="max_shard_size: .* is not a size"):
         models_torch.BigBirdModel.from_config(TINY).save_pretrained(tmp_path / "out", max_shard_size=size)
     assert not (tmp_path / "out").exists()
 

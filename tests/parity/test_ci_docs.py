@@ -7,6 +7,7 @@ import click
 import pytest
 
 from bigbird_port.cli import main
+from tests.commands import parse
 from tests.conftest import ROOT
 
 WORKFLOW = (ROOT / "docs/parity-workflow.yml").read_text()
@@ -20,22 +21,6 @@ def commands(text):
 
 def steps():
     return [line.removeprefix("run: ") for line in map(str.strip, WORKFLOW.splitlines()) if line.startswith("run: ")]
-
-
-def parse(arguments):
-    """Let click parse a command line, through all groups, without running it; placeholders stand for values."""
-    command, context = main, click.Context(main, info_name="bigbird-port")
-    while isinstance(command, click.Group):
-        rest = list(arguments)
-        default = getattr(command, "default", None)
-        if default and rest[0] not in command.commands:
-            rest = [default, *rest]
-        name, *arguments = rest
-        assert name in command.commands, f"there is no command {name} in {list(command.commands)}"
-        command = command.commands[name]
-        context = click.Context(command, info_name=name, parent=context)
-    values = ["qa" if x == "$HEAD" else "0" if x == "$seed" else x for x in arguments]
-    command.parse_args(context, values)
 
 
 def test_the_workflow_is_yaml_and_has_the_gates():
