@@ -15,7 +15,7 @@ LARGEST = {
     "type_vocab_size": 1 << 20,
     "block_size": 1 << 24,
     "num_random_blocks": 1 << 16,
-    "num_labels": 1 << 20,
+    "num_labels": 1 << 16,  # each has a name
 }
 _TOLD_ONE_BY_ONE = 48  # layers that lack: their weights are named where the weights are matched
 

@@ -19,7 +19,6 @@ from bigbird_port.frozen import FrozenDict, freeze, thaw
 from bigbird_port.json_object import read_json_object
 from bigbird_port.labels import by_id, default_labels, frozen_labels, inverted
 
-MAX_LABELS = 1_000_000  # as each has a name
 HIDDEN_ACTS = ("gelu", "gelu_new", "relu", "selu", "tanh", "linear")
 
 
@@ -108,7 +107,7 @@ class BigBirdConfig:
             if self.num_labels not in (_DEFAULT_LABELS, len(labels)):
                 raise ValueError(f"config: num_labels is {self.num_labels}, but id2label has {len(labels)} names")
             self._set(id2label=labels, num_labels=len(labels))
-        elif type(self.num_labels) is int and self.num_labels <= MAX_LABELS:  # any other is refused below
+        elif type(self.num_labels) is int and self.num_labels <= LARGEST["num_labels"]:  # any other is refused below
             self._set(id2label=FrozenDict(default_labels(self.num_labels)))
         given = self.label2id or inverted(self.id2label)
         self._set(label2id=frozen_labels("label2id", given))
@@ -347,7 +346,6 @@ _RULES: tuple[tuple[str, str, Callable[[BigBirdConfig], bool]], ...] = (
     _positive("block_size"),
     _positive("num_random_blocks"),
     _positive("num_labels"),
-    ("num_labels", f"at most {MAX_LABELS}", lambda c: c.num_labels <= MAX_LABELS),
     (
         "hidden_size",
         "divisible by num_attention_heads",

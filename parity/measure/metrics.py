@@ -59,7 +59,7 @@ class LogitsDifference:
 class Difference:
     """The difference of two arrays.
 
-    max_abs, mean_abs, median_abs, p99_abs, p999_abs: of the absolute error; quantiles as in parity/measure/quantiles.py.
+    max_abs, mean_abs, median_abs, p99_abs, p999_abs: of the absolute error; quantiles as in quantiles.py.
     scale: of the reference, as at the top of this file.
     relative: max_abs divided by the scale.
     max_ulp, p99_ulp: how many numbers of the coarser dtype lie between an element and its reference.

@@ -108,7 +108,7 @@ def test_a_name_that_nothing_has_is_no_attribute():
         ({"id2label": {"0": "a", 0: "b"}}, ["id2label", "twice"]),
         ({"id2label": NAMES, "num_labels": 5}, ["num_labels is 5", "id2label has 3"]),
         ({"label2id": 3}, ["label2id", "mapping"]),
-        ({"num_labels": 10**9}, ["num_labels", "at most 1000000"]),
+        ({"num_labels": 10**9}, ["num_labels", "at most 65536"]),
         ({"extra": {"hidden_size": 8}}, ["extra", "hidden_size"]),
         ({"extra": {"dtype": "float16"}}, ["extra", "dtype"]),
         ({"extra": {"mine": object()}}, ["mine", "no JSON value"]),
