@@ -48,9 +48,9 @@ class Scene:
         scale: float | np.ndarray | None = None,
     ) -> Row:
         """Measure one pair of arrays; scale: that of the whole tap, where ``sides`` are parts of it."""
-        where, pair = self.where(names, error, tap, sides[0]), sides
+        where, pair = self.where(names, error, tap, sides[0], part), sides
         if where is not None:
-            pair = self.batch_first(tap, sides[0]), self.batch_first(tap, sides[1])
+            pair = self.batch_first(tap, sides[0], part), self.batch_first(tap, sides[1], part)
         difference = self.measure(names, error, tap, pair, where, scale)
         return self._row(names, error, tap, part, sides[0].shape, self.tolerance(names, error, tap), difference)
 
@@ -84,11 +84,13 @@ class Scene:
             return found
         return replace(found, bound=2 * found.bound, reason=f"{found.reason}; twice, as both sides are off that much")
 
-    def where(self, names: tuple[str, str], error: Error, tap: str, x: np.ndarray) -> np.ndarray | None:
+    def where(
+        self, names: tuple[str, str], error: Error, tap: str, x: np.ndarray, part: Part | None = None
+    ) -> np.ndarray | None:
         """Return which positions count, bool [B, L]; None for all."""
         if error != "called" and not set(names) & set(_REAL_ONLY):
             return None
-        return self.real_BL if self.has_positions(tap, x) else None
+        return self.real_BL if self.has_positions(tap, x, part) else None
 
     def place(self, tap: str) -> Place:
         """Return what the family says of a tap; raises ValueError for one that its table does not have."""
@@ -97,15 +99,20 @@ class Scene:
             raise ValueError(f"{self.head} has no tap {tap} in the family's table: add it there, with its axes")
         return place
 
-    def has_positions(self, tap: str, x: np.ndarray) -> bool:
-        """Whether a tap has a number, or several, for each position of each text, as its axes say."""
-        place = self.place(tap)
-        fits = x.ndim == len(place.tap.names) and place.tap.has("batch") and place.tap.has("length")
-        return fits and self.batch_first(tap, x).shape[:2] == self.real_BL.shape
+    def axes(self, tap: str, part: Part | None = None) -> tuple[str, ...]:
+        """Return the axes of a tap; one attention head of it has no axis of heads."""
+        names, is_one = self.place(tap).tap.names, part is not None and part.attention_head is not None
+        return tuple(name for name in names if not (is_one and name == "heads"))
 
-    def batch_first(self, tap: str, x: np.ndarray) -> np.ndarray:
+    def has_positions(self, tap: str, x: np.ndarray, part: Part | None = None) -> bool:
+        """Whether a tap has a number, or several, for each position of each text, as its axes say."""
+        names = self.axes(tap, part)
+        fits = x.ndim == len(names) and {"batch", "length"} <= set(names)
+        return fits and self.batch_first(tap, x, part).shape[:2] == self.real_BL.shape
+
+    def batch_first(self, tap: str, x: np.ndarray, part: Part | None = None) -> np.ndarray:
         """Return a tap with batch and length as its leading axes, where it has them."""
-        names = self.place(tap).tap.names
+        names = self.axes(tap, part)
         is_whole = x.ndim == len(names) and "length" in names
         return np.moveaxis(x, names.index("length"), 1) if is_whole else x
 

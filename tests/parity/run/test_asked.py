@@ -18,6 +18,7 @@ from parity.faults.setup import make_setup, make_witness, own_inputs, walk
 from parity.given.inputs import select_inputs
 from parity.run.compare import Scene
 from parity.run.conditions import Options
+from parity.run.results import Part
 from parity.run.run import run_parity
 from parity.witnesses.witness import Setting
 from tests.conftest import GOLDEN
@@ -140,6 +141,21 @@ def test_a_pooler_is_compared_whole_whatever_the_length(hidden):
     positions = right[..., None]
     padded = scene.row(("torch", "reference"), "called", "last_hidden_state", (wrong[..., None], positions))
     assert padded.passed  # a padded position holds what it likes
+
+
+@pytest.mark.parametrize("part", [None, Part(attention_head=1)])
+def test_padding_of_one_attention_head_does_not_count_either(part):
+    """What transformers computes for padding is its own, in a head as in all of them."""
+    mask = np.array([[True, True, False]])
+    scene = Scene("base", "1x3", {"transformers": Setting(), "reference": Setting("float64")}, mask, 1)
+    right = np.random.default_rng(0).standard_normal((1, 3, 8) if part else (1, 3, 2, 8))
+    for at, passes in ((2, True), (1, False)):
+        wrong = right.copy()
+        wrong[:, at] += 1
+        row = scene.row(
+            ("transformers", "reference"), "accumulated", "layer.0.context", (wrong, right), part, scale=1.0
+        )
+        assert row.passed == passes
 
 
 def test_a_tap_without_axes_is_refused():
