@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.measure import MIB, Measured, compare_and_time
 from benchmarks.pairs import make_config, peer_config, with_their_blocks
 from benchmarks.report import FRAMEWORKS, Row
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.pattern import layer_pattern
 
 TITLE = "block-sparse attention (12 heads x 64, block 64, 3 random blocks, batch 1)"
 FORWARD_LENGTHS, BACKWARD_LENGTHS = [1024, 2048, 4096, 8192, 16384], [4096]

@@ -14,12 +14,12 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.formats.file_plan import Planned
 from bigbird_port.formats.filling import open_files
-from bigbird_port.formats.flags import flags_json
-from bigbird_port.formats.tensor_bundle import TensorBundleFormat
-from bigbird_port.schema import weights_of
+from bigbird_port.formats.tensorflow.bundle_writer import TensorBundleFormat
+from bigbird_port.formats.tensorflow.flags import flags_json
+from bigbird_port.schema.table import weights_of
 
 SIZES = {
     "small": {"vocab_size": 4000, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}

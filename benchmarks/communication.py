@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bigbird_port.communication import (
+from bigbird_port.devices.communication import (
     data_transfers,
     fully_sharded_transfers,
     gathered_transfers,
@@ -11,9 +11,9 @@ from bigbird_port.communication import (
     sequence_transfers,
     tensor_transfers,
 )
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.exchange import Exchange, make_exchange
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.devices.exchange import Exchange, make_exchange
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.pattern import layer_pattern
 
 LENGTHS = (4096, 16384, 65536)
 DEVICES = (2, 4, 8)

@@ -14,8 +14,8 @@ import numpy as np
 from benchmarks.measure import Measured, compare_and_time
 from benchmarks.pairs import make_config, peer_config, with_their_blocks
 from benchmarks.report import FRAMEWORKS, Row
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.pattern import layer_pattern
 
 TITLE = "encoder layer of the base model, forward, batch 1"
 CASES = [{"framework": name, "width": "base", "lengths": [1024, 4096]} for name in FRAMEWORKS]

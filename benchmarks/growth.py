@@ -109,7 +109,7 @@ def measure_side(
 
 def _drawing_ms(width: str, length: int) -> float:
     """Milliseconds to draw the random blocks of one layer by the original's plan."""
-    from bigbird_port.pattern import layer_pattern
+    from bigbird_port.sparse.pattern import layer_pattern
 
     config = make_config(width, length)
     layer_pattern(config, 0, length)  # finds out whether there is a plan

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from bigbird_port.manifest import Manifest, read_manifest
+from bigbird_port.conversion.manifest import Manifest, read_manifest
 
 # What a shell runs in the background does not hear SIGINT, and hands that on.
 PROGRAM = """

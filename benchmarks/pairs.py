@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 
 Run = Callable[[], np.ndarray]
 SIDES = ("peer", "ours")

@@ -22,7 +22,7 @@ CLI = "from bigbird_port.cli import main; main()"
 FRAMEWORKS = "import torch, jax, flax.linen, models_torch, models_flax; jax.numpy.zeros(1).block_until_ready()"
 MAKE = """
 import sys, models_flax, models_torch
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 config = BigBirdConfig(num_hidden_layers=int(sys.argv[2]), max_position_embeddings=max(4096, int(sys.argv[3])))
 models_torch.BigBirdForPreTraining.from_config(config, 0).save_pretrained(f"{sys.argv[1]}/torch")
 models_flax.FlaxBigBirdForPreTraining.from_config(config, 0).save_pretrained(f"{sys.argv[1]}/flax")

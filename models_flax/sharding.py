@@ -18,8 +18,8 @@ from jax import Array
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.partition import MESH_AXES, described, mesh_sizes, partitions
+from bigbird_port.devices.partition import MESH_AXES, described, mesh_sizes, partitions
+from bigbird_port.families.bigbird.config import BigBirdConfig
 
 Params = dict[str, Any]
 
@@ -49,7 +49,7 @@ def current_mesh() -> AbstractMesh | None:
 
 
 def partition_specs(config: BigBirdConfig, head: str, sizes: Mapping[str, int]) -> Params:
-    """Return a PartitionSpec for every parameter of a head's model, as bigbird_port.partition's table has it.
+    """Return a PartitionSpec for every parameter of a head's model, as bigbird_port.devices.partition's table has it.
 
     sizes: of the mesh axes. Raises ValueError naming the size of the model that an axis does not divide.
     """

@@ -24,8 +24,8 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.partition import mesh_sizes, partitions
+from bigbird_port.devices.partition import mesh_sizes, partitions
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_torch.bigbird.encoder import BigBirdEncoder
 from models_torch.bigbird.heads import BigBirdLMPredictionHead
 from models_torch.bigbird.layer import BigBirdSelfAttention
@@ -43,7 +43,7 @@ def make_mesh(data: int = 1, model: int = 1, device_type: str = "cuda") -> Devic
 
 
 def partition_plan(config: BigBirdConfig, head: str, sizes: dict[str, int]) -> dict[str, ParallelStyle]:
-    """Return how each split module of a head's model is parallel, as bigbird_port.partition's table has it.
+    """Return how each split module of a head's model is parallel, as bigbird_port.devices.partition's table has it.
 
     sizes: of the mesh axes. Raises ValueError naming the size of the model that an axis does not divide.
     """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bigbird_port.folder import WEIGHT_FILES, read_model_folder
-from bigbird_port.manifest import read_manifest
-from bigbird_port.out_folder import check_out
-from bigbird_port.weights import digest
+from bigbird_port.conversion.manifest import read_manifest
+from bigbird_port.files.out_folder import check_out
+from bigbird_port.models.folder import WEIGHT_FILES, read_model_folder
+from bigbird_port.schema.weights import digest
 
 
 @dataclass(frozen=True)

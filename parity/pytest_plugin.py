@@ -56,9 +56,9 @@ def _run(
     out: Path, head: str | list[str] | None, baseline: Path | None, page: Path | None, options: dict[str, Any]
 ) -> tuple[Result, str]:
     """Run parity and write its page; also what is wrong, empty if nothing is."""
-    from bigbird_port.folder import read_folder_config
-    from bigbird_port.heads import HEADS, find_head
-    from bigbird_port.writing import check_writable, write_whole
+    from bigbird_port.families.bigbird.heads import HEADS, find_head
+    from bigbird_port.files.writing import check_writable, write_whole
+    from bigbird_port.models.folder import read_folder_config
     from parity.measure.baseline import check
     from parity.reports.page import to_html
     from parity.reports.report import Report

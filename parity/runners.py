@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
 from parity.given.inputs import Inputs
 
 _NO_TAPS = ("last_hidden_state", "hidden_states", "taps")  # what the layers' taps hold already

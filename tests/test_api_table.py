@@ -11,7 +11,7 @@ import pytest
 
 import models_flax.bigbird.outputs
 import models_torch.bigbird.outputs
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.heads import HEADS
 from tests.conftest import ROOT, SHARED
 from tests.page import Entry, read_page
 

@@ -6,12 +6,12 @@ import click
 import pytest
 from parity.tolerances import shipped_table
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import WEIGHT_FILES, write_model_folder
-from bigbird_port.heads import HEADS
-from bigbird_port.initialise import initial_value
-from bigbird_port.manifest import MANIFEST
-from bigbird_port.schema import weights_of
+from bigbird_port.conversion.manifest import MANIFEST
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.models.folder import WEIGHT_FILES, write_model_folder
+from bigbird_port.schema.initialise import initial_value
+from bigbird_port.schema.table import weights_of
 from bigbird_port.tokenizers import write_tokenizer_files
 from parity.faults.catalogue import FAULTS
 from tests.commands import parse, shown_commands

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from bigbird_port.config import BigBirdConfig, config_from
+from bigbird_port.families.bigbird.config import BigBirdConfig, config_from
+from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.formats.file_plan import Planned
-from bigbird_port.formats.neutral import FILE_NAME, FORMAT, SCHEMA_VERSION, NeutralFormat
-from bigbird_port.heads import HEADS
-from bigbird_port.schema import ALL, AXES, SCHEMA, weights_of
+from bigbird_port.formats.safetensors.neutral import FILE_NAME, FORMAT, SCHEMA_VERSION, NeutralFormat
+from bigbird_port.schema.table import ALL, AXES, SCHEMA, weights_of
 from tests.conftest import ROOT
 from tests.formats.execute import files_of, planned
 

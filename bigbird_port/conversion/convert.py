@@ -15,34 +15,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigbird_port import schema
-from bigbird_port.casting import float_type, is_float
-from bigbird_port.checkpoint.locate import find_tokenizer, find_vocabulary, refuse_stand_in, vocabulary_note
-from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.checkpoint.passed_over import passed_over, passed_over_note
-from bigbird_port.checkpoint.store import Store, read
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.conversion.canonical import pieces_as, reading_order
-from bigbird_port.conversion.content import Finding, check_contents
-from bigbird_port.conversion.output import whole_folder
-from bigbird_port.conversion.replaceable import check_replaceable, check_sources_apart
+from bigbird_port.conversion.manifest import MANIFEST, file_record, versions, write_manifest
+from bigbird_port.conversion.source import Source, open_source
 from bigbird_port.conversion.streaming import Weight, Written, stream
 from bigbird_port.conversion.targets import ORBAX_FOLDER, Choices, Target, TargetName, left_out, plan_target
 from bigbird_port.conversion.tokenizer import plan_tokenizer
-from bigbird_port.digests import FileDigests, file_digest
+from bigbird_port.conversion.values.canonical import pieces_as, reading_order
+from bigbird_port.conversion.values.content import Finding, check_contents
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.files.casting import float_type, is_float
+from bigbird_port.files.digests import FileDigests, file_digest
+from bigbird_port.files.output import whole_folder
+from bigbird_port.files.reading import read_whole
+from bigbird_port.files.replaceable import check_replaceable, check_sources_apart
 from bigbird_port.formats.filling import flush_one, open_files, read_back
-from bigbird_port.formats.flags import flags_json
-from bigbird_port.heads import HEADS
-from bigbird_port.initialise import initial_value
-from bigbird_port.manifest import MANIFEST, file_record, versions, write_manifest
-from bigbird_port.matching import Match
-from bigbird_port.naming import STYLES
-from bigbird_port.positions import POSITIONS, check_extension, extend_positions, how_extended
-from bigbird_port.reading import read_whole
-from bigbird_port.schema import dims, weights_of
-from bigbird_port.source import Source, open_source
-from bigbird_port.subtree import Wanted
-from bigbird_port.weights import digest
+from bigbird_port.formats.open_store import open_store
+from bigbird_port.formats.passed_over import passed_over, passed_over_note
+from bigbird_port.formats.store import Store, read
+from bigbird_port.formats.tensorflow.flags import flags_json
+from bigbird_port.formats.tensorflow.locate import find_tokenizer, find_vocabulary, refuse_stand_in, vocabulary_note
+from bigbird_port.schema.initialise import initial_value
+from bigbird_port.schema.matching import Match
+from bigbird_port.schema.naming import STYLES
+from bigbird_port.schema.positions import POSITIONS, check_extension, extend_positions, how_extended
+from bigbird_port.schema.subtree import Wanted
+from bigbird_port.schema.table import Weight as Row
+from bigbird_port.schema.table import dims, weights_of
+from bigbird_port.schema.weights import digest
 
 if TYPE_CHECKING:
     from bigbird_port.tokenizers.files import CarriedTokenizer
@@ -288,7 +288,7 @@ def _more_positions(store: Store, name: str, plan: Plan) -> Iterator[np.ndarray]
     yield extend_positions(read(store, name), plan.config.max_position_embeddings, plan.settings.positions).reshape(-1)
 
 
-def _filled(row: schema.Weight, plan: Plan) -> Iterator[np.ndarray]:
+def _filled(row: Row, plan: Plan) -> Iterator[np.ndarray]:
     yield initial_value(row, plan.config, plan.settings.seed).reshape(-1)
 
 
@@ -340,7 +340,7 @@ def _finish(
 
 
 def _write_orbax(target: Target, folder: Path, written: Written) -> None:
-    from bigbird_port.formats.orbax import write_orbax  # slow to import
+    from bigbird_port.formats.flax.orbax_writer import write_orbax  # slow to import
 
     held = written.held[target.name]
     write_orbax(folder / ORBAX_FOLDER, held)

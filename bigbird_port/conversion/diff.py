@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.casting import is_float
-from bigbird_port.conversion.canonical import for_each, pieces_as, reading_order
-from bigbird_port.conversion.comparison import Comparison, together
-from bigbird_port.layout import same_order
-from bigbird_port.matching import Match
-from bigbird_port.naming import STYLES
-from bigbird_port.schema import Weight, dims, weights_of
-from bigbird_port.source import Source, open_source
-from bigbird_port.subtree import Wanted
+from bigbird_port.conversion.source import Source, open_source
+from bigbird_port.conversion.values.canonical import for_each, pieces_as, reading_order
+from bigbird_port.conversion.values.comparison import Comparison, together
+from bigbird_port.files.casting import is_float
+from bigbird_port.schema.layout import same_order
+from bigbird_port.schema.matching import Match
+from bigbird_port.schema.naming import STYLES
+from bigbird_port.schema.subtree import Wanted
+from bigbird_port.schema.table import Weight, dims, weights_of
 
 EQUAL = "equal"
 OTHER_DTYPE = "equal values, dtype differs"

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbird_port.checkpoint.open_store import Opened, open_store
-from bigbird_port.checkpoint.passed_over import passed_over, passed_over_note
-from bigbird_port.checkpoint.store import Store
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.conversion.canonical import for_each
-from bigbird_port.conversion.content import Finding, check_contents
-from bigbird_port.conversion.statistics import Statistics
-from bigbird_port.json_object import read_json_object
-from bigbird_port.naming import naming_of
-from bigbird_port.source import Source, open_source
-from bigbird_port.subtree import Subtree, Wanted, find_subtree, whole
-from bigbird_port.training_state import ignored_reason, state_reason
+from bigbird_port.conversion.source import Source, open_source
+from bigbird_port.conversion.values.canonical import for_each
+from bigbird_port.conversion.values.content import Finding, check_contents
+from bigbird_port.conversion.values.statistics import Statistics
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.files.json_object import read_json_object
+from bigbird_port.formats.open_store import Opened, open_store
+from bigbird_port.formats.passed_over import passed_over, passed_over_note
+from bigbird_port.formats.store import Store
+from bigbird_port.schema.naming import naming_of
+from bigbird_port.schema.subtree import Subtree, Wanted, find_subtree, whole
+from bigbird_port.schema.training_state import ignored_reason, state_reason
 
 KINDS = {
     "original": "TensorFlow checkpoint",

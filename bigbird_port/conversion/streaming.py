@@ -17,11 +17,11 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from bigbird_port.casting import EXACT, Rounding, cast
-from bigbird_port.conversion.content import Content, extremes
 from bigbird_port.conversion.targets import Place, Target, TargetName
+from bigbird_port.conversion.values.content import Content, extremes
+from bigbird_port.files.casting import EXACT, Rounding, cast
 from bigbird_port.formats.filling import OpenSlot, as_bytes, open_files
-from bigbird_port.layout import Dims, change_layout, contiguous, merged_shape, same_order
+from bigbird_port.schema.layout import Dims, change_layout, contiguous, merged_shape, same_order
 
 Checksums = dict[str, int]
 

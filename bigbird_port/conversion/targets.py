@@ -8,14 +8,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.formats.file_plan import FilePlan, Format, Planned
-from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
-from bigbird_port.formats.neutral import NeutralFormat
-from bigbird_port.formats.safetensors import SafetensorsFormat
-from bigbird_port.formats.tensor_bundle import TensorBundleFormat
-from bigbird_port.layout import merged_shape, split_shape
-from bigbird_port.schema import Weight, dims, weights_of
+from bigbird_port.formats.flax.msgpack_writer import FlaxMsgpackFormat
+from bigbird_port.formats.safetensors.neutral import NeutralFormat
+from bigbird_port.formats.safetensors.writer import SafetensorsFormat
+from bigbird_port.formats.tensorflow.bundle_writer import TensorBundleFormat
+from bigbird_port.schema.layout import merged_shape, split_shape
+from bigbird_port.schema.table import Weight, dims, weights_of
 
 TargetName = Literal["torch", "flax", "tf", "neutral"]
 TARGETS: tuple[TargetName, ...] = get_args(TargetName)

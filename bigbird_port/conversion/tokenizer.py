@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.json_object import read_json_object
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.files.json_object import read_json_object
 
 if TYPE_CHECKING:
     from bigbird_port.conversion.convert import Settings

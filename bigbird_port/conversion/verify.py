@@ -12,27 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.casting import DTYPES, float_type
-from bigbird_port.checkpoint.open_store import open_weights
-from bigbird_port.conversion.canonical import for_each, hash_pieces, pieces_as, reading_order
 from bigbird_port.conversion.convert import FLAGS_FILE
-from bigbird_port.conversion.listed_files import compare_files
+from bigbird_port.conversion.manifest import MANIFEST, MANIFEST_VERSION, Manifest, manifest_text, read_manifest
+from bigbird_port.conversion.source import Source, open_part, open_source
 from bigbird_port.conversion.targets import ORBAX_FOLDER, TARGETS, carried_by
 from bigbird_port.conversion.tokenizer import added_token_problems
-from bigbird_port.digests import file_digest
-from bigbird_port.formats.flags import flags_json
-from bigbird_port.formats.neutral import NeutralFormat
-from bigbird_port.heads import HEADS
-from bigbird_port.initialise import initial_value
-from bigbird_port.json_object import MAX_JSON_BYTES, as_json_object, read_json_object
-from bigbird_port.manifest import MANIFEST, MANIFEST_VERSION, Manifest, manifest_text, read_manifest
-from bigbird_port.naming import STYLES
-from bigbird_port.out_folder import check_left_over, strangers
-from bigbird_port.positions import POSITIONS, extend_positions, how_extended, read_how
-from bigbird_port.reading import read_whole
-from bigbird_port.schema import dims, weights_of
-from bigbird_port.source import Source, open_part, open_source
-from bigbird_port.subtree import Wanted
+from bigbird_port.conversion.values.canonical import for_each, hash_pieces, pieces_as, reading_order
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.files.casting import DTYPES, float_type
+from bigbird_port.files.digests import file_digest
+from bigbird_port.files.json_object import MAX_JSON_BYTES, as_json_object, read_json_object
+from bigbird_port.files.listed_files import compare_files
+from bigbird_port.files.out_folder import check_left_over, strangers
+from bigbird_port.files.reading import read_whole
+from bigbird_port.formats.open_store import open_weights
+from bigbird_port.formats.safetensors.neutral import NeutralFormat
+from bigbird_port.formats.tensorflow.flags import flags_json
+from bigbird_port.schema.initialise import initial_value
+from bigbird_port.schema.naming import STYLES
+from bigbird_port.schema.positions import POSITIONS, extend_positions, how_extended, read_how
+from bigbird_port.schema.subtree import Wanted
+from bigbird_port.schema.table import dims, weights_of
 
 _STYLES_OF = {"torch": "torch", "flax": "flax", "tf": "original", "neutral": "neutral"}
 _SHOWN = 3  # differences that a line names

@@ -12,10 +12,10 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from bigbird_port.checkpoint.store import PIECE_BYTES
+from bigbird_port.files.memory import own_libc
+from bigbird_port.files.reading import open_unbuffered
 from bigbird_port.formats.file_plan import FilePlan, Format, Planned, Segment
-from bigbird_port.memory import own_libc
-from bigbird_port.reading import open_unbuffered
+from bigbird_port.formats.store import PIECE_BYTES
 
 _FLUSHED_BYTES = 1 << 20  # at least: small writes are left to the system
 _SYNC_FILE_RANGE_WRITE = 2  # of Linux's fs.h: begin, and do not wait

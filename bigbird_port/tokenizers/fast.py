@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Self
 import tokenizers
 from tokenizers import AddedToken
 
-from bigbird_port.reading import is_there, read_text, read_whole, why_unread
+from bigbird_port.files.reading import is_there, read_text, read_whole, why_unread
 from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.added import Token, content_of
 from bigbird_port.tokenizers.base import TokenizerBase

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken
 
-from bigbird_port.reading import read_whole, why_unread
+from bigbird_port.files.reading import read_whole, why_unread
 
 VOCAB_FILE = "spiece.model"
 SPACE = "\u2581"  # what sentencepiece writes for a space

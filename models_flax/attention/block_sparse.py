@@ -12,7 +12,7 @@ import jax
 from jax import Array, lax
 from jax import numpy as jnp
 
-from bigbird_port.formulation import Formulation, formulation
+from bigbird_port.sparse.formulation import Formulation, formulation
 from models_flax.attention import gradient
 from models_flax.attention.lists import KeyLists
 from models_flax.attention.sequence import SpreadLists

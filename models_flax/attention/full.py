@@ -12,7 +12,7 @@ import jax
 from jax import Array, lax
 from jax import numpy as jnp
 
-from bigbird_port.formulation import formulation
+from bigbird_port.sparse.formulation import formulation
 from models_flax.attention import plain
 
 

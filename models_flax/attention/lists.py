@@ -7,12 +7,12 @@ from typing import NamedTuple
 from jax import Array
 from jax import numpy as jnp
 
-from bigbird_port.pattern import Pattern, fold_repeats
-from bigbird_port.static_lists import static_lists
+from bigbird_port.sparse.pattern import Pattern, fold_repeats
+from bigbird_port.sparse.static_lists import static_lists
 
 
 class KeyLists(NamedTuple):
-    """A Pattern on the device; see bigbird_port.static_lists."""
+    """A Pattern on the device; see bigbird_port.sparse.static_lists."""
 
     key_blocks: Array
     counts: Array

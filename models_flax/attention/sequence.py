@@ -20,9 +20,9 @@ from jax import Array, lax
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
-from bigbird_port.exchange import Exchange, make_exchange
-from bigbird_port.formulation import formulation
-from bigbird_port.pattern import Pattern
+from bigbird_port.devices.exchange import Exchange, make_exchange
+from bigbird_port.sparse.formulation import formulation
+from bigbird_port.sparse.pattern import Pattern
 from models_flax.attention.plain import at_least_float32, attend, mask_bias
 from models_flax.sharding import current_mesh
 
@@ -43,7 +43,7 @@ class _Block(NamedTuple):
 
 
 class SpreadLists(NamedTuple):
-    """The arrays of an Exchange (bigbird_port.exchange), in the place that KeyLists have on one device."""
+    """The arrays of an Exchange (bigbird_port.devices.exchange), in the place that KeyLists have on one device."""
 
     key_blocks: Array
     live: Array

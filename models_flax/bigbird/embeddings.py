@@ -12,7 +12,7 @@ from jax import Array
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_flax.bigbird.layer import Taps
 
 

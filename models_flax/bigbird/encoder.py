@@ -17,11 +17,11 @@ from jax import Array
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.formulation import formulation
-from bigbird_port.packing import Packing, packed_pattern
-from bigbird_port.pattern import Pattern, fold_repeats, layer_pattern
-from bigbird_port.static_lists import round_up, static_lists
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.formulation import formulation
+from bigbird_port.sparse.packing import Packing, packed_pattern
+from bigbird_port.sparse.pattern import Pattern, fold_repeats, layer_pattern
+from bigbird_port.sparse.static_lists import round_up, static_lists
 from models_flax.attention.block_sparse import Lists
 from models_flax.attention.lists import KeyLists, key_lists
 from models_flax.attention.probabilities import dense_probabilities

@@ -16,7 +16,7 @@ from jax import Array
 from jax import numpy as jnp
 from jax.typing import ArrayLike
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_flax.bigbird.cache import LayerCache, init_cache
 
 Past = tuple[LayerCache, ...]

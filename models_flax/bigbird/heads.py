@@ -10,7 +10,7 @@ from jax import Array
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_flax.bigbird.activations import ACTIVATIONS
 from models_flax.bigbird.layer import BigBirdIntermediate, BigBirdOutput, Taps
 

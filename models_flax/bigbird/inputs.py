@@ -15,9 +15,9 @@ from jax import Array, lax
 from jax import numpy as jnp
 from jax.typing import ArrayLike
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.packing import Packing, make_packing
-from bigbird_port.pattern import pattern_blocks
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.packing import Packing, make_packing
+from bigbird_port.sparse.pattern import pattern_blocks
 from models_flax.bigbird.cache import LayerCache, cached_length
 
 IGNORED = -100  # a label that does not count

@@ -12,7 +12,7 @@ from jax import Array, lax
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_flax.attention.block_sparse import Lists, block_sparse_attention
 from models_flax.attention.full import full_attention
 from models_flax.bigbird.activations import ACTIVATIONS

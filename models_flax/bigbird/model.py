@@ -14,7 +14,7 @@ from jax import Array
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_flax.bigbird.cache import LayerCache
 from models_flax.bigbird.embeddings import BigBirdEmbeddings
 from models_flax.bigbird.encoder import BigBirdEncoder

@@ -11,7 +11,7 @@ from __future__ import annotations
 from flax import struct
 from jax import Array
 
-from bigbird_port.model_output import ModelOutput
+from bigbird_port.models.output import ModelOutput
 from models_flax.bigbird.cache import LayerCache
 from models_flax.bigbird.layer import Taps
 

@@ -14,8 +14,8 @@ from jax import Array
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.model_output import ModelOutput
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.models.output import ModelOutput
 from models_flax.bigbird.layer import Taps
 from models_flax.bigbird.model import Scores
 from models_flax.bigbird.outputs import BigBirdHeadOutput, BigBirdModelOutput

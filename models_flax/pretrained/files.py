@@ -9,7 +9,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from bigbird_port.reading import check_regular
+from bigbird_port.files.reading import check_regular
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

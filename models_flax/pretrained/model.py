@@ -20,12 +20,12 @@ from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import WEIGHT_FILES, write_model_folder
-from bigbird_port.heads import HEADS, find_head
-from bigbird_port.loading import Loading, load_model
-from bigbird_port.positions import extend_positions
-from bigbird_port.weights import framework_shapes, from_framework, initial_arrays
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS, find_head
+from bigbird_port.models.folder import WEIGHT_FILES, write_model_folder
+from bigbird_port.models.loading import Loading, load_model
+from bigbird_port.schema.positions import extend_positions
+from bigbird_port.schema.weights import framework_shapes, from_framework, initial_arrays
 from models_flax.bigbird.cache import LayerCache, init_cache
 from models_flax.pretrained.files import read_safetensors, write_safetensors
 from models_flax.sharding import partition_specs
@@ -116,7 +116,7 @@ class FlaxBigBirdPreTrainedModel:
         The folder holds config.json with flax_model.msgpack or model.safetensors, or is one that convert wrote; or it
         is the name of a model of the hub. init_seed: initialise head weights that the folder lacks from this seed; None
         makes them an error. dtype, gradient_checkpointing, skip_padding: the constructor's. keywords: fields of
-        BigBirdConfig to change, and bigbird_port.loading's, such as config and ignore_mismatched_sizes; with
+        BigBirdConfig to change, and bigbird_port.models.loading's, such as config and ignore_mismatched_sizes; with
         output_loading_info (model, info) is returned. Raises ValueError naming file, weight, argument or field.
         """
         loading = Loading.of(keywords | {"init_seed": init_seed}, _OWN_ARGUMENTS, _REFUSED)
@@ -183,8 +183,8 @@ class FlaxBigBirdPreTrainedModel:
     ) -> Self:
         """Return a model with ``length`` position embeddings made from this one's, all else as it is.
 
-        method: "tile" or "interpolate", see bigbird_port.positions. params: the parameters to begin with, None for
-        the model's own. config_overrides: fields of BigBirdConfig to change with max_position_embeddings, such as
+        method: "tile" or "interpolate", see bigbird_port.schema.positions. params: the parameters to begin with, None
+        for the model's own. config_overrides: fields of BigBirdConfig to change with max_position_embeddings, such as
         max_encoder_length. Raises ValueError for a shorter length.
         """
         flat = flatten_dict(self._params_for(params), sep="/")
@@ -221,7 +221,7 @@ class FlaxBigBirdPreTrainedModel:
         self.module = self.module.clone(gradient_checkpointing=False)
 
     def partition_specs(self, tensor_axis: str = "tensor", size: int = 1) -> Params:
-        """Return a PartitionSpec for every parameter over a mesh axis of your own, as bigbird_port.partition has it.
+        """Return a PartitionSpec for every parameter over a mesh axis of your own, as devices.partition has it.
 
         size: of the axis; it must divide num_attention_heads and intermediate_size, and a vocabulary that it does not
         divide stays whole. For a mesh with this project's axes see models_flax.sharding.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bigbird_port.formulation import Formulation, formulation
+from bigbird_port.sparse.formulation import Formulation, formulation
 from models_torch.attention import gradient
 from models_torch.attention.gathering import every_head
 from models_torch.attention.lists import KeyLists

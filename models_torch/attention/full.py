@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bigbird_port.formulation import formulation
+from bigbird_port.sparse.formulation import formulation
 from models_torch.attention import plain
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bigbird_port.pattern import Pattern, Text, fold_repeats
+from bigbird_port.sparse.pattern import Pattern, Text, fold_repeats
 
 
 class KeyLists(NamedTuple):

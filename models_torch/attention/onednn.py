@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from bigbird_port.formulation import formulation
+from bigbird_port.sparse.formulation import formulation
 
 
 @functools.cache

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bigbird_port.formulation import Formulation
-from bigbird_port.pattern import Text
+from bigbird_port.sparse.formulation import Formulation
+from bigbird_port.sparse.pattern import Text
 
 
 class TextRows(NamedTuple):

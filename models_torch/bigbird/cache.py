@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import register_pytree_node
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 
 
 class LayerCache(tuple[Tensor, ...]):

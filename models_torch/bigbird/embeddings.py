@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor, nn
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_torch.bigbird.layer import Taps
 
 

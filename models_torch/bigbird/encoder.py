@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.packing import Packing, packed_pattern
-from bigbird_port.pattern import fold_repeats, layer_pattern
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.packing import Packing, packed_pattern
+from bigbird_port.sparse.pattern import fold_repeats, layer_pattern
 from models_torch.attention.lists import KeyLists, key_lists
 from models_torch.attention.probabilities import dense_probabilities
 from models_torch.bigbird.cache import LayerCache

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 
 
 def filter_logits(logits_BV: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:

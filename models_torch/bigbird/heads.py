@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_torch.bigbird.activations import ACTIVATIONS
 from models_torch.bigbird.layer import BigBirdIntermediate, BigBirdOutput, Taps
 

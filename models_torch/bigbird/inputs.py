@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.packing import Packing, make_packing
-from bigbird_port.pattern import pattern_blocks
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.packing import Packing, make_packing
+from bigbird_port.sparse.pattern import pattern_blocks
 from models_torch.bigbird.cache import LayerCache, cached_length
 from models_torch.bigbird.losses import IGNORED
 from models_torch.bigbird.tracing import is_traced, lengths

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_torch.attention.block_sparse import block_sparse_attention
 from models_torch.attention.full import full_attention
 from models_torch.attention.lists import KeyLists

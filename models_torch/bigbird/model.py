@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_torch.bigbird.cache import LayerCache
 from models_torch.bigbird.embeddings import BigBirdEmbeddings
 from models_torch.bigbird.encoder import BigBirdEncoder

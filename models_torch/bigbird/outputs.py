@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigbird_port.model_output import ModelOutput
+from bigbird_port.models.output import ModelOutput
 from models_torch.bigbird.cache import LayerCache
 from models_torch.bigbird.layer import Taps
 

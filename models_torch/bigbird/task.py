@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from bigbird_port.model_output import ModelOutput
+from bigbird_port.models.output import ModelOutput
 from models_torch.bigbird.inputs import Arrays
 from models_torch.bigbird.layer import Taps
 from models_torch.bigbird.model import BigBirdModel, Scores

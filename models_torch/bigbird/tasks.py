@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_torch.bigbird.generation import GenerationMixin
 from models_torch.bigbird.heads import (
     BigBirdClassificationHead,

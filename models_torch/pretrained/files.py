@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigbird_port.casting import float_type
+from bigbird_port.files.casting import float_type
+from bigbird_port.files.sizes import parse_size
 from bigbird_port.formats.filling import write_arrays
-from bigbird_port.formats.safetensors import SafetensorsFormat
-from bigbird_port.sizes import parse_size
+from bigbird_port.formats.safetensors.writer import SafetensorsFormat
 
 _SINGLE, _PICKLED = "model.safetensors", "pytorch_model.bin"
 # what a reader would find in place of what is written

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import find_head
-from bigbird_port.loading import Loading, load_model
-from bigbird_port.model_output import ModelOutput
-from bigbird_port.positions import extend_positions
-from bigbird_port.weights import initial_arrays
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import find_head
+from bigbird_port.models.loading import Loading, load_model
+from bigbird_port.models.output import ModelOutput
+from bigbird_port.schema.positions import extend_positions
+from bigbird_port.schema.weights import initial_arrays
 from models_torch.bigbird.tracing import is_traced
 from models_torch.pretrained.files import to_tensor, write_folder
 
@@ -73,7 +73,7 @@ class BigBirdPreTrainedModel(nn.Module):
         add_pooling_layer: of BigBirdModel and BigBirdForQuestionAnswering. dtype (or torch_dtype): of the parameters,
         such as torch.bfloat16 or "float16"; None and "auto" leave them as they are stored. device_map: a device; "auto"
         spreads the model over the devices there are, if accelerate is installed. gradient_checkpointing: see
-        gradient_checkpointing_enable. keywords: fields of BigBirdConfig to change, and bigbird_port.loading's, such as
+        gradient_checkpointing_enable. keywords: fields of BigBirdConfig to change, and those of Loading, such as
         config and ignore_mismatched_sizes; with output_loading_info (model, info) is returned. Raises ValueError naming
         file, weight, argument or field.
         """
@@ -240,7 +240,7 @@ class BigBirdPreTrainedModel(nn.Module):
     def extend_positions(self, length: int, method: str = "tile", **config_overrides: Any) -> Self:
         """Return a model with ``length`` position embeddings made from this one's, all else copied.
 
-        method: "tile" or "interpolate", see bigbird_port.positions. config_overrides: fields of BigBirdConfig to
+        method: "tile" or "interpolate", see bigbird_port.schema.positions. config_overrides: fields of BigBirdConfig to
         change with max_position_embeddings, such as max_encoder_length. Raises ValueError for a shorter length.
         """
         pooling = self.base.pooler is not None if self.head in ("base", "qa") else None

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.json_object import read_json_object
-from bigbird_port.manifest import MANIFEST
-from bigbird_port.schema import Framework
-from bigbird_port.weights import digest
+from bigbird_port.conversion.manifest import MANIFEST
+from bigbird_port.files.json_object import read_json_object
+from bigbird_port.schema.table import Framework
+from bigbird_port.schema.weights import digest
 from parity.bisect.steps import steps_of
 from parity.faults.catalogue import Fault
 from parity.faults.setup import FRAMEWORKS, Remembered, Setup, make_reference, make_witness, read_setup, walk

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.writing import check_writable, write_whole
+from bigbird_port.files.writing import check_writable, write_whole
 from parity.calibration.cases import SIZES, Case, Size, make_case
 from parity.calibration.witnesses import WITNESSES, Witness
 from parity.given.golden import log_softmax

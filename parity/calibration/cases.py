@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.initialise import initial_value
-from bigbird_port.schema import weights_of
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.schema.initialise import initial_value
+from bigbird_port.schema.table import weights_of
 from parity.given.inputs import Inputs, for_head, make_inputs
 
 

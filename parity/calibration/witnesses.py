@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import HEADS
-from bigbird_port.schema import Framework
-from bigbird_port.weights import from_framework, to_framework
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.schema.table import Framework
+from bigbird_port.schema.weights import from_framework, to_framework
 from parity.given.inputs import Inputs
 
 Taps = dict[str, np.ndarray]

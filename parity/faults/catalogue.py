@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bigbird_port.heads import HEADS
-from bigbird_port.schema import Framework
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.schema.table import Framework
 from parity.faults import code, pattern
 from parity.faults import weights as other
 from parity.faults.setup import Setup

@@ -20,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 
-from bigbird_port.schema import Framework
+from bigbird_port.schema.table import Framework
 from parity.faults.setup import Setup, make_witness
 from parity.given.inputs import Inputs
 from parity.reference import attention as reference_attention

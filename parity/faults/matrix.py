@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.heads import HEADS
-from bigbird_port.schema import Framework
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.schema.table import Framework
 from parity.faults.catalogue import Fault, find_faults
 from parity.faults.setup import (
     CASES,

@@ -15,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 
-from bigbird_port.exchange import Exchange
+from bigbird_port.devices.exchange import Exchange
 from parity.measure.losses import has_loss
 from parity.run.conditions import Options
 from parity.run.results import Error, Row

@@ -15,9 +15,9 @@ from unittest import mock
 
 import numpy as np
 
-from bigbird_port import pattern as plans
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import Pattern, layer_pattern, pattern_blocks, rand_attn
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse import pattern as plans
+from bigbird_port.sparse.pattern import Pattern, layer_pattern, pattern_blocks, rand_attn
 from parity.faults.code import Function, InReference
 from parity.reference import model as reference
 from parity.reference.attention import Visibility

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import read_model_folder
-from bigbird_port.heads import HEADS
-from bigbird_port.initialise import initial_value
-from bigbird_port.schema import Framework, weights_of
-from bigbird_port.weights import complete, to_framework
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.models.folder import read_model_folder
+from bigbird_port.schema.initialise import initial_value
+from bigbird_port.schema.table import Framework, weights_of
+from bigbird_port.schema.weights import complete, to_framework
 from parity.given.inputs import Inputs, default_length, for_head, make_inputs
 from parity.reference.model import Reference
 from parity.run.conditions import Options, Pass

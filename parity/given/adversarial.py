@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.given.inputs import Inputs
 
 # A power of two, so that no weight is rounded; positions and types lose six bits beside such words.

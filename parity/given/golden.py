@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.pattern import layer_pattern
-from bigbird_port.reading import check_regular
+from bigbird_port.files.reading import check_regular
+from bigbird_port.sparse.pattern import layer_pattern
 from parity.given.inputs import Inputs, select_inputs
 
 Taps = dict[str, np.ndarray]

@@ -14,9 +14,9 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.reading import check_regular, read_text
+from bigbird_port.files.reading import check_regular, read_text
 
 Inputs = dict[str, np.ndarray]
 QUESTION_LENGTHS = "question_lengths"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.folder import read_folder_config
-from bigbird_port.reading import read_text
+from bigbird_port.files.reading import read_text
+from bigbird_port.models.folder import read_folder_config
 from bigbird_port.tokenizers import BigBirdTokenizer, BigBirdTokenizerFast
 from parity.given.inputs import Inputs
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bigbird_port.reading import read_text
-from bigbird_port.writing import write_whole
+from bigbird_port.files.reading import read_text
+from bigbird_port.files.writing import write_whole
 from parity.run.results import Result, Row
 
 VERSION = 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.family import BIGBIRD
 from parity.given.inputs import Inputs
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.reading import read_text
+from bigbird_port.files.reading import read_text
 
 SHIPPED = Path(__file__).parent / "tolerances.json"
 VERSION = 1

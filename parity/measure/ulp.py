@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bigbird_port.casting import float_type
+from bigbird_port.files.casting import float_type
 
 _BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}  # from fine to coarse
 _ORDER = list(_BITS)

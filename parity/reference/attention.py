@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import rand_attn
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.pattern import rand_attn
 from parity.reference.operations import softmax
 
 # Added to the score of a key that is masked. It absorbs any score, so a row that may see nothing sees all alike.

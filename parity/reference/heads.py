@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.reference.inputs import Stream
 from parity.reference.operations import Weights, activate, dense, layer_norm
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import pattern_blocks
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.pattern import pattern_blocks
 from parity.given.inputs import NAMES, Inputs, check_ids
 
 

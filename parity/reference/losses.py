@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 
 Labels = Mapping[str, np.ndarray]
 Taps = dict[str, np.ndarray]

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import WEIGHT_FILES, complete_folder, read_model_folder
-from bigbird_port.schema import Framework
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.models.folder import WEIGHT_FILES, complete_folder, read_model_folder
+from bigbird_port.schema.table import Framework
 from parity.given.inputs import Inputs
 from parity.reference.attention import Visibility, attend, multiplicity, random_blocks_of
 from parity.reference.heads import WORDS, Taps, head_taps

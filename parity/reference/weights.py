@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbird_port.source import open_source
+from bigbird_port.conversion.source import open_source
 
 _KEPT = (np.float32, np.float64)  # a float32 is widened where it is used; NumPy does not compute with bfloat16
 

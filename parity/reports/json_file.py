@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import bigbird_port
-from bigbird_port.reading import read_text
+from bigbird_port.files.reading import read_text
 from parity.integrity import Check
 from parity.measure.metrics import Difference, LogitsDifference
 from parity.measure.tolerances import Tolerance

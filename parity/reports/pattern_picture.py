@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import Pattern, layer_pattern
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.pattern import Pattern, layer_pattern
 from parity.reports.svg import Element, add, picture
 
 KINDS = ("global", "window", "random", "repeated")
-_WINDOW, _LAST, _RANDOM = slice(1, 4), 4, slice(5, None)  # slots, as bigbird_port.pattern.key_lists orders them
+_WINDOW, _LAST, _RANDOM = slice(1, 4), 4, slice(5, None)  # slots, as bigbird_port.sparse.pattern.key_lists orders them
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.pattern import pattern_blocks
+from bigbird_port.sparse.pattern import pattern_blocks
 from parity.given.inputs import QUESTION_LENGTHS
 from parity.integrity import Check
 from parity.measure.losses import why_no_loss

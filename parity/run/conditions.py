@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import read_folder_config
-from bigbird_port.partition import check_sizes
+from bigbird_port.devices.partition import check_sizes
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.models.folder import read_folder_config
 from parity.given.adversarial import WORD_FACTORS, adversarial_inputs
 from parity.given.golden import GoldenCase
 from parity.given.inputs import DEFAULT_BATCH, Inputs, check_ids, default_length, make_inputs

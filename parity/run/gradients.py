@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.schema import weights_of
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.schema.table import weights_of
 from parity.given.inputs import Inputs
 from parity.measure.gradient_scale import gradient_scale, steepness
 from parity.measure.losses import has_loss, make_labels

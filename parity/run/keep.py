@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from bigbird_port.writing import check_kept_folder, write_whole
+from bigbird_port.files.writing import check_kept_folder, write_whole
 from parity.run.locate import Stage
 from parity.run.results import Finding
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.pattern import pattern_blocks
+from bigbird_port.sparse.pattern import pattern_blocks
 from parity.run.compare import Scene
 from parity.run.results import Error, Finding, Row
 from parity.witnesses.witness import Taps

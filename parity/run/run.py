@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.conversion.manifest import MANIFEST
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.json_object import read_json_object
-from bigbird_port.manifest import MANIFEST
-from bigbird_port.schema import weights_of
+from bigbird_port.files.json_object import read_json_object
+from bigbird_port.schema.table import weights_of
 from parity.checks.environment import check_environment
 from parity.given.inputs import Inputs, for_head
 from parity.integrity import Check, check_integrity

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.given.golden import GoldenCase, excuse, tensors_as_taps
 from parity.given.inputs import Inputs
 from parity.witnesses.witness import Taps

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.weights import digest
+from bigbird_port.schema.weights import digest
 from parity.given.adversarial import large_norm
 from parity.given.inputs import Inputs
 from parity.reference.backward import Gradients, backward

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigbird_port.heads import HEADS
-from bigbird_port.weights import digest, from_framework
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.schema.weights import digest, from_framework
 from parity.given.inputs import Inputs
 from parity.measure.losses import scores_dtype, total_loss
 from parity.run.gradients import Gradients

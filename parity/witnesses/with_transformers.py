@@ -18,11 +18,11 @@ from unittest import mock
 
 import numpy as np
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.folder import load_weights
-from bigbird_port.heads import HEADS
-from bigbird_port.weights import digest, from_framework
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.models.folder import load_weights
+from bigbird_port.schema.weights import digest, from_framework
 from parity.given.inputs import Inputs
 from parity.witnesses.with_torch import pinned, scale_words, to_array, torch_device
 from parity.witnesses.witness import Setting, Source, Taps

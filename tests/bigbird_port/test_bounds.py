@@ -7,10 +7,10 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from bigbird_port.bounds import LARGEST
 from bigbird_port.cli import main
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import read_model_folder
+from bigbird_port.families.bigbird.bounds import LARGEST
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.models.folder import read_model_folder
 from tests.conversion.sources import numbered, write_torch
 
 FIELDS = (*LARGEST, "max_encoder_length")

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from bigbird_port.cli import main
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from tests.conftest import DEMO
 
 SHARD = "model.ckpt-30.data-00000-of-00001"

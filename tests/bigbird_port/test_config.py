@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bigbird_port.config import BigBirdConfig, read_config
+from bigbird_port.families.bigbird.config import BigBirdConfig, read_config
 from tests.conftest import CASES, DEMO
 
 

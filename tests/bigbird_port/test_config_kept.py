@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from bigbird_port.config import BigBirdConfig, not_carried
+from bigbird_port.families.bigbird.config import BigBirdConfig, not_carried
 
 NAMES = {0: "negative", 1: "neutral", 2: "positive"}
 FILE = {

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from bigbird_port import digests as digests_module
-from bigbird_port.digests import FileDigests, file_digest
+from bigbird_port.files import digests as digests_module
+from bigbird_port.files.digests import FileDigests, file_digest
 
 
 def test_a_file_is_hashed_once(tmp_path, monkeypatch):

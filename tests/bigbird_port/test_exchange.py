@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.exchange import make_exchange
-from bigbird_port.pattern import Pattern, Text, layer_pattern
+from bigbird_port.devices.exchange import make_exchange
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.pattern import Pattern, Text, layer_pattern
 
 SMALL = BigBirdConfig(
     hidden_size=32, num_attention_heads=4, max_position_embeddings=2048, block_size=16, num_random_blocks=3

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bigbird_port.layout import contiguous
+from bigbird_port.schema.layout import contiguous
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

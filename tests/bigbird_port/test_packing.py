@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.formulation import FORMULATIONS, formulation
-from bigbird_port.packing import Packing, make_packing, packed_pattern
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.formulation import FORMULATIONS, formulation
+from bigbird_port.sparse.packing import Packing, make_packing, packed_pattern
+from bigbird_port.sparse.pattern import layer_pattern
 
 W = 16
 CONFIG = BigBirdConfig(

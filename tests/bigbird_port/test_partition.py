@@ -2,11 +2,11 @@
 
 import pytest
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import HEADS
-from bigbird_port.layout import parse_axes
-from bigbird_port.partition import SPLIT, check_sizes, mesh_sizes, partition, partitions
-from bigbird_port.schema import AXES, dims
+from bigbird_port.devices.partition import SPLIT, check_sizes, mesh_sizes, partition, partitions
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.schema.layout import parse_axes
+from bigbird_port.schema.table import AXES, dims
 
 BASE = BigBirdConfig()
 TWO = {"model": 2}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from bigbird_port import pattern
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import NoPlanError, has_plan, key_lists, layer_pattern, pattern_blocks, rand_attn
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse import pattern
+from bigbird_port.sparse.pattern import NoPlanError, has_plan, key_lists, layer_pattern, pattern_blocks, rand_attn
 from tests.conftest import CASES, GOLDEN, require
 
 

@@ -8,9 +8,9 @@ from click.testing import CliRunner
 
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
-from bigbird_port.folder import load_weights
-from bigbird_port.manifest import MANIFEST, self_digest
-from bigbird_port.positions import METHODS, POSITIONS, extend_positions, how_extended, read_how
+from bigbird_port.conversion.manifest import MANIFEST, self_digest
+from bigbird_port.models.folder import load_weights
+from bigbird_port.schema.positions import METHODS, POSITIONS, extend_positions, how_extended, read_how
 from tests.conversion.sources import CONFIG, numbered, write_torch
 
 P = CONFIG.max_position_embeddings

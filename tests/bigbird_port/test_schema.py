@@ -10,11 +10,11 @@ from flax.traverse_util import flatten_dict
 import models_flax
 import models_torch
 from bigbird_port.cli import main
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import HEADS
-from bigbird_port.layout import change_layout, merged_shape, parse_axes, split_shape
-from bigbird_port.schema import SCHEMA, dims, weights_of
-from bigbird_port.weights import from_framework, to_framework
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.schema.layout import change_layout, merged_shape, parse_axes, split_shape
+from bigbird_port.schema.table import SCHEMA, dims, weights_of
+from bigbird_port.schema.weights import from_framework, to_framework
 
 # No two axes have the same size, so that a transpose cannot hide; heads x head_dim is the hidden size by nature.
 CONFIG = BigBirdConfig(

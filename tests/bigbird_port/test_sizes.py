@@ -1,6 +1,6 @@
 import pytest
 
-from bigbird_port.sizes import parse_size
+from bigbird_port.files.sizes import parse_size
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.packing import make_packing, packed_pattern
-from bigbird_port.pattern import fold_repeats, layer_pattern
-from bigbird_port.static_lists import round_up, static_lists
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.packing import make_packing, packed_pattern
+from bigbird_port.sparse.pattern import fold_repeats, layer_pattern
+from bigbird_port.sparse.static_lists import round_up, static_lists
 
 W = 16
 SETTINGS = {"hidden_size": 8, "num_attention_heads": 2, "block_size": W, "max_position_embeddings": 1024}

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
-from bigbird_port.writing import BEGINNINGS, check_all_writable, check_kept_folder, write_whole
+from bigbird_port.files.writing import BEGINNINGS, check_all_writable, check_kept_folder, write_whole
 from tests.conftest import DEMO
 
 SAMPLES = {

@@ -2,7 +2,7 @@
 
 import google_crc32c
 
-from bigbird_port.checkpoint.runs import masked_crc32c
+from bigbird_port.formats.runs import masked_crc32c
 
 MAGIC = 0xDB4775248B80FB57
 

@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from bigbird_port.checkpoint.slices import slice_key
+from bigbird_port.formats.tensorflow.slices import slice_key
 from tests.checkpoint.bundles import field
 
 MIB = 1 << 20

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bigbird_port.checkpoint.store import PIECE_BYTES, read
+from bigbird_port.formats.store import PIECE_BYTES, read
 
 # TensorFlow in a process of its own: its import is slow and noisy.
 TENSORFLOW = """

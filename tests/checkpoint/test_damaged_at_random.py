@@ -10,13 +10,13 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bigbird_port.checkpoint.flax_msgpack import FlaxMsgpack
-from bigbird_port.checkpoint.object_graph import parse_object_graph, readable_names
-from bigbird_port.checkpoint.safetensors_file import SafetensorsFile, SafetensorsShards
-from bigbird_port.checkpoint.store import read
-from bigbird_port.checkpoint.tensor_bundle import TensorBundle
-from bigbird_port.checkpoint.torch_bin import TorchBin
-from bigbird_port.config import BigBirdConfig, read_config
+from bigbird_port.families.bigbird.config import BigBirdConfig, read_config
+from bigbird_port.formats.flax.msgpack_reader import FlaxMsgpack
+from bigbird_port.formats.safetensors.reader import SafetensorsFile, SafetensorsShards
+from bigbird_port.formats.store import read
+from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
+from bigbird_port.formats.tensorflow.object_graph import parse_object_graph, readable_names
+from bigbird_port.formats.torch.reader import TorchBin
 from tests.checkpoint.bundles import entry, field, index
 from tests.checkpoint.hostile import MIB, SHARDS, attribute, child, memory, write_bundle
 from tests.checkpoint.stores import arrays, nested, write_shards
@@ -107,7 +107,7 @@ def test_damaged_shards(tmp_path, data):
     """A shard is under checksums: the values are right, or there are none."""
     import google_crc32c
 
-    from bigbird_port.checkpoint.runs import masked_crc32c
+    from bigbird_port.formats.runs import masked_crc32c
 
     raw = np.arange(16, dtype=np.float32).tobytes()
     crc = [masked_crc32c(google_crc32c.value(part)) for part in (raw[:32], raw[32:])]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from bigbird_port.checkpoint.object_graph import parse_object_graph, readable_names
-from bigbird_port.checkpoint.saved_model import SavedModel
-from bigbird_port.checkpoint.store import read
-from bigbird_port.checkpoint.tensor_bundle import TensorBundle
+from bigbird_port.formats.store import read
+from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
+from bigbird_port.formats.tensorflow.object_graph import parse_object_graph, readable_names
+from bigbird_port.formats.tensorflow.saved_model import SavedModel
 from tests.checkpoint.bundles import block, cut, entry, field, header, index, table, varint
 from tests.checkpoint.hostile import KEY, attribute, child, refused, write_bundle
 
@@ -109,13 +109,13 @@ def test_the_bundles_by_hand_can_be_right(tmp_path):
 
 
 def test_too_many_entries(tmp_path, monkeypatch):
-    monkeypatch.setattr("bigbird_port.checkpoint.tensor_bundle.MAX_TENSORS", 2)
+    monkeypatch.setattr("bigbird_port.formats.tensorflow.bundle_reader.MAX_TENSORS", 2)
     pairs = [(name, entry(offset=8 * i)) for i, name in enumerate((b"a", b"b", b"c"))]
     refused(TensorBundle, write_bundle(tmp_path, index(pairs)), "more than 2 entries")
 
 
 def test_an_index_of_many_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("bigbird_port.checkpoint.tensor_bundle.MAX_INDEX_BYTES", 100)
+    monkeypatch.setattr("bigbird_port.formats.tensorflow.bundle_reader.MAX_INDEX_BYTES", 100)
     refused(TensorBundle, write_bundle(tmp_path, bytes(101)), "more than 100 bytes")
 
 
@@ -147,7 +147,7 @@ def test_a_path_too_long_gives_way_to_the_key():
 
 
 def test_too_many_nodes(monkeypatch):
-    monkeypatch.setattr("bigbird_port.checkpoint.object_graph.MAX_NODES", 2)
+    monkeypatch.setattr("bigbird_port.formats.tensorflow.object_graph.MAX_NODES", 2)
     with pytest.raises(ValueError, match="more than 2 nodes"):
         parse_object_graph(field(1, b"") * 3)
 

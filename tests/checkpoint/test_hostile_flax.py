@@ -4,9 +4,9 @@ import msgpack
 import numpy as np
 import pytest
 
-from bigbird_port.checkpoint.flax_msgpack import FlaxMsgpack
-from bigbird_port.checkpoint.orbax_folder import OrbaxFolder
-from bigbird_port.checkpoint.store import read
+from bigbird_port.formats.flax.msgpack_reader import FlaxMsgpack
+from bigbird_port.formats.flax.orbax_reader import OrbaxFolder
+from bigbird_port.formats.store import read
 from tests.checkpoint.hostile import array, refused
 
 
@@ -89,9 +89,9 @@ def test_what_is_no_array_is_listed(tmp_path):
 
 def test_too_many_entries_of_flax(tmp_path, monkeypatch):
     (tmp_path / "model.msgpack").write_bytes(msgpack.packb({name: array() for name in "abc"}))
-    monkeypatch.setattr("bigbird_port.checkpoint.flax_msgpack.MAX_TENSORS", 2)
+    monkeypatch.setattr("bigbird_port.formats.flax.msgpack_reader.MAX_TENSORS", 2)
     refused(FlaxMsgpack, tmp_path / "model.msgpack", "more than 2 arrays")
-    monkeypatch.setattr("bigbird_port.checkpoint.flax_msgpack.MAX_NODES", 2)
+    monkeypatch.setattr("bigbird_port.formats.flax.msgpack_reader.MAX_NODES", 2)
     refused(FlaxMsgpack, tmp_path / "model.msgpack", "more than 2 entries")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bigbird_port.json_object import read_json_object
+from bigbird_port.files.json_object import read_json_object
 from tests.checkpoint.hostile import refused
 
 JSON = {
@@ -26,6 +26,6 @@ def test_json(tmp_path, case):
 
 
 def test_json_of_many_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("bigbird_port.json_object.MAX_JSON_BYTES", 10)
+    monkeypatch.setattr("bigbird_port.files.json_object.MAX_JSON_BYTES", 10)
     (tmp_path / "config.json").write_text('{"a": "0123456789"}')
     refused(read_json_object, tmp_path / "config.json", "more than 10 bytes")

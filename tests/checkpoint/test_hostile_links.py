@@ -6,8 +6,8 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.checkpoint.safetensors_file import SafetensorsFile
+from bigbird_port.formats.open_store import open_store
+from bigbird_port.formats.safetensors.reader import SafetensorsFile
 from tests.checkpoint.hostile import MIB, SHARDS, memory, refused
 from tests.checkpoint.stores import arrays, write_shards
 

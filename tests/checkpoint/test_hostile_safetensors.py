@@ -7,9 +7,9 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.checkpoint.safetensors_file import SafetensorsFile, SafetensorsShards
-from bigbird_port.checkpoint.store import read
+from bigbird_port.formats.open_store import open_store
+from bigbird_port.formats.safetensors.reader import SafetensorsFile, SafetensorsShards
+from bigbird_port.formats.store import read
 from tests.checkpoint.hostile import SHARDS, refused, tensors_file
 from tests.checkpoint.stores import write_shards
 
@@ -62,7 +62,7 @@ def test_safetensors_files(tmp_path, case):
 
 
 def test_a_header_of_many_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr("bigbird_port.checkpoint.safetensors_file.MAX_HEADER_BYTES", 10)
+    monkeypatch.setattr("bigbird_port.formats.safetensors.reader.MAX_HEADER_BYTES", 10)
     (tmp_path / "model.safetensors").write_bytes(tensors_file({"a": one()}, bytes(8)))
     refused(SafetensorsFile, tmp_path / "model.safetensors", "expected at most 10")
 

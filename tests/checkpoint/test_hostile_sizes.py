@@ -3,12 +3,12 @@
 import msgpack
 import pytest
 
-from bigbird_port.checkpoint import limits
-from bigbird_port.checkpoint.flax_msgpack import FlaxMsgpack
-from bigbird_port.checkpoint.object_graph import parse_object_graph
-from bigbird_port.checkpoint.safetensors_file import SafetensorsFile
-from bigbird_port.checkpoint.tensor_bundle import TensorBundle
-from bigbird_port.json_object import read_json_object
+from bigbird_port.files.json_object import read_json_object
+from bigbird_port.formats import limits
+from bigbird_port.formats.flax.msgpack_reader import FlaxMsgpack
+from bigbird_port.formats.safetensors.reader import SafetensorsFile
+from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
+from bigbird_port.formats.tensorflow.object_graph import parse_object_graph
 from tests.checkpoint.bundles import block, field, finished, header, index, table, varint
 from tests.checkpoint.hostile import MIB, array, memory, tensors_file, write_bundle
 from tests.conftest import DEMO

@@ -9,9 +9,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from bigbird_port.checkpoint import limits, pickle_bounds
-from bigbird_port.checkpoint.store import read
-from bigbird_port.checkpoint.torch_bin import TorchBin, TorchBinShards
+from bigbird_port.formats import limits
+from bigbird_port.formats.store import read
+from bigbird_port.formats.torch import pickle_bounds
+from bigbird_port.formats.torch.reader import TorchBin, TorchBinShards
 from tests.checkpoint.hostile import MIB, memory, refused
 from tests.checkpoint.stores import write_shards
 
@@ -60,7 +61,7 @@ def test_memory_that_a_pickle_asks_for_is_not_given(tmp_path, is_zip):
 def test_long_lists_are_counted(tmp_path, monkeypatch):
     import torch
 
-    monkeypatch.setattr("bigbird_port.checkpoint.nested.MAX_ITEMS", 10)
+    monkeypatch.setattr("bigbird_port.formats.torch.nested.MAX_ITEMS", 10)
     torch.save({"a": torch.ones(2), "history": list(range(6)), "other": list(range(6))}, tmp_path / "pytorch_model.bin")
     refused(TorchBin, tmp_path / "pytorch_model.bin", "its lists hold more than 10 values")
 

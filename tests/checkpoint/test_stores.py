@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-import bigbird_port.checkpoint.runs as runs
-from bigbird_port.checkpoint.flax_msgpack import FlaxMsgpack, read_flax_msgpack
-from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.checkpoint.orbax_folder import OrbaxFolder
-from bigbird_port.checkpoint.safetensors_file import SafetensorsFile, SafetensorsShards
-from bigbird_port.checkpoint.saved_model import SavedModel, open_saved_model
-from bigbird_port.checkpoint.store import read
-from bigbird_port.checkpoint.tensor_bundle import TensorBundle
-from bigbird_port.checkpoint.torch_bin import TorchBin, TorchBinShards
+import bigbird_port.formats.runs as runs
+from bigbird_port.formats.flax.msgpack_reader import FlaxMsgpack, read_flax_msgpack
+from bigbird_port.formats.flax.orbax_reader import OrbaxFolder
+from bigbird_port.formats.open_store import open_store
+from bigbird_port.formats.safetensors.reader import SafetensorsFile, SafetensorsShards
+from bigbird_port.formats.store import read
+from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
+from bigbird_port.formats.tensorflow.saved_model import SavedModel, open_saved_model
+from bigbird_port.formats.torch.reader import TorchBin, TorchBinShards
 from tests.checkpoint.stores import arrays, assert_same, large, nested, write_shards, write_with_tensorflow
 from tests.conftest import DEMO
 

@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from bigbird_port.checkpoint.locate import find_checkpoint, find_flags
-from bigbird_port.checkpoint.table import masked_crc32c, read_table
-from bigbird_port.checkpoint.tensor_bundle import TensorBundle
+from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
+from bigbird_port.formats.tensorflow.locate import find_checkpoint, find_flags
+from bigbird_port.formats.tensorflow.table_reader import masked_crc32c, read_table
 from tests.conftest import DEMO, FOLDERS, GOLDEN, require
 
 # TensorFlow in a process of its own: its import is slow and noisy.

@@ -6,8 +6,8 @@ import numpy as np
 import safetensors.numpy
 
 from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.conversion.source import open_source
 from bigbird_port.conversion.targets import Choices
-from bigbird_port.source import open_source
 
 ALL = ("torch", "flax", "tf", "neutral")
 # target in the table -> (settings, folder of the output)

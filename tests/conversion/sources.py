@@ -7,12 +7,12 @@ import json
 import numpy as np
 import safetensors.numpy
 
-from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.checkpoint.store import read
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import write_model_folder
-from bigbird_port.manifest import write_manifest
-from bigbird_port.schema import weights_of
+from bigbird_port.conversion.manifest import write_manifest
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.formats.open_store import open_store
+from bigbird_port.formats.store import read
+from bigbird_port.models.folder import write_model_folder
+from bigbird_port.schema.table import weights_of
 
 CONFIG = BigBirdConfig(
     vocab_size=410,

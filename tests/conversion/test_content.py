@@ -1,4 +1,4 @@
-from bigbird_port.conversion.content import Content, check_contents
+from bigbird_port.conversion.values.content import Content, check_contents
 
 
 def kernels(first, second):

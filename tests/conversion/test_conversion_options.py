@@ -10,15 +10,15 @@ import pytest
 import safetensors.numpy
 from click.testing import CliRunner
 
-from bigbird_port.casting import Rounding, cast, float_type
-from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.checkpoint.store import read
 from bigbird_port.cli import main
-from bigbird_port.conversion.content import Content, check_contents, extremes
 from bigbird_port.conversion.convert import Settings, convert, dry_run
+from bigbird_port.conversion.manifest import read_manifest
 from bigbird_port.conversion.targets import Choices
-from bigbird_port.folder import load_weights
-from bigbird_port.manifest import read_manifest
+from bigbird_port.conversion.values.content import Content, check_contents, extremes
+from bigbird_port.files.casting import Rounding, cast, float_type
+from bigbird_port.formats.open_store import open_store
+from bigbird_port.formats.store import read
+from bigbird_port.models.folder import load_weights
 from tests.conftest import DEMO
 
 
@@ -188,10 +188,10 @@ def test_a_repeated_tied_weight_must_be_equal(tmp_path, torch_folder):
 
 
 def test_a_bias_that_the_original_cannot_hold_is_not_dropped(tmp_path):
-    from bigbird_port.config import BigBirdConfig
-    from bigbird_port.folder import write_model_folder
-    from bigbird_port.initialise import initial_value
-    from bigbird_port.schema import weights_of
+    from bigbird_port.families.bigbird.config import BigBirdConfig
+    from bigbird_port.models.folder import write_model_folder
+    from bigbird_port.schema.initialise import initial_value
+    from bigbird_port.schema.table import weights_of
 
     config = BigBirdConfig(
         vocab_size=70, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, use_bias=False

@@ -9,19 +9,19 @@ import safetensors.numpy
 from flax.serialization import msgpack_restore
 from flax.traverse_util import flatten_dict
 
-from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack
-from bigbird_port.checkpoint.locate import find_checkpoint
-from bigbird_port.checkpoint.tensor_bundle import TensorBundle
-from bigbird_port.config import BigBirdConfig
 from bigbird_port.conversion import convert as convert_module
 from bigbird_port.conversion.convert import Settings, convert
-from bigbird_port.folder import read_model_folder
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.formats.filling import write_arrays
-from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
-from bigbird_port.heads import HEADS
-from bigbird_port.initialise import initial_value
-from bigbird_port.matching import infer_settings, match_names
-from bigbird_port.schema import weights_of
+from bigbird_port.formats.flax.msgpack_reader import read_flax_msgpack
+from bigbird_port.formats.flax.msgpack_writer import FlaxMsgpackFormat
+from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
+from bigbird_port.formats.tensorflow.locate import find_checkpoint
+from bigbird_port.models.folder import read_model_folder
+from bigbird_port.schema.initialise import initial_value
+from bigbird_port.schema.matching import infer_settings, match_names
+from bigbird_port.schema.table import weights_of
 from tests.conftest import DEMO, FOLDERS, GOLDEN, require
 
 HEADS_OF = dict.fromkeys(FOLDERS, "pretraining") | {"tiny-classifier": "sequence-classification"}

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bigbird_port.cli import main
-from bigbird_port.conversion.comparison import Comparison, together
 from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.conversion.diff import BY_DESIGN, DIFFERENT, EQUAL, OTHER_DTYPE, diff
 from bigbird_port.conversion.targets import Choices
+from bigbird_port.conversion.values.comparison import Comparison, together
 from tests.conftest import DEMO, GOLDEN, require
 from tests.conversion.sources import numbered, rewrite, write_torch
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.conversion.inspect_source import inspect
-from bigbird_port.conversion.statistics import Statistics
 from bigbird_port.conversion.targets import Choices
+from bigbird_port.conversion.values.statistics import Statistics
 from tests.conftest import DEMO
 from tests.conversion.sources import numbered, read_all, rewrite, write_torch
 

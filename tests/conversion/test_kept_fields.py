@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from bigbird_port.config import BigBirdConfig, read_config
 from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.conversion.source import open_source
 from bigbird_port.conversion.verify import verify
-from bigbird_port.source import open_source
+from bigbird_port.families.bigbird.config import BigBirdConfig, read_config
 from parity.integrity import check_integrity
 from tests.conversion.sources import CONFIG, numbered, write_torch
 

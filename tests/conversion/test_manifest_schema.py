@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.conversion.manifest import MANIFEST_VERSION
 from bigbird_port.conversion.targets import TARGETS, Choices
-from bigbird_port.formats.neutral import SCHEMA_VERSION as NEUTRAL_VERSION
-from bigbird_port.heads import HEADS
-from bigbird_port.manifest import MANIFEST_VERSION
-from bigbird_port.schema import SCHEMA_VERSION
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.formats.safetensors.neutral import SCHEMA_VERSION as NEUTRAL_VERSION
+from bigbird_port.schema.table import SCHEMA_VERSION
 from tests.conftest import DEMO, ROOT
 from tests.conversion.sources import numbered, rewrite, write_torch
 from tests.vocabulary import train_vocabulary

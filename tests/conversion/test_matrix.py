@@ -55,8 +55,8 @@ def test_a_changed_weight_shows_in_the_table(tmp_path):
 
 def test_the_original_code_reads_the_written_checkpoint_as_its_own(tmp_path):
     """Names, shapes, types and bytes of every weight are those of the checkpoint that it wrote itself."""
-    from bigbird_port.checkpoint.open_store import open_store
-    from bigbird_port.checkpoint.store import read
+    from bigbird_port.formats.open_store import open_store
+    from bigbird_port.formats.store import read
 
     for name, choice in (("tiny-pretrain", "tf"), ("tiny-pretrain-bert-names", "tf, BERT names")):
         checkpoint = require(GOLDEN[name]).checkpoint

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
-from bigbird_port.manifest import MANIFEST
+from bigbird_port.conversion.manifest import MANIFEST
 from tests.conftest import DEMO
 
 

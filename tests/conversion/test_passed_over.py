@@ -5,9 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bigbird_port.checkpoint.passed_over import passed_over
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.formats.passed_over import passed_over
 from tests.conversion.sources import CONFIG, numbered, write_torch
 
 FILES = ["pytorch_model.bin", "flax_model.msgpack", "tf_model.h5", "model.ckpt-7", "model.fp16.safetensors", "orbax/"]

@@ -14,11 +14,11 @@ import pytest
 from benchmarks.checkpoint import write_checkpoint
 from benchmarks.kill import finish, kills, races, run_well, start, verify, wait_for
 from bigbird_port.conversion import convert as convert_module
-from bigbird_port.conversion import output as output_module
 from bigbird_port.conversion.convert import convert
-from bigbird_port.conversion.exchange_names import exchange_names
-from bigbird_port.conversion.output import whole_folder
-from bigbird_port.manifest import write_manifest
+from bigbird_port.conversion.manifest import write_manifest
+from bigbird_port.files import output as output_module
+from bigbird_port.files.exchange_names import exchange_names
+from bigbird_port.files.output import whole_folder
 from tests.conftest import DEMO, ROOT
 
 MIB = 2**20
@@ -308,7 +308,7 @@ CONVERT = "from bigbird_port.cli import main; main()"
 LOAD = """
 import sys
 from pathlib import Path
-from bigbird_port.source import open_source
+from bigbird_port.conversion.source import open_source
 source = open_source(Path(sys.argv[2]))
 weights = [source.weight(weight, name) for weight, name in source.match(source.head).sources.items()]
 """

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bigbird_port.conversion.convert import Settings, convert
-from bigbird_port.folder import read_model_folder
-from bigbird_port.schema import weights_of
-from bigbird_port.source import open_source
+from bigbird_port.conversion.source import open_source
+from bigbird_port.models.folder import read_model_folder
+from bigbird_port.schema.table import weights_of
 
 D, N, H, INNER, VOCAB, LAYERS = 12, 3, 4, 20, 70, 3
 

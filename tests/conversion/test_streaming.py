@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigbird_port.config import BigBirdConfig
 from bigbird_port.conversion.streaming import Weight, stream
 from bigbird_port.conversion.targets import Choices, plan_target
-from bigbird_port.schema import dims, weights_of
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.schema.table import dims, weights_of
 
 TINY = BigBirdConfig(
     vocab_size=3, hidden_size=2, num_hidden_layers=1, num_attention_heads=1, intermediate_size=3, block_size=2

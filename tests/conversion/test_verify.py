@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.conversion.manifest import MANIFEST
 from bigbird_port.conversion.targets import Choices
 from bigbird_port.conversion.verify import verify
-from bigbird_port.manifest import MANIFEST
+from bigbird_port.formats.open_store import open_store
 from tests.conftest import DEMO, GOLDEN, require
 from tests.conversion.sources import change_manifest, numbered, rewrite, write_torch
 from tests.vocabulary import train_vocabulary
@@ -158,7 +158,7 @@ LEADS_OUT = ["../all/torch/config.json", "/etc/hostname", "x/../../../secret", "
 def test_names_that_lead_out_are_refused_and_not_read(out, name, monkeypatch):
     change_manifest(out, lambda values: hashes(values)[0].update(name=name))
     read = []
-    monkeypatch.setattr("bigbird_port.conversion.listed_files.file_digest", lambda path: read.append(path) or "")
+    monkeypatch.setattr("bigbird_port.files.listed_files.file_digest", lambda path: read.append(path) or "")
     found = failed(verify(out))
     assert f"{name!r} leads out of the folder: refused" in found["torch files"]
     assert read

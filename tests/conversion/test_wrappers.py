@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.checkpoint.store import read
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.conversion.diff import diff
 from bigbird_port.conversion.inspect_source import inspect
+from bigbird_port.conversion.source import open_source
 from bigbird_port.conversion.verify import verify
-from bigbird_port.folder import read_model_folder
-from bigbird_port.source import open_source
-from bigbird_port.subtree import Wanted
+from bigbird_port.formats.open_store import open_store
+from bigbird_port.formats.store import read
+from bigbird_port.models.folder import read_model_folder
+from bigbird_port.schema.subtree import Wanted
 from tests.conversion.wrapped import (
     AVERAGES,
     HEAD,

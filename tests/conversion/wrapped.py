@@ -8,12 +8,12 @@ import msgpack
 import numpy as np
 import safetensors.numpy
 
-from bigbird_port.checkpoint.open_store import open_store
+from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.formats.filling import write_arrays
-from bigbird_port.formats.tensor_bundle import TensorBundleFormat
-from bigbird_port.heads import HEADS
-from bigbird_port.schema import weights_of
-from bigbird_port.weights import to_framework
+from bigbird_port.formats.open_store import open_store
+from bigbird_port.formats.tensorflow.bundle_writer import TensorBundleFormat
+from bigbird_port.schema.table import weights_of
+from bigbird_port.schema.weights import to_framework
 from tests.conversion.sources import CONFIG, numbered
 
 HEAD = "pretraining"

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigbird_port.source import open_source
+from bigbird_port.conversion.source import open_source
 from tests.detection.trees import make_tree, seeds
 
 corpus = functools.cache(lambda: list(seeds()))

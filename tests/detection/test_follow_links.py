@@ -6,9 +6,9 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from bigbird_port.checkpoint.links import check_link, following_links
-from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.cli import main
+from bigbird_port.formats.links import check_link, following_links
+from bigbird_port.formats.open_store import open_store
 from tests.conftest import DEMO
 
 SHARD = "model.ckpt-30.data-00000-of-00001"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from bigbird_port.checkpoint.open_store import open_store
+from bigbird_port.formats.open_store import open_store
 from tests.checkpoint.stores import arrays, assert_same
 from tests.conftest import DEMO
 
@@ -207,7 +207,7 @@ def test_a_stand_in_for_a_configuration_or_a_vocabulary_is_named(tmp_path):
 
 @pytest.mark.parametrize("kind", ["git-lfs", "web page"])
 def test_a_model_folder_names_a_stand_in_for_its_configuration(tmp_path, kind):
-    from bigbird_port.folder import read_folder_config
+    from bigbird_port.models.folder import read_folder_config
 
     data, message = REFUSED[kind]
     (tmp_path / "config.json").write_bytes(data)

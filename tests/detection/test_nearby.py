@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from bigbird_port.checkpoint.locate import find_checkpoint, find_flags, vocabulary_note
-from bigbird_port.checkpoint.open_store import open_store
-from bigbird_port.detection import nearby
+from bigbird_port.formats.detection import nearby
+from bigbird_port.formats.open_store import open_store
+from bigbird_port.formats.tensorflow.locate import find_checkpoint, find_flags, vocabulary_note
 from tests.conftest import DEMO
 
 WEIGHTS = safetensors.numpy.save({"a": np.ones(2, np.float32)}, metadata={"format": "pt"})

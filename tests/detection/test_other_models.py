@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.detection.architectures import FAMILIES
-from bigbird_port.source import open_source
+from bigbird_port.conversion.source import open_source
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.formats.detection.architectures import FAMILIES
 
 ENCODER_DECODER = {"model_type": "encoder-decoder", "encoder": {"model_type": "big_bird"}, "decoder": {}}
 

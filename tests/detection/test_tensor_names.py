@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from bigbird_port.checkpoint.store import Stored
-from bigbird_port.checkpoint.tensor_bundle import TensorBundle
-from bigbird_port.detection.tensor_names import NAMED_KINDS, check_tensor_names
-from bigbird_port.schema import SCHEMA
+from bigbird_port.formats.detection.tensor_names import NAMED_KINDS, check_tensor_names
+from bigbird_port.formats.store import Stored
+from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
+from bigbird_port.schema.table import SCHEMA
 from tests.conftest import DEMO, GOLDEN, require
 
 BODY = "bert.embeddings.word_embeddings.weight"
@@ -104,7 +104,7 @@ def test_checkpoints_of_the_family_pass():
     ],
 )
 def test_the_other_models_of_the_original(golden, message):
-    from bigbird_port.source import open_source
+    from bigbird_port.conversion.source import open_source
 
     folder = require(GOLDEN["tiny-pretrain"]).checkpoint.parent / golden
     if not folder.is_dir():

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bigbird_port.checkpoint.open_store import open_store
 from bigbird_port.cli import main
-from bigbird_port.detection.typed import check_address, check_hub_name
+from bigbird_port.formats.detection.typed import check_address, check_hub_name
+from bigbird_port.formats.open_store import open_store
 
 HUB = "hf download google/bigbird-roberta-base"
 ADDRESSES = {

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack
-from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
-from bigbird_port.formats.tree import nested
+from bigbird_port.formats.flax.msgpack_reader import read_flax_msgpack
+from bigbird_port.formats.flax.msgpack_writer import FlaxMsgpackFormat
+from bigbird_port.formats.flax.tree import nested
 from tests.formats.execute import files_of, numbered, planned
 from tests.formats.strategies import array_sets, same
 

@@ -9,8 +9,8 @@ import numpy as np
 import orbax.checkpoint
 import pytest
 
-from bigbird_port.formats.orbax import write_orbax
-from bigbird_port.formats.tree import nested
+from bigbird_port.formats.flax.orbax_writer import write_orbax
+from bigbird_port.formats.flax.tree import nested
 from tests.formats.execute import numbered
 
 
@@ -52,7 +52,7 @@ def test_plain_orbax_restores_it(tmp_path, caplog):
 def test_it_says_nothing(tmp_path):
     """No warning, no line of logging, in a process as a user's."""
     program = "import sys; from pathlib import Path; import numpy as np\n" \
-              "from bigbird_port.formats.orbax import write_orbax\n" \
+              "from bigbird_port.formats.flax.orbax_writer import write_orbax\n" \
               "write_orbax(Path(sys.argv[1]), {'a/b': np.arange(6.0)})\n"  # fmt: skip
     command = [sys.executable, "-W", "error", "-c", program, tmp_path / "checkpoint"]
     run = subprocess.run(command, check=True, capture_output=True, text=True)

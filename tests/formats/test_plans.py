@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.formats.file_plan import FilePlan, Planned, Segment
-from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
-from bigbird_port.formats.neutral import NeutralFormat
-from bigbird_port.formats.safetensors import SafetensorsFormat
+from bigbird_port.formats.flax.msgpack_writer import FlaxMsgpackFormat
+from bigbird_port.formats.safetensors.neutral import NeutralFormat
+from bigbird_port.formats.safetensors.writer import SafetensorsFormat
 from bigbird_port.formats.shards import split_into_shards
-from bigbird_port.formats.tensor_bundle import TensorBundleFormat
-from bigbird_port.schema import weights_of
+from bigbird_port.formats.tensorflow.bundle_writer import TensorBundleFormat
+from bigbird_port.schema.table import weights_of
 from tests.formats.execute import execute, numbered
 
 ARRAYS = {"a": numbered("i1", 4)}

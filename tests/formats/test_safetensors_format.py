@@ -6,7 +6,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import given, settings
 
-from bigbird_port.formats.safetensors import _DTYPES, SafetensorsFormat
+from bigbird_port.formats.safetensors.writer import _DTYPES, SafetensorsFormat
 from tests.formats.execute import files_of, numbered, planned, write_all
 from tests.formats.strategies import array_sets, same
 

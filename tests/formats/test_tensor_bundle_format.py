@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigbird_port.checkpoint.locate import find_checkpoint
-from bigbird_port.checkpoint.store import read
-from bigbird_port.checkpoint.table import read_table
-from bigbird_port.checkpoint.tensor_bundle import TensorBundle
 from bigbird_port.conversion.convert import make_plan
-from bigbird_port.formats.flags import flags_json
-from bigbird_port.formats.table import write_table
-from bigbird_port.formats.tensor_bundle import _DTYPES, TensorBundleFormat
+from bigbird_port.formats.store import read
+from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
+from bigbird_port.formats.tensorflow.bundle_writer import _DTYPES, TensorBundleFormat
+from bigbird_port.formats.tensorflow.flags import flags_json
+from bigbird_port.formats.tensorflow.locate import find_checkpoint
+from bigbird_port.formats.tensorflow.table_reader import read_table
+from bigbird_port.formats.tensorflow.table_writer import write_table
 from tests.conftest import DEMO, FOLDERS, GOLDEN, require
 from tests.formats.execute import files_of, numbered, planned, write_all
 from tests.formats.strategies import array_sets, same

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bigbird_port.source import open_source
+from bigbird_port.conversion.source import open_source
 from tests.detection.trees import make_tree, seeds
 
 MOST_SECONDS = 20  # of one tree, on a busy machine; a reader that hangs takes longer

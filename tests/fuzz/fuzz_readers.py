@@ -25,12 +25,14 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 with atheris.instrument_imports(include=["bigbird_port"]):
-    from bigbird_port.checkpoint import object_graph, runs, saved_model, table
-    from bigbird_port.checkpoint.flax_msgpack import FlaxMsgpack
-    from bigbird_port.checkpoint.safetensors_file import SafetensorsFile, SafetensorsShards
-    from bigbird_port.checkpoint.tensor_bundle import TensorBundle
-    from bigbird_port.checkpoint.torch_bin import TorchBin
-    from bigbird_port.config import read_config
+    from bigbird_port.families.bigbird.config import read_config
+    from bigbird_port.formats import runs
+    from bigbird_port.formats.flax.msgpack_reader import FlaxMsgpack
+    from bigbird_port.formats.safetensors.reader import SafetensorsFile, SafetensorsShards
+    from bigbird_port.formats.tensorflow import object_graph, saved_model
+    from bigbird_port.formats.tensorflow import table_reader as table
+    from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
+    from bigbird_port.formats.torch.reader import TorchBin
 
 import msgpack  # the witnesses are not instrumented
 import safetensors

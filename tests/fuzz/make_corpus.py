@@ -14,8 +14,8 @@ import safetensors.numpy
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from bigbird_port.checkpoint.saved_model import GRAPH, read_string
-from bigbird_port.checkpoint.tensor_bundle import TensorBundle
+from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
+from bigbird_port.formats.tensorflow.saved_model import GRAPH, read_string
 from tests.checkpoint.stores import arrays, nested, write_with_tensorflow
 from tests.conftest import DEMO
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 import models_flax
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
 
 TINY = BigBirdConfig(
     vocab_size=70,

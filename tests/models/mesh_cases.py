@@ -11,10 +11,10 @@ import pytest
 from jax import numpy as jnp
 from jax.sharding import NamedSharding
 
-from bigbird_port.communication import Transfer, sequence_transfers, tensor_transfers
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.exchange import make_exchange
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.devices.communication import Transfer, sequence_transfers, tensor_transfers
+from bigbird_port.devices.exchange import make_exchange
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.pattern import layer_pattern
 from models_flax.attention.block_sparse import block_sparse_attention
 from models_flax.bigbird.encoder import encoder_lists
 from models_flax.bigbird.layer import BigBirdLayer

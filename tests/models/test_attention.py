@@ -14,9 +14,9 @@ import models_flax.attention.lists as flax_lists
 import models_torch.attention.block_sparse as torch_attention
 import models_torch.attention.full as torch_full
 import models_torch.attention.lists as torch_lists
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.formulation import FORMULATIONS, formulation
-from bigbird_port.pattern import Pattern, layer_pattern
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.formulation import FORMULATIONS, formulation
+from bigbird_port.sparse.pattern import Pattern, layer_pattern
 
 N, H, W = 3, 8, 16
 

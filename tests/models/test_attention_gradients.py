@@ -13,8 +13,8 @@ import models_torch.attention.block_sparse as torch_attention
 import models_torch.attention.gradient as torch_gradient
 import models_torch.attention.lists as torch_lists
 import models_torch.attention.plain as torch_plain
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.pattern import layer_pattern
 
 N, H = 2, 2
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import torch
 
 import models_flax
 import models_torch
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 
 LIMIT = 2e-6  # times the largest magnitude: matrix products of other shapes add up in another order
 PATTERN = 1024

@@ -13,8 +13,8 @@ import torch
 
 import models_flax
 import models_torch
-from bigbird_port.config import HIDDEN_ACTS
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.config import HIDDEN_ACTS
+from bigbird_port.families.bigbird.heads import HEADS
 from models_torch.bigbird.cache import LayerCache
 from models_torch.bigbird.outputs import BigBirdHeadOutput
 from tests.models.torch_models import DECODER, TINY, model_class, padded, random_ids

@@ -11,10 +11,10 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from jax import numpy as jnp
 
-from bigbird_port.folder import write_model_folder
-from bigbird_port.heads import HEADS
-from bigbird_port.initialise import initial_value
-from bigbird_port.schema import weights_of
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.models.folder import write_model_folder
+from bigbird_port.schema.initialise import initial_value
+from bigbird_port.schema.table import weights_of
 from models_flax.bigbird.model import FlaxBigBirdModule
 from tests.models.flax_cases import (
     CROSS,

@@ -12,8 +12,8 @@ from jax import numpy as jnp
 from torch.nn import functional
 
 import models_flax
-from bigbird_port.layout import change_layout
-from bigbird_port.schema import dims, weights_of
+from bigbird_port.schema.layout import change_layout
+from bigbird_port.schema.table import dims, weights_of
 from models_flax.bigbird import losses
 from parity.given.golden import read_golden
 from tests.conftest import GOLDEN, require

@@ -9,10 +9,10 @@ import pytest
 import models_flax
 import models_flax.bigbird.encoder
 import models_flax.bigbird.inputs
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.formulation import FORMULATIONS
-from bigbird_port.packing import Packing, make_packing
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.formulation import FORMULATIONS
+from bigbird_port.sparse.packing import Packing, make_packing
+from bigbird_port.sparse.pattern import layer_pattern
 from models_flax.attention.block_sparse import block_sparse_attention
 from models_flax.attention.lists import key_lists
 

@@ -7,9 +7,9 @@ import torch
 
 import models_flax
 import models_torch
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.positions import extend_positions
-from bigbird_port.weights import from_framework
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.schema.positions import extend_positions
+from bigbird_port.schema.weights import from_framework
 from parity.reference.model import Reference
 
 SMALL = BigBirdConfig(

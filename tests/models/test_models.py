@@ -11,8 +11,8 @@ import torch
 
 import models_flax
 import models_torch
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
 from tests.conftest import ROOT
 
 FRAMEWORKS = ("torch", "flax")

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.formulation import FORMULATIONS, formulation
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.formulation import FORMULATIONS, formulation
+from bigbird_port.sparse.pattern import layer_pattern
 from models_torch.attention import block_sparse as attention
 from models_torch.attention import onednn
 from models_torch.attention.lists import key_lists

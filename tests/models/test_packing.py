@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import models_torch
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.formulation import FORMULATIONS, Formulation
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.formulation import FORMULATIONS, Formulation
 from models_torch.bigbird.encoder import _Row
 from parity.given.golden import read_golden
 from tests.conftest import GOLDEN

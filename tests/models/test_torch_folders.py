@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 import models_torch
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.heads import HEADS
 from tests.models.torch_models import DECODER, FULL, TINY, model_class, random_ids
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import models_torch
-from bigbird_port.schema import weights_of
-from bigbird_port.weights import to_framework
+from bigbird_port.schema.table import weights_of
+from bigbird_port.schema.weights import to_framework
 from models_torch.bigbird.losses import masked_lm_loss
 from parity.given.golden import read_golden
 from tests.conftest import GOLDEN, require

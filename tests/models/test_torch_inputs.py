@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.heads import HEADS
 from models_torch.bigbird.cache import LayerCache, init_cache
 from tests.models.torch_models import DECODER, FULL, TINY, labels_for, model_class, random_ids
 

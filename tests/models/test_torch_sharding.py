@@ -9,8 +9,8 @@ import torch
 from torch import distributed
 
 import models_torch
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
 from models_torch import sharding
 from models_torch.sharding import data_parallel, fully_sharded, make_mesh, partition_plan, tensor_parallel
 from tests.models.gloo import run_in_processes

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import models_torch
-from bigbird_port.pattern import fold_repeats, layer_pattern
+from bigbird_port.sparse.pattern import fold_repeats, layer_pattern
 from models_torch.attention.lists import key_lists
 from models_torch.bigbird.layer import BigBirdLayer
 from tests.models.gloo import run_in_processes

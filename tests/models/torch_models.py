@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 import models_torch
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
 
 VOCABULARY = 90
 TINY = BigBirdConfig(

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from bigbird_port.manifest import self_digest
+from bigbird_port.conversion.manifest import self_digest
 from parity.measure.baseline import save
 from tests.conftest import ROOT
 from tests.parity.small_results import run

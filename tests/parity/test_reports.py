@@ -19,8 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from bigbird_port.cli import main
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.pattern import layer_pattern
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.pattern import layer_pattern
 from parity.integrity import Check
 from parity.measure.metrics import Difference, LogitsDifference
 from parity.measure.tolerances import Tolerance

@@ -8,16 +8,16 @@ import pytest
 import safetensors.numpy
 from click.testing import CliRunner
 
-from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack
 from bigbird_port.cli import main
-from bigbird_port.config import BigBirdConfig
 from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.conversion.targets import Choices, carried_by, left_out
-from bigbird_port.folder import write_model_folder
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.formats.filling import write_arrays
-from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
-from bigbird_port.heads import HEADS
-from bigbird_port.schema import weights_of
+from bigbird_port.formats.flax.msgpack_reader import read_flax_msgpack
+from bigbird_port.formats.flax.msgpack_writer import FlaxMsgpackFormat
+from bigbird_port.models.folder import write_model_folder
+from bigbird_port.schema.table import weights_of
 from tests.conversion.matrix import _pickle
 from tests.parity.test_run import parity
 

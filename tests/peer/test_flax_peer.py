@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.heads import HEADS
 from tests.models.flax_cases import (
     CROSS,
     DECODER,

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.heads import HEADS
 from models_torch.bigbird.cache import LayerCache
 from tests.models.torch_models import DECODER, FULL, TINY, labels_for, model_class, padded, random_ids
 

@@ -8,7 +8,7 @@ import torch
 import models_flax
 import models_torch
 from bigbird_port.conversion.convert import Settings, convert
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.heads import HEADS
 from parity.given.inputs import for_head, make_inputs
 from tests.conftest import DEMO, GOLDEN, require
 

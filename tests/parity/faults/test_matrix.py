@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from bigbird_port.cli import main
-from bigbird_port.heads import HEADS
+from bigbird_port.families.bigbird.heads import HEADS
 from parity.faults import matrix as faults
 from parity.faults.catalogue import FAULTS, find_faults
 from parity.faults.code import in_twin

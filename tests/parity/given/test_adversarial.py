@@ -6,9 +6,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import HEADS
-from bigbird_port.weights import from_framework, initial_arrays
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.schema.weights import from_framework, initial_arrays
 from parity.calibration.witnesses import WITNESSES
 from parity.given.adversarial import adversarial_inputs, large_norm
 from parity.measure.metrics import measure

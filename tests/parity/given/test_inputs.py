@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.given.inputs import check_ids, choices_apart, default_length, for_head, make_inputs, portions, read_inputs
 
 CONFIG = BigBirdConfig(vocab_size=80)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bigbird_port.checkpoint.locate import find_vocabulary
 from bigbird_port.cli import main
-from bigbird_port.config import BigBirdConfig
 from bigbird_port.conversion.convert import Settings, convert
-from bigbird_port.folder import WEIGHT_FILES, write_model_folder
-from bigbird_port.initialise import initial_value
-from bigbird_port.schema import weights_of
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.formats.tensorflow.locate import find_vocabulary
+from bigbird_port.models.folder import WEIGHT_FILES, write_model_folder
+from bigbird_port.schema.initialise import initial_value
+from bigbird_port.schema.table import weights_of
 from bigbird_port.tokenizers import BigBirdTokenizerFast, write_tokenizer_files
 from parity.given.text import question_inputs, text_inputs
 from tests.conftest import DEMO

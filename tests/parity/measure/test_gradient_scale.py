@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.weights import from_framework, initial_arrays
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.schema.weights import from_framework, initial_arrays
 from parity.calibration.witnesses import WITNESSES
 from parity.given.adversarial import large_norm
 from parity.given.inputs import make_inputs

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import models_torch
-from bigbird_port.config import HIDDEN_ACTS, BigBirdConfig
-from bigbird_port.heads import HEADS
-from bigbird_port.schema import weights_of
-from bigbird_port.weights import to_framework
+from bigbird_port.families.bigbird.config import HIDDEN_ACTS, BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.schema.table import weights_of
+from bigbird_port.schema.weights import to_framework
 from models_torch.bigbird.losses import masked_lm_loss
 from parity.given.golden import read_golden
 from parity.given.inputs import for_head, make_inputs

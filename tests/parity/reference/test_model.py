@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import parity.reference.model
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.folder import read_folder_config, read_model_folder, write_model_folder
-from bigbird_port.heads import HEADS
-from bigbird_port.initialise import initial_value
-from bigbird_port.schema import weights_of
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.models.folder import read_folder_config, read_model_folder, write_model_folder
+from bigbird_port.schema.initialise import initial_value
+from bigbird_port.schema.table import weights_of
 from parity.given.golden import derived_taps, golden_taps, read_golden
 from parity.given.inputs import for_head, make_inputs
 from parity.reference.attention import multiplicity, random_blocks_of

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import parity.run.run
 import parity.run.walk
 from bigbird_port.cli import main
-from bigbird_port.config import BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.families.family import Head, LossTerm, Tap
 from parity.faults.setup import make_setup, make_witness, own_inputs, walk

@@ -8,12 +8,12 @@ import pytest
 import safetensors.numpy
 from click.testing import CliRunner
 
-from bigbird_port.checkpoint.flax_msgpack import read_flax_msgpack
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.formats.filling import write_arrays
-from bigbird_port.formats.flax_msgpack import FlaxMsgpackFormat
-from bigbird_port.heads import HEADS
+from bigbird_port.formats.flax.msgpack_reader import read_flax_msgpack
+from bigbird_port.formats.flax.msgpack_writer import FlaxMsgpackFormat
 from parity.given.golden import read_golden
 from parity.run.conditions import Options
 from parity.run.results import Result

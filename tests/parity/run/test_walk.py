@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 import models_torch.bigbird.encoder
 import parity.witnesses.with_torch
-from bigbird_port.cli_parity import DefaultGroup
-from bigbird_port.config import BigBirdConfig
-from bigbird_port.heads import HEADS
+from bigbird_port.cli.parity import DefaultGroup
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
 from models_flax import FlaxBigBirdForPreTraining
 from models_torch import BigBirdForPreTraining
 from parity.run.compare import Scene, compare

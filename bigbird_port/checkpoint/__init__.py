@@ -1,1 +1,0 @@
-"""Readers and writers of checkpoint files; each format has its own module."""

@@ -1,0 +1,87 @@
+"""The command line: thin commands over public functions; each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import bigbird_port
+from bigbird_port.cli.common import FAILED, HeadName, no_traceback
+from bigbird_port.cli.convert import convert, print_report
+from bigbird_port.cli.parity import convert_demo, parity, run_and_print
+from bigbird_port.cli.parity_faults import bisect, faults
+from bigbird_port.cli.signals import StoppableGroup
+from bigbird_port.cli.sources import diff, inspect, verify
+
+
+@click.group(cls=StoppableGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(bigbird_port.__version__, prog_name="bigbird-port")
+def main() -> None:
+    """Convert BigBird checkpoints to PyTorch and Flax, and prove that the model is the same."""
+
+
+main.add_command(convert)
+for command in (inspect, diff, verify):
+    main.add_command(command)
+main.add_command(parity)
+parity.add_command(faults)
+parity.add_command(bisect)
+
+
+@main.command()
+@click.option("--head", type=HeadName(), help="Only the weights of one head.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@no_traceback
+def schema(head: str | None, as_json: bool) -> None:
+    """Print the weight schema: every weight's names, axes and layouts."""
+    from bigbird_port.schema.table import AXES, schema_records
+
+    records = schema_records(head)
+    if as_json:
+        click.echo(json.dumps(records, indent=1))
+        return
+    sizes = ", ".join(f"{axis} = {size}" for axis, size in AXES.items())
+    legend = (
+        f"Axes: {sizes}; (a b) is one axis of size a x b, or two. {{i}}: layer; {{scope}}: usually bert. Names of "
+        "torch and flax stand under bert where the base model is a part of the head's model."
+    )
+    click.echo(click.wrap_text(legend, width=100) + "\n")
+    for record in records:
+        print_record(record)
+
+
+def print_record(record: dict[str, Any]) -> None:
+    """Print one row of the schema."""
+    lacking = {"required": "an error", "initialise": "initialised from the seed", "zeros": "zeros"}[record["fill"]]
+    click.echo(f"{record['name']}  [{record['axes']}]{conditions(record['when'])}")
+    click.echo(f"    original: {' | '.join(record['original']) or '(has none)'}")
+    click.echo(f"    torch:    {record['torch']}  [{record['torch_axes']}]")
+    if record["tied"]:
+        click.echo(f"              the same values: {record['tied']['torch']} ({', '.join(record['tied']['heads'])})")
+    click.echo(f"    flax:     {record['flax']}  [{record['flax_axes']}]")
+    unused = f"; in torch, unused: {', '.join(record['torch_unused_heads'])}" if record["torch_unused_heads"] else ""
+    click.echo(f"    heads:    {', '.join(record['heads'])}{unused}")
+    click.echo(f"    lacking:  {lacking}{conditions(record['fill_when'])}")
+
+
+def conditions(pairs: Sequence[tuple[str, Any]]) -> str:
+    """Configuration values on which something depends, in words."""
+    return f", only where {' and '.join(f'{name} is {value}' for name, value in pairs)}" if pairs else ""
+
+
+@main.command()
+@no_traceback
+def demo() -> None:
+    """Convert a small checkpoint that the original code wrote, and run parity for all eight heads."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "demo"
+        print_report(convert_demo(out))
+        click.echo()
+        passed = run_and_print(out, ("all",), None, {}, taps=False)
+    sys.exit(0 if passed else FAILED)

@@ -1,0 +1,267 @@
+"""The parity commands: ``parity OUT`` runs the comparison, ``parity <command>`` what stands beside it."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+import bigbird_port
+from bigbird_port.cli.common import FAILED, HeadName, follow_links, no_traceback
+from bigbird_port.cli.parity_mesh import MeshSizes, mesh_line, mesh_options, missed, with_faults
+from bigbird_port.cli.parity_reports import (
+    baseline,
+    check_reports,
+    read_matrix,
+    report,
+    report_of,
+    report_options,
+    write_reports,
+)
+from bigbird_port.cli.parity_usage import check_usage, given_options
+from bigbird_port.families.bigbird.heads import HEADS
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+WITNESSES = "Who is compared: golden, reference, torch, flax, transformers. [default: torch,flax,reference]"
+
+
+class Numbers(click.ParamType):
+    """Numbers of at least 1, separated by commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(part.isdigit() and int(part) for part in parts):
+            self.fail(f"{value!r} is not a list of numbers of at least 1, such as 512,768", param, ctx)
+        return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+class Names(click.ParamType):
+    """Names, separated by commas."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the names."""
+        return value if isinstance(value, tuple) else tuple(part.strip() for part in value.split(","))
+
+
+class DefaultGroup(click.Group):
+    """A group whose first command, "run", is meant where no other is named: ``parity OUT`` is ``parity run OUT``."""
+
+    default = "run"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default command before arguments that do not begin with a command."""
+        if not args or args[0] not in self.commands:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=DefaultGroup)
+def parity() -> None:
+    """Run torch, Flax and a float64 reference on the same inputs and compare every layer."""
+
+
+@parity.command(
+    epilog="Beside it: parity faults, bisect, calibrate, report, baseline save, baseline check; each has --help."
+)
+@click.argument("out", type=click.Path(path_type=Path), required=False)
+@click.option("--head", "heads", type=HeadName(allow_all=True), multiple=True, help="One or several, or all [default].")
+@click.option("--length", type=click.IntRange(min=1), help="Tokens [default: max_encoder_length, or 1024].")
+@click.option("--batch", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of inputs and lacking weights.")
+@click.option("--inputs", "inputs_file", type=click.Path(path_type=Path), help="Own inputs: .safetensors or .json.")
+@click.option("--text", "text_file", type=click.Path(path_type=Path), help="A text, for the model's tokenizer.")
+@click.option("--question", help="A question, with --context.")
+@click.option("--context", "context_file", type=click.Path(path_type=Path), help="The text that answers --question.")
+@click.option(
+    "--golden", "golden_file", type=click.Path(path_type=Path), help="A case of the original to compare with."
+)
+@click.option("--max-encoder-length", type=click.IntRange(min=1), help="Use the attention pattern of this length.")
+@click.option("--attention-type", type=click.Choice(("block_sparse", "original_full")), help="Override the model's.")
+@click.option("--random-blocks", type=click.Choice(("original", "transformers")), help="Override the model's.")
+@click.option("--lengths", type=Numbers(), default=(), help="Several, 512,768,..: each with its own pattern.")
+@click.option("--batches", type=Numbers(), default=(), help="Several batch sizes, 1,2,..")
+@click.option("--adversarial", is_flag=True, help="Inputs that are hard on an implementation, in place of seeded ones.")
+@click.option("--against", type=Names(), help=WITNESSES)
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of both frameworks.")
+@click.option("--device", help="Of both frameworks: cpu, cuda, or auto. [default: cpu]")
+@click.option("--torch-device", help="cpu, cuda or auto; wins over --device.")
+@click.option("--flax-device", help="cpu, cuda, tpu or auto; wins over --device.")
+@click.option("--mesh", type=MeshSizes(), help="Flax on several devices too: data=2,model=2,sequence=2.")
+@click.option("--with-faults", is_flag=True, help="Then inject each fault of a --mesh: it must be caught.")
+@click.option("--no-local", is_flag=True, help="Do not feed each layer the reference's input as well: half the time.")
+@click.option("--no-losses", is_flag=True, help="Do not compare losses.")
+@click.option("--no-calls", is_flag=True, help="Do not call the whole models as well.")
+@click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
+@click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
+@click.option("--layers", is_flag=True, help="Print one row a layer and tap of every head, in place of every row.")
+@click.option("--tolerances", type=click.Path(path_type=Path), help="Entries that win over the table that is shipped.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the first failing layer's tensors in this folder.")
+@click.option("--faults", "matrix", type=click.Path(path_type=Path), help="A detection matrix, for the reports.")
+@follow_links
+@report_options()
+@no_traceback
+def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **options: Any) -> None:
+    """Run torch and Flax on the same inputs and compare every layer.
+
+    OUT is what convert wrote; without it, the shipped demo checkpoint is converted first. Exit code 0: every tap of
+    every head is within tolerance; 1: a difference, NaN, or nothing compared; 2: bad usage or input.
+    """
+    check_usage(options, given_options())
+    check_files(options | {"json_file": json_file})
+    if out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "demo"
+            convert_demo(out)
+            passed = run_and_print(out, heads, json_file, options, taps=True)
+    else:
+        passed = run_and_print(out, heads, json_file, options, taps=True)
+    sys.exit(0 if passed else FAILED)
+
+
+@parity.command()
+@click.option("--out", type=click.Path(path_type=Path), help="Write the table to this file.")
+@click.option(
+    "--seed", "seeds", type=click.IntRange(min=0), multiple=True, help="Several [default: those of the table]."
+)
+@click.option("--size", "sizes", multiple=True, help="Names of sizes, several [default: all].")
+@click.option("--dtype", "dtypes", type=click.Choice(DTYPES[:3]), multiple=True, help="Several [default: all].")
+@click.option("--device", "devices", multiple=True, help="cpu, cuda or tpu, several [default: cpu].")
+@click.option("--witness", "witnesses", type=click.Choice(("torch", "flax")), multiple=True, help="[default: both].")
+@no_traceback
+def calibrate(out: Path | None, **chosen: tuple[Any, ...]) -> None:
+    """Measure how far torch and Flax are from the float64 reference, over seeds and sizes: the table of tolerances.
+
+    Each entry keeps the worst that was measured, on how many samples, the factor, and the reasons. All of it
+    takes minutes; devices other than this machine's CPU need a table of their own, for parity --tolerances FILE.
+    """
+    from parity.calibration.calibrate import calibrate as measure_table
+
+    table = measure_table(out, **{name: values for name, values in chosen.items() if values}, report=click.echo)
+    for entry in table.entries.values():
+        click.echo(f"{entry.key}: worst {entry.worst:.1e} of {entry.samples}, bound {entry.bound:.1e}")
+    for key, why in table.unjudged.items():
+        click.echo(f"{key}: no entry: {why}")
+
+
+parity.add_command(report)
+parity.add_command(baseline)
+
+
+def check_files(options: dict[str, Any]) -> None:
+    """Raise ValueError, before anything runs, where what an option names may not be written, or not be read later."""
+    from bigbird_port.files.writing import check_kept_folder
+
+    check_reports(options)
+    if options.get("matrix"):
+        read_matrix(options["matrix"])
+    if options.get("keep"):
+        check_kept_folder(options["keep"])
+
+
+OVERRIDES = ("max_encoder_length", "attention_type", "random_blocks")
+
+
+def given_inputs(out: Path, options: dict[str, Any]) -> Any:
+    """Read the inputs that --inputs, --text or --question name; None if they are to be made."""
+    from parity.given.inputs import read_inputs
+
+    if options.get("inputs_file"):
+        return read_inputs(options["inputs_file"], click.echo)
+    if not (options.get("text_file") or options.get("question")):
+        return None
+    from parity.given.text import question_inputs, text_inputs
+
+    length = options.get("length") or options.get("max_encoder_length")
+    if options.get("text_file"):
+        return text_inputs(out, options["text_file"], length)
+    return question_inputs(out, options["question"], options["context_file"], length)
+
+
+def run_and_print(
+    out: Path, heads: tuple[str, ...], json_file: Path | None, options: dict[str, Any], taps: bool
+) -> bool:
+    """Run parity, print its tables, write its reports; return whether it passed."""
+    from bigbird_port.files.memory import return_freed_arrays
+    from parity.given.golden import read_golden
+    from parity.reports.terminal import make_console, print_layers, print_report
+    from parity.run.run import run_parity
+
+    return_freed_arrays()
+    golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
+    default = (golden.head,) if golden else tuple(HEADS)
+    chosen = tuple(HEADS) if "all" in heads else tuple(dict.fromkeys(heads)) or default
+    if mesh := options.get("mesh"):
+        options = mesh_options(options, chosen)
+    run_options = make_options(out, options, golden)
+    result = run_parity(out, chosen, run_options)
+    if mesh:
+        result.environment["mesh"] = mesh_line(result, mesh)
+    found = report_of(result, out, options.get("matrix"))
+    if mesh and options["with_faults"]:
+        found = with_faults(found, out, run_options, click.echo)
+    console, layers = make_console(), options.get("layers", False)
+    if layers:
+        print_layers(console, result)
+    print_report(console, found, taps and not layers)
+    for line in no_effect(result, options):
+        click.echo(line)
+    if mesh:
+        click.echo(result.environment["mesh"])
+    write_reports(found, options | {"json_file": json_file})
+    return result.passed and not (options.get("with_faults") and missed(found))
+
+
+def no_effect(result: Any, options: dict[str, Any]) -> Iterator[str]:
+    """Say of options that were typed what came of them, where nothing did."""
+    from parity.measure.tolerances import read_table
+
+    if options.get("keep") and not result.kept:
+        why = "no tap of a layer failed" if not result.passed else "nothing failed"
+        yield f"--keep {options['keep']}: no tensors were kept, because {why}"
+    if given := options.get("tolerances"):
+        used = {row.tolerance.key for row in result.rows} & read_table(given).entries.keys()
+        if not used:
+            yield f"--tolerances {given}: none of its entries is of what was compared"
+
+
+def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
+    """Build the run's Options from those of the command line."""
+    from parity.measure.tolerances import read_table, shipped_table
+    from parity.run.conditions import DEFAULT_WITNESSES, Options
+
+    inputs = given_inputs(out, options)
+    plain = {"lengths", "batches", "adversarial", "dtype", "mesh", "gradients", "decoding", "keep", "seed"}
+    if inputs is None and golden is None:  # those bring their own
+        plain |= {"length", "batch"}
+    device, given = options.get("device") or "cpu", options.get("tolerances")
+    return Options(
+        **{name: options[name] for name in plain if name in options},
+        inputs=inputs,
+        golden=golden,
+        overrides={name: options[name] for name in OVERRIDES if options.get(name)},
+        witnesses=options.get("against") or DEFAULT_WITNESSES,
+        torch_device=options.get("torch_device") or device,
+        flax_device=options.get("flax_device") or device,
+        local=not options.get("no_local"),
+        losses=not options.get("no_losses"),
+        called=not options.get("no_calls"),
+        tolerances=shipped_table().joined(read_table(given)) if given else None,
+    )
+
+
+def convert_demo(out: Path) -> Any:
+    """Convert the checkpoint that is shipped with the package."""
+    from bigbird_port.conversion.convert import convert as run_convert
+
+    return run_convert(Path(bigbird_port.__file__).parent / "demo_checkpoint", out)

@@ -1,0 +1,194 @@
+"""One source of weights, opened: which file names mean which weights, under which configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbird_port.families.bigbird.config import BigBirdConfig, config_from, not_carried, read_config
+from bigbird_port.families.bigbird.heads import find_head
+from bigbird_port.files.json_object import as_json_object, read_json_object
+from bigbird_port.formats.detection.architectures import check_model_type
+from bigbird_port.formats.detection.tensor_names import check_tensor_names
+from bigbird_port.formats.open_store import Opened, open_store
+from bigbird_port.formats.store import read
+from bigbird_port.schema.layout import change_layout
+from bigbird_port.schema.matching import Match, head_held, infer_settings, match_names
+from bigbird_port.schema.naming import STYLES
+from bigbird_port.schema.nearest import nearest, strayed
+from bigbird_port.schema.subtree import Subtree, Wanted, find_subtree, whole
+from bigbird_port.schema.table import dims, weights_of
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened source. head: whose model it holds. notes: what was inferred, in sentences.
+
+    subtree: the part of it that holds the weights; None stands for the whole. wanted: what was asked for.
+    """
+
+    opened: Opened
+    config: BigBirdConfig
+    head: str
+    notes: tuple[str, ...]
+    subtree: Subtree | None = None
+    wanted: Wanted = field(default_factory=Wanted)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of everything in it, by its own names."""
+        return _shapes(self.opened)
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """What a manifest says of the part that holds the weights: its label, and whether averages were taken."""
+        return {"subtree": self.subtree.label if self.subtree else "", "ema": self.wanted.ema}
+
+    def match(self, head: str, config: BigBirdConfig | None = None) -> Match:
+        """Match its names to the weights of ``head``; raises ValueError with one report, naming the source."""
+        style, shapes = self.opened.style, self.shapes
+        subtree = self.subtree or whole(style, shapes)
+        try:
+            match = match_names(subtree.inner(shapes), config or self.config, head, style, self.head)
+            if lost := strayed(subtree, match.fills, self.head):
+                raise ValueError(lost)
+        except ValueError as error:
+            where = f"{self.opened.path}, under {subtree.label}" if subtree.label else str(self.opened.path)
+            hint = nearest(shapes, style) if self.subtree and not subtree.anchored else ""
+            raise ValueError(f"{where}: {error}{hint}") from None
+        return subtree.owned(match)
+
+    def weight(self, name: str, source_name: str) -> np.ndarray:
+        """Read one weight in canonical layout (of its stored type); raises ValueError where its data are damaged."""
+        rows = {row.name: row for row in weights_of(self.config)}
+        values = read(self.opened.store, source_name)
+        axes = STYLES[self.opened.style].axes(rows[name])
+        return change_layout(values, axes, rows[name].axes, dims(self.config))
+
+
+def open_source(
+    path: Path,
+    config_file: Path | None = None,
+    num_attention_heads: int | None = None,
+    head: str | None = None,
+    wanted: Wanted | None = None,
+) -> Source:
+    """Open any source: a TensorFlow checkpoint, a SavedModel, a torch or Flax folder, the neutral form, a weight file.
+
+    config_file: its configuration, where none lies beside it. head: whose model it is, where only the caller knows.
+    wanted: which part of it. Raises ValueError naming what is wrong and the next step.
+    """
+    opened, subtree = open_part(path, config_file, wanted)
+    try:
+        if opened.style in ("original", "saved-model"):
+            source = _from_tensorflow(opened, subtree, num_attention_heads)
+        else:
+            source = _from_description(opened, config_file, head)
+    except ValueError as error:
+        hint = "" if subtree.anchored else nearest(subtree.inner(_shapes(opened)), opened.style)
+        raise ValueError(f"{opened.path}: {error}{hint}") from None
+    if num_attention_heads not in (None, source.config.num_attention_heads):
+        found = f"the configuration says {source.config.num_attention_heads}"
+        raise ValueError(_contradiction(num_attention_heads, found))
+    return replace(
+        source, notes=(*opened.notes, *subtree.notes, *source.notes), subtree=subtree, wanted=wanted or Wanted()
+    )
+
+
+def open_part(path: Path, config_file: Path | None = None, wanted: Wanted | None = None) -> tuple[Opened, Subtree]:
+    """Open the weights at a path, and find the part of them that holds the family's; raises ValueError likewise."""
+    opened = open_store(path, config_file)
+    _check_whose(opened)
+    try:
+        subtree = find_subtree(_shapes(opened), opened.style, wanted)
+    except ValueError as error:
+        raise ValueError(f"{opened.path}: {error}") from None
+    return replace(opened, style=subtree.style), subtree
+
+
+def _check_whose(opened: Opened) -> None:
+    """Raise ValueError, saying what it is, if configuration or names are of something else than a BigBird model."""
+    origin = opened.config_file or opened.path
+    try:
+        check_model_type(read_json_object(opened.config_file) if opened.config_file else {})
+        origin = opened.path
+        check_tensor_names(opened.store.tensors, opened.style)
+    except ValueError as error:
+        named = str(error).startswith(str(origin))
+        raise ValueError(str(error) if named else f"{origin}: {error}") from None
+
+
+def _shapes(opened: Opened) -> dict[str, tuple[int, ...]]:
+    return {name: stored.shape for name, stored in opened.store.tensors.items()}
+
+
+def _from_description(opened: Opened, config_file: Path | None, head: str | None) -> Source:
+    """A torch, Flax or neutral source: configuration and head as its own description says."""
+    file = opened.config_file
+    if opened.style == "neutral" and not config_file:
+        metadata = getattr(opened.store, "metadata", {})
+        origin = "the configuration in its metadata"
+        values = as_json_object(metadata.get("config", "").encode(), origin)
+    elif file:
+        origin, values = str(file), read_json_object(file)
+    else:
+        raise ValueError("no configuration lies beside it: give --config FILE (the model's config.json)")
+    architectures = values.get("architectures")
+    named = isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)
+    if not named and head is None:
+        raise ValueError(
+            f"{origin}: architectures is {architectures!r}, expected one class name such as "
+            "['BigBirdForMaskedLM']: it says whose weights these are; or give --head"
+        )
+    own_head = head
+    notes: tuple[str, ...] = ()
+    try:
+        own_head = find_head(architectures[0]).name if named and architectures else head
+    except ValueError:  # a class of the user's own
+        if head is None or not architectures:
+            raise
+        notes = (f"{origin} names {architectures[0]}, which is no class of BigBird: --head says {head}",)
+    assert own_head is not None
+    left = ", ".join(not_carried(values))
+    notes += (f"not carried from {origin}, because it says how that file was written: {left}",) if left else ()
+    return Source(opened, config_from(values, origin), own_head, notes)
+
+
+def _from_tensorflow(opened: Opened, subtree: Subtree, num_heads: int | None) -> Source:
+    """A checkpoint or SavedModel: the configuration from a file, else inferred from the variables."""
+    shapes = subtree.inner(_shapes(opened))
+    inferred = infer_settings(shapes, opened.style)
+    labels = {name: inferred[name] for name in ("num_labels", "classifier_style") if name in inferred}
+    flags = opened.config_file
+    if flags:
+        config = read_config(flags).replace(**labels)
+        if num_heads not in (None, config.num_attention_heads):
+            raise ValueError(_contradiction(num_heads, f"{flags} says {config.num_attention_heads}"))
+        notes = [f"configuration from {flags}"]
+    else:
+        if num_heads is not None and inferred.setdefault("num_attention_heads", num_heads) != num_heads:
+            raise ValueError(_contradiction(num_heads, f"the 3-D kernels have {inferred['num_attention_heads']}"))
+        if "num_attention_heads" not in inferred:
+            raise ValueError(
+                "no configuration lies beside the checkpoint, and 2-D kernels do not tell the number of attention "
+                "heads: give --num-attention-heads (the released models have hidden_size / 64) or --config FILE"
+            )
+        config = BigBirdConfig(**inferred)
+        defaults = ("hidden_act", "rescale_embeddings", "block_size", "num_random_blocks", "max_encoder_length")
+        notes = [
+            f"configuration inferred from the variables: {_settings(config, inferred)}",
+            f"taken by default, as nothing tells: {_settings(config, defaults)}",
+        ]
+    return Source(opened, config, head_held(shapes, config, opened.style), tuple(notes))
+
+
+def _contradiction(given: int | None, found: str) -> str:
+    return f"--num-attention-heads is {given}, but {found}: leave it out"
+
+
+def _settings(config: BigBirdConfig, names: Iterable[str]) -> str:
+    return ", ".join(f"{name}={getattr(config, name)}" for name in names)

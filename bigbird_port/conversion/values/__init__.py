@@ -1,0 +1,1 @@
+"""The values of weights: in canonical form, compared, judged, summarised."""

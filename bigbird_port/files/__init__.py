@@ -1,0 +1,1 @@
+"""Files and folders: read within bounds, written whole, hashed, compared with what is listed."""

@@ -1,0 +1,1 @@
+"""The formats of Flax: msgpack and Orbax, readers and writers."""

@@ -1,0 +1,1 @@
+"""torch's own weight files, read as weights only."""

@@ -1,0 +1,186 @@
+"""Match the names in a source to the schema: every name gets a fate, or one report says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bigbird_port.families.bigbird.bounds import check_layers
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.schema.layout import merged_shape, split_shape
+from bigbird_port.schema.naming import Meaning, Naming, StyleName, naming_of
+from bigbird_port.schema.table import ALL, Weight, dims, weights_of
+from bigbird_port.schema.training_state import ignored_reason, state_reason
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of one source name: "converted" to a canonical name, "alias" of one, "unused" or "ignored"."""
+
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a source's names mean for one head.
+
+    sources: canonical name -> source name. fills: canonical name -> "zeros" or "initialise". fates: by source name.
+    aliases: source name that must repeat the values of another -> that other. unused: canonical name -> source name
+    of weights that the source holds for other heads.
+    """
+
+    sources: dict[str, str]
+    fills: dict[str, str]
+    fates: dict[str, Fate]
+    aliases: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, str] = field(default_factory=dict)
+
+
+def _weights(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not ignored_reason(name)]
+
+
+def match_names(
+    shapes: Shapes, config: BigBirdConfig, head: str, style: StyleName = "original", source_head: str | None = None
+) -> Match:
+    """Match names and shapes of a source to the weights of ``head``.
+
+    source_head: whose model the source is, which styles torch and flax need to be told.
+    Raises ValueError with one sorted report of what is missing, extra, misshapen or doubled.
+    """
+    naming = naming_of(style, _weights(shapes), source_head)
+    meanings = (naming.meaning(name) for name in _weights(shapes))
+    check_layers((meaning.layer for meaning in meanings if meaning), config.num_hidden_layers)
+    known = {row.name: row for row in weights_of(config)}
+    needed = {row.name: row for row in weights_of(config, head, "torch")}  # the larger of the two frameworks' sets
+    match = Match({}, {}, {})
+    held: dict[str, str] = {}
+    problems: list[str] = []
+    for name in sorted(shapes):
+        if reason := ignored_reason(name):
+            match.fates[name] = Fate("ignored", reason)
+            continue
+        meaning = naming.meaning(name)
+        if meaning is None and (reason := state_reason(name, shapes, lambda other: naming.meaning(other) is not None)):
+            match.fates[name] = Fate("ignored", reason)
+            continue
+        if meaning is None or meaning.name not in known:
+            problems.append(f"extra: {name} {_text(shapes[name])} is no weight of this configuration")
+            continue
+        row = known[meaning.name]
+        problems += _problems(name, shapes[name], meaning, row, held, naming, config)
+        if meaning.tied:
+            match.fates[name] = Fate("alias", row.name)
+            match.aliases[name] = row.name
+            continue
+        held[row.name] = name
+        match.fates[name] = Fate("converted", row.name) if row.name in needed else Fate("unused", _unused(row, head))
+    match.fills.update({name: row.fill_for(config) for name, row in needed.items() if name not in held})
+    for name, fill in match.fills.items():
+        if fill == "required":
+            problems.append(f"missing: {naming.spelled(needed[name])} {_text(needed[name].shape(config))}")
+    problems += [
+        f"missing: {naming.spelled(known[row])}, whose values {name} repeats"
+        for name, row in match.aliases.items()
+        if row not in held
+    ]
+    if problems:
+        raise ValueError(_report(problems))
+    match.aliases.update({name: held[row] for name, row in match.aliases.items()})
+    match.sources.update({name: held[name] for name in needed if name in held})
+    match.unused.update({name: source for name, source in held.items() if name not in needed})
+    return match
+
+
+def _problems(
+    name: str,
+    shape: tuple[int, ...],
+    meaning: Meaning,
+    row: Weight,
+    held: Mapping[str, str],
+    naming: Naming,
+    config: BigBirdConfig,
+) -> Iterator[str]:
+    if row.name in held and not meaning.tied:
+        yield f"doubled: {held[row.name]} and {name} both mean {row.name}"
+    axes = naming.style.axes(row)
+    merged, split = merged_shape(axes, dims(config)), split_shape(axes, dims(config))
+    if shape not in (merged, split):
+        expected = _text(merged) if merged == split else f"{_text(merged)} or {_text(split)}"
+        yield f"misshapen: {name} is {_text(shape)}, the configuration makes it {expected}"
+
+
+def _unused(row: Weight, head: str) -> str:
+    owners = [name for name in HEADS if name in row.heads]
+    return f"belongs to {', '.join(owners)}, not to {head}"
+
+
+def _report(problems: list[str]) -> str:
+    lines = "\n".join(f"  {problem}" for problem in sorted(problems))
+    return (
+        f"the checkpoint's variables do not fit the configuration ({len(problems)} problems):\n{lines}\n"
+        "Check that this is a BigBird checkpoint and that its configuration belongs to it (--config FILE)."
+    )
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return str(list(shape))
+
+
+def head_held(names: Iterable[str], config: BigBirdConfig, style: StyleName = "original") -> str:
+    """Return the head whose own weights a source holds: of several, the one with the most."""
+    present = _weights(names)
+    naming = naming_of(style, present)
+    held = {meaning.name for name in present if (meaning := naming.meaning(name))}
+    best, most = "base", 0
+    not_shared = [row for row in weights_of(config) if row.heads != ALL]
+    for head in HEADS:
+        own = [row.name for row in not_shared if head in row.heads]
+        if len(own) > most and held.issuperset(own):
+            best, most = head, len(own)
+    return best
+
+
+def infer_settings(shapes: Shapes, style: StyleName = "original") -> dict[str, Any]:
+    """Return the configuration fields that names and shapes of a source tell.
+
+    Sizes, number of layers, use_bias and, where kernels are 3-D, the number of attention heads; num_labels and
+    classifier_style if the original's classifier is there.
+    """
+    names = _weights(shapes)
+    naming = naming_of(style, names)
+    meanings = {name: meaning for name in names if (meaning := naming.meaning(name))}
+    sizes = _axis_sizes(shapes, meanings, naming)
+    fields = {
+        "vocab": "vocab_size",
+        "position": "max_position_embeddings",
+        "type": "type_vocab_size",
+        "hidden": "hidden_size",
+        "inner": "intermediate_size",
+        "heads": "num_attention_heads",
+        "label": "num_labels",
+    }
+    settings: dict[str, Any] = {field: sizes[axis] for axis, field in fields.items() if axis in sizes}
+    layers = [meaning.layer for meaning in meanings.values() if meaning.layer is not None]
+    settings["num_hidden_layers"] = 1 + max(layers, default=-1)
+    held = {meaning.name for meaning in meanings.values()}
+    settings["use_bias"] = "encoder.layer.0.attention.self.query.bias" in held
+    if "label" in sizes:
+        settings["classifier_style"] = "original"
+    return settings
+
+
+def _axis_sizes(shapes: Shapes, meanings: Mapping[str, Meaning], naming: Naming) -> dict[str, int]:
+    """Size of each axis of the schema as the weights of layer 0 and of the body show it; a vote of one row decides."""
+    sizes: dict[str, int] = {}
+    for name, meaning in meanings.items():
+        axes = naming.style.axes(meaning.row).replace("(", "").replace(")", "").split()
+        if meaning.layer in (None, 0) and len(shapes[name]) == len(axes):
+            for axis, size in zip(axes, shapes[name], strict=True):
+                sizes.setdefault(axis, size)
+    return sizes

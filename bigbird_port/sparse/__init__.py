@@ -1,0 +1,1 @@
+"""Which blocks attend to which, and how much of that runs at once."""
