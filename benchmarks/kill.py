@@ -2,7 +2,7 @@
 
     python -m benchmarks.kill [--kills 200] [--races 50] [--folder FOLDER] [--seed 0]
 
-tests/conversion/test_reliability.py runs the same functions with small numbers.
+tests/conversion/outputs/test_reliability.py runs the same functions with small numbers.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.conversion.targets import Choices
 from tests.conftest import DEMO
-from tests.conversion.sources import numbered, write_torch
+from tests.conversion.brought.sources import numbered, write_torch
 from tests.vocabulary import train_vocabulary
 
 SECONDS = 60  # the machine may be busy; a pipe would block for ever

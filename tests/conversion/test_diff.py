@@ -17,7 +17,7 @@ from bigbird_port.conversion.diff import BY_DESIGN, DIFFERENT, EQUAL, OTHER_DTYP
 from bigbird_port.conversion.targets import Choices
 from bigbird_port.conversion.values.comparison import Comparison, together
 from tests.conftest import DEMO, GOLDEN, require
-from tests.conversion.sources import numbered, rewrite, write_torch
+from tests.conversion.brought.sources import numbered, rewrite, write_torch
 
 KINDS = ("torch", "flax", "tf", "neutral", "orbax")
 
@@ -203,7 +203,7 @@ def test_zeros_that_stand_in_for_biases(tmp_path):
 
 
 def test_shapes_and_configurations_that_differ(tmp_path):
-    from tests.conversion.sources import CONFIG
+    from tests.conversion.brought.sources import CONFIG
 
     wide = CONFIG.replace(intermediate_size=20, layer_norm_eps=1e-5)
     a = write_torch(tmp_path / "a", numbered())

@@ -18,7 +18,7 @@ from bigbird_port.conversion.inspect_source import inspect
 from bigbird_port.conversion.targets import Choices
 from bigbird_port.conversion.values.statistics import Statistics
 from tests.conftest import DEMO
-from tests.conversion.sources import numbered, read_all, rewrite, write_torch
+from tests.conversion.brought.sources import numbered, read_all, rewrite, write_torch
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.formats.safetensors.neutral import SCHEMA_VERSION as NEUTRAL_VERSION
 from bigbird_port.schema.table import SCHEMA_VERSION
 from tests.conftest import DEMO, ROOT
-from tests.conversion.sources import numbered, rewrite, write_torch
+from tests.conversion.brought.sources import numbered, rewrite, write_torch
 from tests.vocabulary import train_vocabulary
 
 jsonschema = pytest.importorskip("jsonschema", reason="the witness of the manifest's schema")

@@ -16,7 +16,7 @@ from bigbird_port.conversion.targets import Choices
 from bigbird_port.conversion.verify import verify
 from bigbird_port.formats.open_store import open_store
 from tests.conftest import DEMO, GOLDEN, require
-from tests.conversion.sources import change_manifest, numbered, rewrite, write_torch
+from tests.conversion.brought.sources import change_manifest, numbered, rewrite, write_torch
 from tests.vocabulary import train_vocabulary
 
 TARGETS = ("torch", "flax", "tf", "neutral")

@@ -1,6 +1,6 @@
 """Random trees of files, of every kind and damaged: whatever is given opens, or is refused by a ValueError, soon.
 
-Not a part of the test suite, which has a short version (tests/detection/test_any_tree.py). To run it:
+Not a part of the test suite, which has a short version (tests/formats/detection/test_any_tree.py). To run it:
 
     python tests/fuzz/fuzz_detection.py SECONDS [SEED]
 
@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bigbird_port.conversion.source import open_source
-from tests.detection.trees import make_tree, seeds
+from tests.formats.detection.trees import make_tree, seeds
 
 MOST_SECONDS = 20  # of one tree, on a busy machine; a reader that hangs takes longer
 MOST_GROWTH = 400 << 10  # KiB of memory above that after the first hundred trees

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
 from bigbird_port.formats.tensorflow.saved_model import GRAPH, read_string
-from tests.checkpoint.stores import arrays, nested, write_with_tensorflow
 from tests.conftest import DEMO
+from tests.formats.hostile.stores import arrays, nested, write_with_tensorflow
 
 ORDER = ("index", "checked_index", "safetensors_file", "shard_index", "flax", "config", "graph", "string")
 

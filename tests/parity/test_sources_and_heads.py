@@ -19,7 +19,7 @@ from bigbird_port.formats.flax.msgpack_writer import FlaxMsgpackFormat
 from bigbird_port.models.folder import write_model_folder
 from bigbird_port.schema.table import weights_of
 from tests.conversion.matrix import _pickle
-from tests.parity.test_run import parity
+from tests.parity.run.test_run import parity
 
 CONFIG = BigBirdConfig(
     vocab_size=80,

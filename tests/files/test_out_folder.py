@@ -13,7 +13,7 @@ from bigbird_port.models.folder import read_model_folder
 from bigbird_port.tokenizers import BigBirdTokenizer
 from parity.integrity import check_integrity
 from tests.conftest import DEMO
-from tests.conversion.sources import numbered, write_torch
+from tests.conversion.brought.sources import numbered, write_torch
 from tests.vocabulary import train_vocabulary
 
 

@@ -6,8 +6,8 @@ from bigbird_port.formats.store import read
 from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
 from bigbird_port.formats.tensorflow.object_graph import parse_object_graph, readable_names
 from bigbird_port.formats.tensorflow.saved_model import SavedModel
-from tests.checkpoint.bundles import block, cut, entry, field, header, index, table, varint
-from tests.checkpoint.hostile import KEY, attribute, child, refused, write_bundle
+from tests.formats.hostile.bundles import block, cut, entry, field, header, index, table, varint
+from tests.formats.hostile.hostile import KEY, attribute, child, refused, write_bundle
 
 ROWS = ((0, 1), (0, -1))
 

@@ -16,7 +16,7 @@ from bigbird_port.formats.open_store import open_store
 from bigbird_port.formats.store import read
 from bigbird_port.models.folder import read_model_folder
 from bigbird_port.schema.subtree import Wanted
-from tests.conversion.wrapped import (
+from tests.conversion.brought.wrapped import (
     AVERAGES,
     HEAD,
     WEIGHTS,

@@ -13,8 +13,8 @@ import pytest
 import safetensors.numpy
 
 from bigbird_port.formats.open_store import open_store
-from tests.checkpoint.stores import arrays, assert_same
 from tests.conftest import DEMO
+from tests.formats.hostile.stores import arrays, assert_same
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 512012345\n"
 NAMES = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack", "weights", "model.ckpt")

@@ -17,10 +17,10 @@ from bigbird_port.formats.store import read
 from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
 from bigbird_port.formats.tensorflow.object_graph import parse_object_graph, readable_names
 from bigbird_port.formats.torch.reader import TorchBin
-from tests.checkpoint.bundles import entry, field, index
-from tests.checkpoint.hostile import MIB, SHARDS, attribute, child, memory, write_bundle
-from tests.checkpoint.stores import arrays, nested, write_shards
 from tests.conftest import DEMO
+from tests.formats.hostile.bundles import entry, field, index
+from tests.formats.hostile.hostile import MIB, SHARDS, attribute, child, memory, write_bundle
+from tests.formats.hostile.stores import arrays, nested, write_shards
 
 EXAMPLES = settings(
     max_examples=60,

@@ -8,8 +8,8 @@ import safetensors.numpy
 
 from bigbird_port.formats.open_store import open_store
 from bigbird_port.formats.safetensors.reader import SafetensorsFile
-from tests.checkpoint.hostile import MIB, SHARDS, memory, refused
-from tests.checkpoint.stores import arrays, write_shards
+from tests.formats.hostile.hostile import MIB, SHARDS, memory, refused
+from tests.formats.hostile.stores import arrays, write_shards
 
 
 def test_a_large_checkpoint_file_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from bigbird_port.conversion.source import open_source
 from bigbird_port.conversion.verify import verify
 from bigbird_port.families.bigbird.config import BigBirdConfig, read_config
 from parity.integrity import check_integrity
-from tests.conversion.sources import CONFIG, numbered, write_torch
+from tests.conversion.brought.sources import CONFIG, numbered, write_torch
 
 KEPT = {
     "id2label": {"0": "negative", "1": "neutral", "2": "positive"},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bigbird_port.formats.tensorflow.slices import slice_key
-from tests.checkpoint.bundles import field
+from tests.formats.hostile.bundles import field
 
 MIB = 1 << 20
 

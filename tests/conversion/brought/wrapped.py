@@ -14,7 +14,7 @@ from bigbird_port.formats.open_store import open_store
 from bigbird_port.formats.tensorflow.bundle_writer import TensorBundleFormat
 from bigbird_port.schema.table import weights_of
 from bigbird_port.schema.weights import to_framework
-from tests.conversion.sources import CONFIG, numbered
+from tests.conversion.brought.sources import CONFIG, numbered
 
 HEAD = "pretraining"
 WEIGHTS = numbered(HEAD)

@@ -14,8 +14,8 @@ from bigbird_port.formats.store import read
 from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
 from bigbird_port.formats.tensorflow.saved_model import SavedModel, open_saved_model
 from bigbird_port.formats.torch.reader import TorchBin, TorchBinShards
-from tests.checkpoint.stores import arrays, assert_same, large, nested, write_shards, write_with_tensorflow
 from tests.conftest import DEMO
+from tests.formats.hostile.stores import arrays, assert_same, large, nested, write_shards, write_with_tensorflow
 
 
 @pytest.fixture(scope="module")

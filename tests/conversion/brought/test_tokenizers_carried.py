@@ -10,7 +10,7 @@ import pytest
 from bigbird_port.conversion.convert import Settings, convert, make_plan
 from bigbird_port.conversion.verify import verify
 from bigbird_port.tokenizers import BigBirdTokenizer, BigBirdTokenizerFast
-from tests.conversion.sources import CONFIG, change_manifest, numbered, write_torch
+from tests.conversion.brought.sources import CONFIG, change_manifest, numbered, write_torch
 from tests.vocabulary import train_vocabulary
 
 TEXTS = ["the <table> of the world", "x<table>y covid19", "<doc> [MASK]", "covid19covid19 ", "home again"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbird_port.conversion.source import open_source
-from tests.detection.trees import make_tree, seeds
+from tests.formats.detection.trees import make_tree, seeds
 
 corpus = functools.cache(lambda: list(seeds()))
 

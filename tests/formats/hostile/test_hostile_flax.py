@@ -7,7 +7,7 @@ import pytest
 from bigbird_port.formats.flax.msgpack_reader import FlaxMsgpack
 from bigbird_port.formats.flax.orbax_reader import OrbaxFolder
 from bigbird_port.formats.store import read
-from tests.checkpoint.hostile import array, refused
+from tests.formats.hostile.hostile import array, refused
 
 
 def chunked(shape=(4,), chunks=2, **more):

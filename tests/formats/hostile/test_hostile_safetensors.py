@@ -10,8 +10,8 @@ import safetensors.numpy
 from bigbird_port.formats.open_store import open_store
 from bigbird_port.formats.safetensors.reader import SafetensorsFile, SafetensorsShards
 from bigbird_port.formats.store import read
-from tests.checkpoint.hostile import SHARDS, refused, tensors_file
-from tests.checkpoint.stores import write_shards
+from tests.formats.hostile.hostile import SHARDS, refused, tensors_file
+from tests.formats.hostile.stores import write_shards
 
 
 def one(dtype="F32", shape=(2,), begin=0, end=8, **more):

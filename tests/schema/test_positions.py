@@ -11,7 +11,7 @@ from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.conversion.manifest import MANIFEST, self_digest
 from bigbird_port.models.folder import load_weights
 from bigbird_port.schema.positions import METHODS, POSITIONS, extend_positions, how_extended, read_how
-from tests.conversion.sources import CONFIG, numbered, write_torch
+from tests.conversion.brought.sources import CONFIG, numbered, write_torch
 
 P = CONFIG.max_position_embeddings
 TABLE = np.float32([[0, 10], [1, 12], [4, 11]])

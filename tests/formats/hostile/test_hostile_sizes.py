@@ -9,9 +9,9 @@ from bigbird_port.formats.flax.msgpack_reader import FlaxMsgpack
 from bigbird_port.formats.safetensors.reader import SafetensorsFile
 from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
 from bigbird_port.formats.tensorflow.object_graph import parse_object_graph
-from tests.checkpoint.bundles import block, field, finished, header, index, table, varint
-from tests.checkpoint.hostile import MIB, array, memory, tensors_file, write_bundle
 from tests.conftest import DEMO
+from tests.formats.hostile.bundles import block, field, finished, header, index, table, varint
+from tests.formats.hostile.hostile import MIB, array, memory, tensors_file, write_bundle
 
 
 def growing_keys():

@@ -11,7 +11,7 @@ from bigbird_port.cli import main
 from bigbird_port.families.bigbird.bounds import LARGEST
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.models.folder import read_model_folder
-from tests.conversion.sources import numbered, write_torch
+from tests.conversion.brought.sources import numbered, write_torch
 
 FIELDS = (*LARGEST, "max_encoder_length")
 

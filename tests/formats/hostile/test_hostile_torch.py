@@ -13,8 +13,8 @@ from bigbird_port.formats import limits
 from bigbird_port.formats.store import read
 from bigbird_port.formats.torch import pickle_bounds
 from bigbird_port.formats.torch.reader import TorchBin, TorchBinShards
-from tests.checkpoint.hostile import MIB, memory, refused
-from tests.checkpoint.stores import write_shards
+from tests.formats.hostile.hostile import MIB, memory, refused
+from tests.formats.hostile.stores import write_shards
 
 
 class Program:

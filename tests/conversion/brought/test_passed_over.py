@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.formats.passed_over import passed_over
-from tests.conversion.sources import CONFIG, numbered, write_torch
+from tests.conversion.brought.sources import CONFIG, numbered, write_torch
 
 FILES = ["pytorch_model.bin", "flax_model.msgpack", "tf_model.h5", "model.ckpt-7", "model.fp16.safetensors", "orbax/"]
 BESIDE = ("training_args.bin", "optimizer.pt", "rng_state.pth", "config.json", "vocab.txt", "trainer_state.json")

@@ -3,7 +3,7 @@
 import pytest
 
 from bigbird_port.files.json_object import read_json_object
-from tests.checkpoint.hostile import refused
+from tests.formats.hostile.hostile import refused
 
 JSON = {
     "empty": (b"", "cannot be read"),
