@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import models_flax
+import models_flax.outputs
 import models_torch
+import models_torch.outputs
 from bigbird_port.families.bigbird.config import HIDDEN_ACTS
 from bigbird_port.families.bigbird.heads import HEADS
 from models_torch.bigbird.cache import LayerCache
@@ -496,5 +498,5 @@ def test_a_model_of_the_hub_that_cannot_be_fetched_names_the_next_step(framework
 
 def test_the_fields_of_outputs_are_alike():
     for name in ("BigBirdModelOutput", "BigBirdForPreTrainingOutput", "BigBirdHeadOutput"):
-        ours, theirs = (getattr(package.outputs, name) for package in (models_torch, models_flax))
+        ours, theirs = (getattr(outputs, name) for outputs in (models_torch.outputs, models_flax.outputs))
         assert [f.name for f in dataclasses.fields(ours)] == [f.name for f in dataclasses.fields(theirs)]

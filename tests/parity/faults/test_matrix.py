@@ -185,7 +185,7 @@ def test_code_is_put_back(framework):
         called = {"torch": "forward", "flax": "__call__"}[framework]
         names = [{"call": called}.get(name, name) for name in names]
         if framework == "flax":
-            others = {"BigBirdModel": "FlaxBigBirdModule", "attend": "_attend_in_part"}  # attend and all that is alike
+            others = {"BigBirdModel": "FlaxBigBirdModule", "attend": "attend_in_part"}  # attend and all that is alike
             names = [others.get(name, name) for name in names]
         for name in names[:-1]:
             owner = getattr(owner, name)
