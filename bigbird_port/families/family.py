@@ -173,21 +173,70 @@ class Place:
         return name.replace(LAYER, str(self.layer))
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the computation. All witnesses run it and are compared before the next one begins.
+
+    name: with "{i}" where several follow one another, as many as the configuration's field ``count`` says. taps: what
+    is compared, in order; none where these are the head's. output: the tap that the next stage takes; empty: none does.
+    """
+
+    name: str
+    taps: tuple[Tap, ...] = ()
+    output: str = ""
+    count: str = ""
+
+    def steps(self, config: Any) -> Iterator[Step]:
+        """Yield the steps that a model of this configuration takes in it."""
+        for number in range(getattr(config, self.count)) if self.count else (None,):
+            yield Step(self, number)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a model of some size. number: which of several, counted from 0; None: it is the only one."""
+
+    stage: Stage
+    number: int | None
+
+    @property
+    def name(self) -> str:
+        """Such as layer.3."""
+        return self.stage.name.replace(LAYER, str(self.number))
+
+    @property
+    def output(self) -> str:
+        """Full name of the tap that the next step takes."""
+        return self.stage.output.replace(LAYER, str(self.number))
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """One family of models.
 
-    heads: by name. embeddings, layer: taps of these stages, in the order in which they are computed. whole: what is
-    not computed stage by stage, but returned or reported beside it. hidden: the one of these that a call of the base
-    model returns as its hidden states.
+    heads: by name. stages: of the computation, in order. whole: what is not computed stage by stage, but returned or
+    reported beside it. hidden: the one of these that a call of the base model returns as its hidden states.
     """
 
     name: str
     heads: Mapping[str, Head]
-    embeddings: tuple[Tap, ...]
-    layer: tuple[Tap, ...]
+    stages: tuple[Stage, ...]
     whole: tuple[Tap, ...]
     hidden: str
+
+    @property
+    def embeddings(self) -> tuple[Tap, ...]:
+        """The taps of the first stage."""
+        return self.stages[0].taps
+
+    @cached_property
+    def layer(self) -> tuple[Tap, ...]:
+        """The taps of the stages of which there are several."""
+        return tuple(tap for stage in self.stages if stage.count for tap in stage.taps)
+
+    def steps(self, config: Any) -> list[Step]:
+        """Return the steps of a model of this configuration, in order."""
+        return [step for stage in self.stages for step in stage.steps(config)]
 
     def place(self, name: str, head: str = "") -> Place | None:
         """Return the tap with a full name, such as layer.3.query, in a head (none: in any); None if there is no such.

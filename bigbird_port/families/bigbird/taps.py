@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bigbird_port.families.family import Tap
+from bigbird_port.families.family import Stage, Tap
 
 _HIDDEN = "batch length hidden"
 _SPLIT = "batch heads length size"
@@ -78,3 +78,9 @@ TRANSFORM = Tap(
     flax="predictions/transform",
 )
 SPAN = Tap("span_logits", "batch length sides", "qa_classifier", flax="qa_classifier")
+
+STAGES = (
+    Stage("embeddings", EMBEDDINGS, "embeddings"),
+    Stage("layer.{i}", LAYERS, "layer.{i}.output", count="num_hidden_layers"),
+    Stage("head"),
+)
