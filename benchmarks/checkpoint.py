@@ -15,10 +15,10 @@ import google_crc32c
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.flags import flags_json
 from bigbird_port.formats.file_plan import Planned
 from bigbird_port.formats.filling import open_files
 from bigbird_port.formats.tensorflow.bundle_writer import TensorBundleFormat
-from bigbird_port.formats.tensorflow.flags import flags_json
 from bigbird_port.schema.table import weights_of
 
 SIZES = {

@@ -56,7 +56,7 @@ def _run(
     out: Path, head: str | list[str] | None, baseline: Path | None, page: Path | None, options: dict[str, Any]
 ) -> tuple[Result, str]:
     """Run parity and write its page; also what is wrong, empty if nothing is."""
-    from bigbird_port.families.bigbird.heads import HEADS, find_head
+    from bigbird_port.families.registry import default_family, find_head
     from bigbird_port.files.writing import check_writable, write_whole
     from bigbird_port.models.folder import read_folder_config
     from parity.measure.baseline import check
@@ -68,7 +68,7 @@ def _run(
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         check_writable(page, "parity --html")
-    names = list(HEADS) if head is None else [head] if isinstance(head, str) else head
+    names = list(default_family().heads) if head is None else [head] if isinstance(head, str) else head
     result = run_parity(out, [find_head(name).name for name in names], Options(**options))
     report = Report(result, read_folder_config(out, "torch").to_dict())
     if page is not None:

@@ -15,10 +15,11 @@ import pytest
 import safetensors.numpy
 
 from bigbird_port.families.bigbird.config import BigBirdConfig, config_from
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.formats.file_plan import Planned
 from bigbird_port.formats.safetensors.neutral import FILE_NAME, FORMAT, SCHEMA_VERSION, NeutralFormat
-from bigbird_port.schema.table import ALL, AXES, SCHEMA, weights_of
+from bigbird_port.schema.table import weights_of
 from tests.conftest import ROOT
 from tests.formats.execute import files_of, planned
 
@@ -29,13 +30,13 @@ SHOWN = "encoder.layer.0.intermediate.dense.kernel"
 
 
 def in_order(heads):
-    return "all" if heads == ALL else ", ".join(name for name in HEADS if name in heads)
+    return "all" if heads == frozenset(HEADS) else ", ".join(name for name in HEADS if name in heads)
 
 
 def weights_table():
     lines = ["| name | axes | heads | may be there too | only where | its second name elsewhere, not stored |",
              "|---|---|---|---|---|---|"]  # fmt: skip
-    for row in SCHEMA:
+    for row in BIGBIRD.schema:
         when = ", ".join(f"{field} is {value}" for field, value in row.when)
         tied = f"`{row.tied[0]}`" if row.tied else ""
         cells = (f"`{row.name}`", row.axes, in_order(row.heads), in_order(row.torch_unused_heads), when, tied)
@@ -44,7 +45,7 @@ def weights_table():
 
 
 def axes_table():
-    return ["| axis | size |", "|---|---|", *(f"| {axis} | {size} |" for axis, size in AXES.items())]
+    return ["| axis | size |", "|---|---|", *(f"| {axis} | {size} |" for axis, size in BIGBIRD.axes.items())]
 
 
 def tiny_weights(config=TINY, head="base"):

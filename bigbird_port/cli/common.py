@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bigbird_port.families.bigbird.heads import find_head
+from bigbird_port.families.registry import find_head
 
 FAILED = 1
 

@@ -40,16 +40,18 @@ parity.add_command(bisect)
 @no_traceback
 def schema(head: str | None, as_json: bool) -> None:
     """Print the weight schema: every weight's names, axes and layouts."""
-    from bigbird_port.schema.table import AXES, schema_records
+    from bigbird_port.families.registry import default_family
+    from bigbird_port.schema.table import schema_records
 
-    records = schema_records(head)
+    family = default_family()
+    records = schema_records(family, head)
     if as_json:
         click.echo(json.dumps(records, indent=1))
         return
-    sizes = ", ".join(f"{axis} = {size}" for axis, size in AXES.items())
+    sizes = ", ".join(f"{axis} = {size}" for axis, size in family.axes.items())
     legend = (
-        f"Axes: {sizes}; (a b) is one axis of size a x b, or two. {{i}}: layer; {{scope}}: usually bert. Names of "
-        "torch and flax stand under bert where the base model is a part of the head's model."
+        f"Axes: {sizes}; (a b) is one axis of size a x b, or two. {{i}}: layer; {{scope}}: usually {family.scope}. "
+        f"Names of torch and flax stand under {family.prefix} where the base model is a part of the head's model."
     )
     click.echo(click.wrap_text(legend, width=100) + "\n")
     for record in records:

@@ -23,7 +23,6 @@ from bigbird_port.cli.parity_reports import (
     write_reports,
 )
 from bigbird_port.cli.parity_usage import check_usage, given_options
-from bigbird_port.families.bigbird.heads import HEADS
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 WITNESSES = "Who is compared: golden, reference, torch, flax, transformers. [default: torch,flax,reference]"
@@ -192,6 +191,7 @@ def run_and_print(
     out: Path, heads: tuple[str, ...], json_file: Path | None, options: dict[str, Any], taps: bool
 ) -> bool:
     """Run parity, print its tables, write its reports; return whether it passed."""
+    from bigbird_port.families.registry import default_family
     from bigbird_port.files.memory import return_freed_arrays
     from parity.given.golden import read_golden
     from parity.reports.terminal import make_console, print_layers, print_report
@@ -199,8 +199,9 @@ def run_and_print(
 
     return_freed_arrays()
     golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
-    default = (golden.head,) if golden else tuple(HEADS)
-    chosen = tuple(HEADS) if "all" in heads else tuple(dict.fromkeys(heads)) or default
+    every = tuple(default_family().heads)
+    default = (golden.head,) if golden else every
+    chosen = every if "all" in heads else tuple(dict.fromkeys(heads)) or default
     if mesh := options.get("mesh"):
         options = mesh_options(options, chosen)
     run_options = make_options(out, options, golden)

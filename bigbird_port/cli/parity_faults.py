@@ -12,7 +12,6 @@ import click
 from bigbird_port.cli.common import FAILED, HeadName, no_traceback
 from bigbird_port.cli.parity_reports import check_reports, write_reports
 from bigbird_port.cli.parity_usage import given_options
-from bigbird_port.families.bigbird.heads import HEADS
 
 if TYPE_CHECKING:
     from bigbird_port.schema.table import Framework
@@ -78,10 +77,12 @@ def _check_alone(options: dict[str, Any]) -> None:
 
 
 def _print_catalogue() -> None:
+    from bigbird_port.families.registry import default_family
     from parity.faults.catalogue import FAULTS
 
+    every = default_family().heads
     for fault in FAULTS.values():
-        heads = "" if len(fault.heads) == len(HEADS) else f" ({', '.join(h for h in HEADS if h in fault.heads)})"
+        heads = "" if len(fault.heads) == len(every) else f" ({', '.join(h for h in every if h in fault.heads)})"
         click.echo(f"{fault.name}: {fault.how}{heads}: {fault.what}")
 
 
@@ -157,12 +158,13 @@ def bisect(out: Path, head: str, into: str, against: str, name: str | None, seed
 
     Exit code 0: nothing is off; 1: something is; 2: bad usage or input.
     """
+    from bigbird_port.families.registry import default_family
     from parity.bisect.search import bisect_folder
     from parity.faults.catalogue import find_faults
 
     fault = find_faults((name,))[0] if name else None
     if fault and head not in fault.heads:
-        able = ", ".join(other for other in HEADS if other in fault.heads)
+        able = ", ".join(other for other in default_family().heads if other in fault.heads)
         raise click.UsageError(f"--fault {fault.name} does not touch {head}: choose --head from {able}")
     found = bisect_folder(out, head, cast("Framework", into), seed, fault)
     for explanation in found:

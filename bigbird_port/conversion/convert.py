@@ -22,8 +22,7 @@ from bigbird_port.conversion.targets import ORBAX_FOLDER, Choices, Target, Targe
 from bigbird_port.conversion.tokenizer import plan_tokenizer
 from bigbird_port.conversion.values.canonical import pieces_as, reading_order
 from bigbird_port.conversion.values.content import Finding, check_contents
-from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.families.configuration import Configuration, described
 from bigbird_port.files.casting import float_type, is_float
 from bigbird_port.files.digests import FileDigests, file_digest
 from bigbird_port.files.output import whole_folder
@@ -33,13 +32,11 @@ from bigbird_port.formats.filling import flush_one, open_files, read_back
 from bigbird_port.formats.open_store import open_store
 from bigbird_port.formats.passed_over import passed_over, passed_over_note
 from bigbird_port.formats.store import Store, read
-from bigbird_port.formats.tensorflow.flags import flags_json
 from bigbird_port.formats.tensorflow.locate import find_tokenizer, find_vocabulary, refuse_stand_in, vocabulary_note
 from bigbird_port.schema.initialise import initial_value
-from bigbird_port.schema.matching import Match
-from bigbird_port.schema.naming import STYLES
-from bigbird_port.schema.positions import POSITIONS, check_extension, extend_positions, how_extended
-from bigbird_port.schema.subtree import Wanted
+from bigbird_port.schema.positions import check_extension, extend_positions, how_extended
+from bigbird_port.schema.reading.matching import Match
+from bigbird_port.schema.reading.subtree import Wanted
 from bigbird_port.schema.table import Weight as Row
 from bigbird_port.schema.table import dims, weights_of
 from bigbird_port.schema.weights import digest
@@ -48,7 +45,6 @@ if TYPE_CHECKING:
     from bigbird_port.tokenizers.files import CarriedTokenizer
 
 Progress = Callable[[str, int, int], None]
-FLAGS_FILE = "bigbird.config"
 _SPARE_BYTES = 16 << 20  # for configuration, tokenizer and manifest files, when the disk's free space is checked
 
 
@@ -88,7 +84,7 @@ class Plan:
     """
 
     source: Source
-    config: BigBirdConfig
+    config: Configuration
     head: str
     match: Match
     targets: tuple[Target, ...]
@@ -104,7 +100,7 @@ class Plan:
         present = self.source.config.max_position_embeddings
         if self.config.max_position_embeddings == present:
             return {}
-        return {POSITIONS: how_extended(self.settings.positions, present)}
+        return {self.config.family.positions: how_extended(self.settings.positions, present)}
 
     @property
     def size(self) -> int:
@@ -216,11 +212,11 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config)
     notes += said
     if "tf" in settings.to:
-        notes += flags_json(config)[1]
+        notes += config.family.flags(config, None)[1]
     return Plan(opened, config, head, match, targets, settings, vocabulary, tokenizer, tuple(notes), tuple(others))
 
 
-def _extended(config: BigBirdConfig, settings: Settings, notes: list[str]) -> BigBirdConfig:
+def _extended(config: Configuration, settings: Settings, notes: list[str]) -> Configuration:
     """The configuration with more positions; raises ValueError where they cannot be made."""
     present, length = config.max_position_embeddings, settings.max_position_embeddings or 0
     try:
@@ -270,12 +266,12 @@ def _pass(
 def _weights(plan: Plan) -> Iterator[Weight]:
     """The weights of the head, in the order in which the source is fastest to read, then those that it lacks."""
     rows = {row.name: row for row in weights_of(plan.config, plan.head, "torch")}
-    store, style = plan.source.opened.store, STYLES[plan.source.opened.style]
+    store = plan.source.opened.store
     sizes = dims(plan.config)
     counts = {name: math.prod(row.shape(plan.config)) for name, row in rows.items()}
     for name, own in reading_order(store, plan.match.sources):
         axes = rows[name].axes
-        pieces = partial(pieces_as, store, own, style.axes(rows[name]), axes, sizes)
+        pieces = partial(pieces_as, store, own, plan.source.axes(rows[name]), axes, sizes)
         if name in plan.extended:
             pieces = partial(_more_positions, store, own, plan)
         yield Weight(name, axes, counts[name], pieces)
@@ -353,13 +349,13 @@ def _write_orbax(target: Target, folder: Path, written: Written) -> None:
 def _write_beside(target: Target, folder: Path, plan: Plan) -> None:
     """Configuration, and tokenizer or vocabulary."""
     if target.name == "tf":
-        flags = flags_json(plan.config)[0]
+        flags = plan.config.family.flags(plan.config, None)[0]
         if plan.vocabulary:
             (folder / plan.vocabulary.name).write_bytes(read_whole(plan.vocabulary))
             flags["vocab_model_file"] = plan.vocabulary.name
-        _write_json(folder / FLAGS_FILE, flags)
+        _write_json(folder / plan.config.family.flags_file, flags)
         return
-    _write_json(folder / "config.json", plan.config.to_json_values(HEADS[plan.head].class_name))
+    _write_json(folder / "config.json", described(plan.config, plan.head))
     if plan.tokenizer:
         plan.tokenizer.write(folder)
 
@@ -399,7 +395,7 @@ def _manifest(
         "versions": versions(),
         "source": source | ({"passed_over": list(plan.passed_over)} if plan.passed_over else {}) | plan.source.part,
         "head": plan.head,
-        "config": plan.config.to_json_values(HEADS[plan.head].class_name),
+        "config": described(plan.config, plan.head),
         "dtype": plan.settings.dtype,
         "init_seed": plan.settings.seed,
         "vocabulary": vocabulary,

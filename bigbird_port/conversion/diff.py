@@ -16,9 +16,8 @@ from bigbird_port.conversion.values.canonical import for_each, pieces_as, readin
 from bigbird_port.conversion.values.comparison import Comparison, together
 from bigbird_port.files.casting import is_float
 from bigbird_port.schema.layout import same_order
-from bigbird_port.schema.matching import Match
-from bigbird_port.schema.naming import STYLES
-from bigbird_port.schema.subtree import Wanted
+from bigbird_port.schema.reading.matching import Match
+from bigbird_port.schema.reading.subtree import Wanted
 from bigbird_port.schema.table import Weight, dims, weights_of
 
 EQUAL = "equal"
@@ -70,7 +69,7 @@ class Side:
 
     def pieces(self, name: str, axes: str) -> Iterator[np.ndarray]:
         """The values of a weight in the order of ``axes``."""
-        own = STYLES[self.source.opened.style].axes(self.rows[name])
+        own = self.source.axes(self.rows[name])
         return pieces_as(self.source.opened.store, self.held[name], own, axes, dims(self.source.config))
 
 
@@ -154,7 +153,7 @@ def _compare(name: str, a: Side, b: Side) -> Row:
     shape_a, shape_b = a.rows[name].shape(a.source.config), b.rows[name].shape(b.source.config)
     if shape_a != shape_b:
         return Row(name, "shape differs", dtypes, detail=f"A {list(shape_a)}, B {list(shape_b)}")
-    axes_a, axes_b = (STYLES[side.source.opened.style].axes(side.rows[name]) for side in (a, b))
+    axes_a, axes_b = (side.source.axes(side.rows[name]) for side in (a, b))
     axes = axes_a if same_order(axes_a, axes_b) else a.rows[name].axes  # where both lie alike nothing is turned
     comparison = _compared(a.pieces(name, axes), b.pieces(name, axes), name)
     if comparison.differing:

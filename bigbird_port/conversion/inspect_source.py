@@ -12,18 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbird_port.conversion.source import Source, open_source
+from bigbird_port.conversion.source import Source, find_part, open_source
 from bigbird_port.conversion.values.canonical import for_each
 from bigbird_port.conversion.values.content import Finding, check_contents
 from bigbird_port.conversion.values.statistics import Statistics
-from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.registry import default_family
 from bigbird_port.files.json_object import read_json_object
 from bigbird_port.formats.open_store import Opened, open_store
 from bigbird_port.formats.passed_over import passed_over, passed_over_note
 from bigbird_port.formats.store import Store
-from bigbird_port.schema.naming import naming_of
-from bigbird_port.schema.subtree import Subtree, Wanted, find_subtree, whole
-from bigbird_port.schema.training_state import ignored_reason, state_reason
+from bigbird_port.schema.reading.naming import naming_of
+from bigbird_port.schema.reading.subtree import Subtree, Wanted, whole
+from bigbird_port.schema.reading.training_state import ignored_reason, state_reason
 
 KINDS = {
     "original": "TensorFlow checkpoint",
@@ -80,7 +81,7 @@ class Inspection:
 
     opened: Opened
     files: Mapping[Path, int]
-    config: BigBirdConfig | None
+    config: Configuration | None
     head: str | None
     notes: tuple[str, ...]
     problems: tuple[str, ...]
@@ -157,9 +158,9 @@ def _part(opened: Opened, wanted: Wanted) -> Subtree:
     """The part that holds the weights, or the whole where that is not clear."""
     shapes = {name: stored.shape for name, stored in opened.store.tensors.items()}
     try:
-        return find_subtree(shapes, opened.style, wanted)
+        return find_part(shapes, opened.style, wanted)
     except ValueError:
-        return whole(opened.style, shapes)
+        return whole(default_family(), opened.style, shapes)
 
 
 def _uses_matched(source: Source, head: str) -> tuple[dict[str, Use], dict[str, str]]:
@@ -175,11 +176,11 @@ def _uses_matched(source: Source, head: str) -> tuple[dict[str, Use], dict[str, 
 def _uses_guessed(opened: Opened, part: Subtree, head: str | None) -> dict[str, Use]:
     """What names mean, as far as each alone tells."""
     uses = {own: Use("ignored", detail=reason) for own, reason in part.outside.items()}
-    reasons = {name: ignored_reason(name) for name in part.names}
+    reasons = {name: ignored_reason(part.family, name) for name in part.names}
     uses |= {part.names[name]: Use("ignored", detail=reason) for name, reason in reasons.items() if reason}
     names = [name for name, reason in reasons.items() if not reason]
     try:
-        naming = naming_of(part.style, names, head)
+        naming = naming_of(part.family, part.style, names, head)
     except ValueError as error:
         return uses | {part.names[name]: Use("extra", detail=str(error).partition(":")[0]) for name in names}
     shapes = part.inner({name: stored.shape for name, stored in opened.store.tensors.items()})

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bigbird_port.families.bigbird.config import BigBirdConfig, config_from
-from bigbird_port.families.bigbird.heads import find_head
+from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.registry import config_from, find_head
 from bigbird_port.files.json_object import read_json_object
 from bigbird_port.schema.table import SCHEMA_VERSION
 
@@ -35,7 +35,7 @@ class Manifest:
 
     path: Path
     values: dict[str, Any]
-    config: BigBirdConfig
+    config: Configuration
 
     @property
     def targets(self) -> list[str]:

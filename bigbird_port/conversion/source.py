@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bigbird_port.families.bigbird.config import BigBirdConfig, config_from, not_carried, read_config
-from bigbird_port.families.bigbird.heads import find_head
+from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.registry import config_from, families, find_head, read_config
 from bigbird_port.files.json_object import as_json_object, read_json_object
 from bigbird_port.formats.detection.architectures import check_model_type
 from bigbird_port.formats.detection.tensor_names import check_tensor_names
 from bigbird_port.formats.open_store import Opened, open_store
 from bigbird_port.formats.store import read
 from bigbird_port.schema.layout import change_layout
-from bigbird_port.schema.matching import Match, head_held, infer_settings, match_names
-from bigbird_port.schema.naming import STYLES
-from bigbird_port.schema.nearest import nearest, strayed
-from bigbird_port.schema.subtree import Subtree, Wanted, find_subtree, whole
-from bigbird_port.schema.table import dims, weights_of
+from bigbird_port.schema.reading.matching import Match, head_held, infer_settings, match_names
+from bigbird_port.schema.reading.nearest import nearest, strayed
+from bigbird_port.schema.reading.style import StyleName
+from bigbird_port.schema.reading.subtree import Subtree, Wanted, find_subtree, whole
+from bigbird_port.schema.table import Weight, dims, weights_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Source:
     """
 
     opened: Opened
-    config: BigBirdConfig
+    config: Configuration
     head: str
     notes: tuple[str, ...]
     subtree: Subtree | None = None
@@ -48,17 +48,21 @@ class Source:
         """What a manifest says of the part that holds the weights: its label, and whether averages were taken."""
         return {"subtree": self.subtree.label if self.subtree else "", "ema": self.wanted.ema}
 
-    def match(self, head: str, config: BigBirdConfig | None = None) -> Match:
+    def axes(self, row: Weight) -> str:
+        """The layout in which it holds a weight."""
+        return self.config.family.styles[self.opened.style].axes(row)
+
+    def match(self, head: str, config: Configuration | None = None) -> Match:
         """Match its names to the weights of ``head``; raises ValueError with one report, naming the source."""
         style, shapes = self.opened.style, self.shapes
-        subtree = self.subtree or whole(style, shapes)
+        subtree = self.subtree or whole(self.config.family, style, shapes)
         try:
             match = match_names(subtree.inner(shapes), config or self.config, head, style, self.head)
             if lost := strayed(subtree, match.fills, self.head):
                 raise ValueError(lost)
         except ValueError as error:
             where = f"{self.opened.path}, under {subtree.label}" if subtree.label else str(self.opened.path)
-            hint = nearest(shapes, style) if self.subtree and not subtree.anchored else ""
+            hint = nearest(subtree.family, shapes, style) if self.subtree and not subtree.anchored else ""
             raise ValueError(f"{where}: {error}{hint}") from None
         return subtree.owned(match)
 
@@ -66,7 +70,7 @@ class Source:
         """Read one weight in canonical layout (of its stored type); raises ValueError where its data are damaged."""
         rows = {row.name: row for row in weights_of(self.config)}
         values = read(self.opened.store, source_name)
-        axes = STYLES[self.opened.style].axes(rows[name])
+        axes = self.axes(rows[name])
         return change_layout(values, axes, rows[name].axes, dims(self.config))
 
 
@@ -89,7 +93,7 @@ def open_source(
         else:
             source = _from_description(opened, config_file, head)
     except ValueError as error:
-        hint = "" if subtree.anchored else nearest(subtree.inner(_shapes(opened)), opened.style)
+        hint = "" if subtree.anchored else nearest(subtree.family, subtree.inner(_shapes(opened)), opened.style)
         raise ValueError(f"{opened.path}: {error}{hint}") from None
     if num_attention_heads not in (None, source.config.num_attention_heads):
         found = f"the configuration says {source.config.num_attention_heads}"
@@ -104,14 +108,20 @@ def open_part(path: Path, config_file: Path | None = None, wanted: Wanted | None
     opened = open_store(path, config_file)
     _check_whose(opened)
     try:
-        subtree = find_subtree(_shapes(opened), opened.style, wanted)
+        subtree = find_part(_shapes(opened), opened.style, wanted)
     except ValueError as error:
         raise ValueError(f"{opened.path}: {error}") from None
     return replace(opened, style=subtree.style), subtree
 
 
+def find_part(shapes: Mapping[str, tuple[int, ...]], style: StyleName, wanted: Wanted | None = None) -> Subtree:
+    """Return the part of a source that holds the weights of some family; the whole where no family's are found."""
+    found = [find_subtree(family, shapes, style, wanted) for family in families()]
+    return next((part for part in found if part.anchored), found[0])
+
+
 def _check_whose(opened: Opened) -> None:
-    """Raise ValueError, saying what it is, if configuration or names are of something else than a BigBird model."""
+    """Raise ValueError, saying what it is, if configuration or names are those of no model of ours."""
     origin = opened.config_file or opened.path
     try:
         check_model_type(read_json_object(opened.config_file) if opened.config_file else {})
@@ -144,6 +154,7 @@ def _from_description(opened: Opened, config_file: Path | None, head: str | None
             f"{origin}: architectures is {architectures!r}, expected one class name such as "
             "['BigBirdForMaskedLM']: it says whose weights these are; or give --head"
         )
+    config = config_from(values, origin)
     own_head = head
     notes: tuple[str, ...] = ()
     try:
@@ -151,17 +162,18 @@ def _from_description(opened: Opened, config_file: Path | None, head: str | None
     except ValueError:  # a class of the user's own
         if head is None or not architectures:
             raise
-        notes = (f"{origin} names {architectures[0]}, which is no class of BigBird: --head says {head}",)
+        notes = (f"{origin} names {architectures[0]}, which is no class of {config.family.title}: --head says {head}",)
     assert own_head is not None
-    left = ", ".join(not_carried(values))
+    left = ", ".join(config.not_carried(values))
     notes += (f"not carried from {origin}, because it says how that file was written: {left}",) if left else ()
-    return Source(opened, config_from(values, origin), own_head, notes)
+    return Source(opened, config, own_head, notes)
 
 
 def _from_tensorflow(opened: Opened, subtree: Subtree, num_heads: int | None) -> Source:
     """A checkpoint or SavedModel: the configuration from a file, else inferred from the variables."""
     shapes = subtree.inner(_shapes(opened))
-    inferred = infer_settings(shapes, opened.style)
+    family = subtree.family
+    inferred = infer_settings(family, shapes, opened.style)
     labels = {name: inferred[name] for name in ("num_labels", "classifier_style") if name in inferred}
     flags = opened.config_file
     if flags:
@@ -177,7 +189,7 @@ def _from_tensorflow(opened: Opened, subtree: Subtree, num_heads: int | None) ->
                 "no configuration lies beside the checkpoint, and 2-D kernels do not tell the number of attention "
                 "heads: give --num-attention-heads (the released models have hidden_size / 64) or --config FILE"
             )
-        config = BigBirdConfig(**inferred)
+        config = family.config(**inferred)
         defaults = ("hidden_act", "rescale_embeddings", "block_size", "num_random_blocks", "max_encoder_length")
         notes = [
             f"configuration inferred from the variables: {_settings(config, inferred)}",
@@ -190,5 +202,5 @@ def _contradiction(given: int | None, found: str) -> str:
     return f"--num-attention-heads is {given}, but {found}: leave it out"
 
 
-def _settings(config: BigBirdConfig, names: Iterable[str]) -> str:
+def _settings(config: Configuration, names: Iterable[str]) -> str:
     return ", ".join(f"{name}={getattr(config, name)}" for name in names)

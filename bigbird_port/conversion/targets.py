@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.configuration import Configuration
 from bigbird_port.formats.file_plan import FilePlan, Format, Planned
 from bigbird_port.formats.flax.msgpack_writer import FlaxMsgpackFormat
 from bigbird_port.formats.safetensors.neutral import NeutralFormat
@@ -60,7 +60,7 @@ class Target:
         return sum(file.size for file in self.files)
 
 
-def plan_target(name: TargetName, config: BigBirdConfig, head: str, dtype: np.dtype, choices: Choices) -> Target:
+def plan_target(name: TargetName, config: Configuration, head: str, dtype: np.dtype, choices: Choices) -> Target:
     """Plan one target for the weights of ``head``; raises ValueError where it cannot hold them."""
     places = _PLACES[name](config, head, choices)
     tensors = {place.name: Planned(dtype, place.shape) for place in places.values()}
@@ -69,35 +69,35 @@ def plan_target(name: TargetName, config: BigBirdConfig, head: str, dtype: np.dt
     return Target(name, places, tensors, file_format, files)
 
 
-def carried_by(target: str, config: BigBirdConfig, head: str) -> dict[str, Weight]:
+def carried_by(target: str, config: Configuration, head: str) -> dict[str, Weight]:
     """Return the rows of ``head`` that a target has a place for, by canonical name; ``left_out`` has the others."""
     rows = weights_of(config, head, "flax" if target == "flax" else "torch")
     return {row.name: row for row in rows if target != "tf" or row.fill_for(config) != "zeros"}
 
 
-def left_out(target: str, config: BigBirdConfig, head: str) -> dict[str, str]:
+def left_out(target: str, config: Configuration, head: str) -> dict[str, str]:
     """Return the weights that a conversion to ``head`` reads and a target has no place for, and why not."""
     carried = carried_by(target, config, head)
     reason = "without use_bias the original has none" if target == "tf" else f"its {head} class has no place for it"
     return {row.name: reason for row in weights_of(config, head, "torch") if row.name not in carried}
 
 
-def _torch_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
+def _torch_places(config: Configuration, head: str, choices: Choices) -> dict[str, Place]:
     sizes, rows = dims(config), carried_by("torch", config, head)
     return {name: Place(row.torch, row.torch_axes, merged_shape(row.torch_axes, sizes)) for name, row in rows.items()}
 
 
-def _flax_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
+def _flax_places(config: Configuration, head: str, choices: Choices) -> dict[str, Place]:
     sizes, rows = dims(config), carried_by("flax", config, head)
     return {name: Place(row.flax, row.flax_axes, merged_shape(row.flax_axes, sizes)) for name, row in rows.items()}
 
 
-def _neutral_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
+def _neutral_places(config: Configuration, head: str, choices: Choices) -> dict[str, Place]:
     rows = carried_by("neutral", config, head)
     return {name: Place(name, row.axes, row.shape(config)) for name, row in rows.items()}
 
 
-def _tf_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, Place]:
+def _tf_places(config: Configuration, head: str, choices: Choices) -> dict[str, Place]:
     """Names of today's code with 2-D kernels, or BERT's with 3-D attention kernels: both occur in the wild."""
     rows = carried_by("tf", config, head)
     unknown = [name for name, row in rows.items() if not row.original]
@@ -109,9 +109,9 @@ def _tf_places(config: BigBirdConfig, head: str, choices: Choices) -> dict[str, 
     return {name: _tf_place(row, config, choices) for name, row in rows.items()}
 
 
-def _tf_place(row: Weight, config: BigBirdConfig, choices: Choices) -> Place:
+def _tf_place(row: Weight, config: Configuration, choices: Choices) -> Place:
     bert = choices.tf_names == "bert"
-    name = row.original[-1 if bert else 0].replace("{scope}", "bert")
+    name = row.original[-1 if bert else 0].replace("{scope}", config.family.scope)
     return Place(name, row.axes, (split_shape if bert else merged_shape)(row.axes, dims(config)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.configuration import Configuration
 from bigbird_port.files.json_object import read_json_object
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def plan_tokenizer(
     library: Path | None,
     source: Path,
     settings: Settings,
-    former: BigBirdConfig,
-    config: BigBirdConfig,
+    former: Configuration,
+    config: Configuration,
 ) -> tuple[CarriedTokenizer | None, list[str]]:
     """Return the tokenizer of a SentencePiece file, or else of a tokenizer.json, and what to say of it.
 

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.conversion.convert import FLAGS_FILE
 from bigbird_port.conversion.manifest import MANIFEST, MANIFEST_VERSION, Manifest, manifest_text, read_manifest
 from bigbird_port.conversion.source import Source, open_part, open_source
 from bigbird_port.conversion.targets import ORBAX_FOLDER, TARGETS, carried_by
 from bigbird_port.conversion.tokenizer import added_token_problems
 from bigbird_port.conversion.values.canonical import for_each, hash_pieces, pieces_as, reading_order
-from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.families.configuration import described
 from bigbird_port.files.casting import DTYPES, float_type
 from bigbird_port.files.digests import file_digest
 from bigbird_port.files.json_object import MAX_JSON_BYTES, as_json_object, read_json_object
@@ -27,11 +26,9 @@ from bigbird_port.files.out_folder import check_left_over, strangers
 from bigbird_port.files.reading import read_whole
 from bigbird_port.formats.open_store import open_weights
 from bigbird_port.formats.safetensors.neutral import NeutralFormat
-from bigbird_port.formats.tensorflow.flags import flags_json
 from bigbird_port.schema.initialise import initial_value
-from bigbird_port.schema.naming import STYLES
-from bigbird_port.schema.positions import POSITIONS, extend_positions, how_extended, read_how
-from bigbird_port.schema.subtree import Wanted
+from bigbird_port.schema.positions import extend_positions, how_extended, read_how
+from bigbird_port.schema.reading.subtree import Wanted
 from bigbird_port.schema.table import dims, weights_of
 
 _STYLES_OF = {"torch": "torch", "flax": "flax", "tf": "original", "neutral": "neutral"}
@@ -117,7 +114,7 @@ def _check_manifest(out: Path) -> tuple[Manifest | None, Check]:
 def _inconsistencies(manifest: Manifest) -> Iterator[str]:
     """What in a manifest contradicts its own configuration, head and dtype."""
     values, config = manifest.values, manifest.config
-    if values["config"] != config.to_json_values(HEADS[manifest.head].class_name):
+    if values["config"] != described(config, manifest.head):
         yield f"its configuration is not that of a {manifest.head} model"
     shapes = {row.name: list(row.shape(config)) for row in weights_of(config, manifest.head, "torch")}
     tensors = values["tensors"]
@@ -198,12 +195,12 @@ def _dtype(manifest: Manifest) -> np.dtype:
 
 def _hashes(source: Source, sources: Mapping[str, str], dtype: np.dtype | None = None) -> dict[str, str | ValueError]:
     """sha256 of weights in canonical form by canonical name, cast to ``dtype`` if given; an error where one fails."""
-    store, style, sizes = source.opened.store, STYLES[source.opened.style], dims(source.config)
+    store, sizes = source.opened.store, dims(source.config)
     rows = {row.name: row for row in weights_of(source.config)}
 
     def of(name: str) -> str:
         row = rows[name]
-        return hash_pieces(pieces_as(store, sources[name], style.axes(row), row.axes, sizes), dtype, name)
+        return hash_pieces(pieces_as(store, sources[name], source.axes(row), row.axes, sizes), dtype, name)
 
     return for_each((name for name, _ in reading_order(store, sources)), of)
 
@@ -223,7 +220,8 @@ def _check_config(folder: Path, target: str, manifest: Manifest) -> Check:
     """The configuration beside a target's weights (of the neutral form: also the one in its file)."""
     name, expected = "config.json", manifest.values["config"]
     if target == "tf":
-        name, expected = FLAGS_FILE, flags_json(manifest.config, (manifest.values["vocabulary"] or {}).get("name"))[0]
+        family, vocabulary = manifest.config.family, manifest.values["vocabulary"] or {}
+        name, expected = family.flags_file, family.flags(manifest.config, vocabulary.get("name"))[0]
     problems = _unequal(name, read_json_object(folder / name), expected)
     if target != "tf":
         records = manifest.values.get("added_tokens", [])
@@ -258,7 +256,7 @@ def _open_as(path: Path, manifest: Manifest, subtree: str | None) -> Source:
             raise
         wanted = Wanted()  # the same weights in another container, which has no such part
         opened, part = open_part(path)
-    if STYLES[opened.style].per_head:  # names depend on whose model it is, which its own configuration says
+    if part.family.styles[opened.style].per_head:  # names depend on whose model it is, as its own configuration says
         with suppress(ValueError):
             head = open_source(path, head=head, wanted=wanted).head
     config = manifest.config
@@ -269,7 +267,7 @@ def _open_as(path: Path, manifest: Manifest, subtree: str | None) -> Source:
 
 def _extension(manifest: Manifest) -> tuple[str, int] | None:
     """How the position embeddings were made longer, and from how many; None where they were not."""
-    return read_how(manifest.values["tensors"].get(POSITIONS, {"how": ""})["how"])
+    return read_how(manifest.values["tensors"].get(manifest.config.family.positions, {"how": ""})["how"])
 
 
 def _check_source_files(source: Source, manifest: Manifest) -> Check:
@@ -297,9 +295,10 @@ def _check_source_weights(source: Source, manifest: Manifest) -> Check:
     expected = {name: entry["sha256"] for name, entry in tensors.items() if entry["source"] is not None}
     found = _hashes(source, match.sources, _dtype(manifest))
     if extension := _extension(manifest):
-        table = source.weight(POSITIONS, match.sources[POSITIONS])
+        name = manifest.config.family.positions
+        table = source.weight(name, match.sources[name])
         longer = extend_positions(table, manifest.config.max_position_embeddings, extension[0])
-        found[POSITIONS] = hash_pieces([longer.reshape(-1)], _dtype(manifest), POSITIONS)
+        found[name] = hash_pieces([longer.reshape(-1)], _dtype(manifest), name)
     problems += _differing(found, expected)
     detail = f"{len(match.sources)} read again from the source, sha256 of each as listed"
     return _check("source weights", problems, detail)
@@ -310,7 +309,9 @@ def _check_fills(source: Source, manifest: Manifest) -> Check:
     tensors, config = manifest.values["tensors"], manifest.config
     rows = {row.name: row for row in weights_of(config, manifest.head, "torch")}
     fills = source.match(manifest.head).fills
-    made = fills | ({POSITIONS: how_extended(*extension)} if (extension := _extension(manifest)) else {})
+    made = dict(fills)
+    if extension := _extension(manifest):
+        made[config.family.positions] = how_extended(*extension)
     problems = [
         f"{name} is listed as {tensors[name]['how']}, expected {made.get(name, 'converted')}"
         for name in tensors

@@ -20,7 +20,7 @@ from typing import Literal
 
 from bigbird_port.devices.exchange import Exchange
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.schema.table import weights_of
+from bigbird_port.families.family import LAYER
 
 Kind = Literal["all-reduce", "all-gather", "reduce-scatter", "permute"]
 _FLOAT32 = 4  # bytes of an element of softmax sums, and of a mask while it is sent
@@ -95,7 +95,8 @@ def layer_bytes(config: BigBirdConfig, model: int = 1, itemsize: int = 4) -> int
 
     A few small parameters stay whole on every device. They are counted as if they were split.
     """
-    rows = [row for row in weights_of(config, "base") if row.name.startswith("encoder.layer.0.")]
+    family = config.family
+    rows = [row for row in family.schema if LAYER in row.name and family.base in row.heads and row.exists(config)]
     return sum(math.prod(row.shape(config)) for row in rows) * itemsize // model
 
 

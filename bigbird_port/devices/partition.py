@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.schema.layout import parse_axes
-from bigbird_port.schema.table import AXES, Framework, Weight, dims, weights_of
+from bigbird_port.schema.table import Framework, Weight, dims, weights_of
 
 MESH_AXES = ("data", "model", "sequence")
 # Axis of the schema -> mesh axis that splits it. For a group such as (heads head_dim) the first axis counts. It is the
@@ -42,7 +42,7 @@ def described(sizes: Mapping[str, int]) -> str:
 def check_sizes(config: BigBirdConfig, sizes: Mapping[str, int], batch: int | None = None) -> None:
     """Raise ValueError naming the size of the model, or of the batch, that a mesh axis does not divide."""
     needed = {axis: size for axis, size in dims(config).items() if axis in SPLIT and axis not in MAY_STAY_WHOLE}
-    wanted = [(str(AXES[axis]), size, SPLIT[axis]) for axis, size in needed.items()]
+    wanted = [(str(config.family.axes[axis]), size, SPLIT[axis]) for axis, size in needed.items()]
     if batch is not None:
         wanted.append(("batch", batch, "data"))
     for name, size, mesh_axis in wanted:

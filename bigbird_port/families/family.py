@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from bigbird_port.families.configuration import Configuration
+from bigbird_port.schema.reading.style import Style, StyleName
+from bigbird_port.schema.table import EVERY, Framework, Weight
+
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+Infer = Callable[[Mapping[str, int], int, Collection[str]], dict[str, Any]]
+Flags = Callable[[Any, str | None], tuple[dict[str, Any], list[str]]]
 LAYER = "{i}"  # stands for a layer's number in the names of a family
 
 
@@ -108,6 +115,8 @@ class Head:
     that ``--head`` accepts. inputs: how its inputs are shaped: "texts", "choices" (several texts each), or "question"
     (a text of two parts, whose token types the model derives). decodes: it can be run token by token, with a cache.
     original: what golden cases hold of it. unjudged: why no golden case can be compared with it, else empty.
+    settings: fields of the configuration under which the head always runs. packages: where its classes are, if not
+    where its family's are.
     """
 
     name: str
@@ -121,6 +130,8 @@ class Head:
     decodes: bool = False
     original: tuple[Original, ...] = ()
     unjudged: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    packages: Mapping[Framework, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError for a head that neither has a loss nor says why."""
@@ -131,6 +142,11 @@ class Head:
     def flax_class_name(self) -> str:
         """The Flax class, as transformers names it."""
         return f"Flax{self.class_name}"
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Every name that means it."""
+        return (self.name, self.class_name, self.flax_class_name, *self.aliases)
 
     def tap(self, name: str) -> Tap | None:
         """Return the tap of this name after the layers; None if there is no such."""
@@ -214,15 +230,69 @@ class Step:
 class Family:
     """One family of models.
 
-    heads: by name. stages: of the computation, in order. whole: what is not computed stage by stage, but returned or
-    reported beside it. hidden: the one of these that a call of the base model returns as its hidden states.
+    name: as code calls it; title: as people do. model_type: as config.json does. config: class of its configurations.
+    infer: settings that a source without a configuration tells, from the sizes of its axes, the number of its layers
+    and the canonical names that it holds. flags: values of the JSON beside a checkpoint of the original, given a
+    configuration and the name of a vocabulary, and what they cannot express, in sentences; flags_file: its name.
+    heads: by name. base: the head that is the base model; prefix: what that is called within a model of another head.
+    packages: where the classes of each framework are. rows: of the schema. axes: the size of each axis of the schema,
+    a field of the configuration or a number. styles: how each kind of source spells the rows.
+    anchor: canonical name of the weight that every model has and that shows where a source holds one. positions:
+    canonical name of the position embeddings. scope: what the original calls its scope where it is written anew.
+    buffers: names in torch that old releases saved though they are no weights.
+    stages: of the computation, in order. whole: what is not computed stage by stage, but returned or reported beside
+    it. hidden: the one of these that a call of the base model returns as its hidden states.
     """
 
     name: str
+    title: str
+    model_type: str
+    config: type[Configuration]
+    infer: Infer
+    flags: Flags
+    flags_file: str
     heads: Mapping[str, Head]
+    base: str
+    prefix: str
+    packages: Mapping[Framework, str]
+    rows: tuple[Weight, ...]
+    axes: Mapping[str, str | int]
+    styles: Mapping[StyleName, Style]
+    anchor: str
+    positions: str
+    scope: str
+    buffers: tuple[str, ...]
     stages: tuple[Stage, ...]
     whole: tuple[Tap, ...]
     hidden: str
+
+    @cached_property
+    def schema(self) -> tuple[Weight, ...]:
+        """The rows, each with the names of all heads that own it."""
+        every = frozenset(self.heads)
+        return tuple(replace(row, heads=every) if row.heads == EVERY else row for row in self.rows)
+
+    @cached_property
+    def optional(self) -> frozenset[str]:
+        """Canonical names of what the base model has and some heads do without."""
+        return frozenset(
+            row.name for row in self.schema if self.base in row.heads and not row.heads.issuperset(self.heads)
+        )
+
+    @cached_property
+    def anchor_row(self) -> Weight:
+        """The row of the anchor."""
+        return next(row for row in self.schema if row.name == self.anchor)
+
+    def find_head(self, name: str) -> Head | None:
+        """Return the head of this name, alias, torch class or Flax class; None if there is no such."""
+        return next((head for head in self.heads.values() if name in head.called), None)
+
+    def model_class(self, head: str, framework: Framework) -> Any:
+        """Return the class of a head in a framework; the framework is imported for it."""
+        own = self.heads[head]
+        name = own.class_name if framework == "torch" else own.flax_class_name
+        return getattr(importlib.import_module(own.packages.get(framework) or self.packages[framework]), name)
 
     @property
     def embeddings(self) -> tuple[Tap, ...]:

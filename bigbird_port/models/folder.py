@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.conversion.manifest import MANIFEST, read_manifest
-from bigbird_port.conversion.source import Source
+from bigbird_port.conversion.source import Source, find_part
 from bigbird_port.families.bigbird.config import BigBirdConfig, config_from, read_config
-from bigbird_port.families.bigbird.heads import HEADS, find_head
+from bigbird_port.families.configuration import described
+from bigbird_port.families.registry import find_head
 from bigbird_port.files.json_object import read_json_object
 from bigbird_port.files.out_folder import check_out
 from bigbird_port.files.reading import is_there
@@ -24,15 +25,12 @@ from bigbird_port.formats.open_store import open_store
 from bigbird_port.formats.runs import RunStore
 from bigbird_port.formats.safetensors.writer import SafetensorsFormat
 from bigbird_port.formats.store import Store, read
-from bigbird_port.schema.subtree import find_subtree
 from bigbird_port.schema.table import Framework, weights_of
 from bigbird_port.schema.weights import Arrays, complete, digest, from_framework, to_framework
 
 WEIGHT_FILES: dict[Framework, str] = {"torch": "model.safetensors", "flax": "flax_model.msgpack"}
 _FORMATS: dict[Framework, Format] = {"torch": SafetensorsFormat({"format": "pt"}), "flax": FlaxMsgpackFormat()}
 Reader = Callable[[Path], dict[str, np.ndarray]]
-# Buffers that old releases of transformers saved among the weights.
-_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class ModelFolder:
 
 def write_model_folder(path: Path, weights: Arrays, config: BigBirdConfig, head: str, framework: Framework) -> None:
     """Write config.json and the weight file of one framework into an existing folder."""
-    values = config.to_json_values(HEADS[head].class_name)
+    values = described(config, head)
     (path / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     arrays = to_framework(weights, config, head, framework)
     write_arrays(path, _FORMATS[framework], arrays)
@@ -75,7 +73,7 @@ def read_model_folder(
         config = config_from(values, str(folder / "config.json"))
         head = _head_of(values, folder)
     file, arrays = _read_arrays(folder, framework, readers or {}, use_safetensors)
-    arrays = {name: array for name, array in arrays.items() if not name.endswith(_BUFFERS)}
+    arrays = {name: array for name, array in arrays.items() if not name.endswith(config.family.buffers)}
     try:
         return ModelFolder(folder, config, head, from_framework(arrays, config, head, framework, any_pooler=True))
     except ValueError as error:
@@ -191,7 +189,7 @@ def _read_part(file: Path) -> dict[str, np.ndarray]:
     store = opened.store
     shapes = {name: stored.shape for name, stored in store.tensors.items()}
     try:
-        subtree = find_subtree(shapes, opened.style)
+        subtree = find_part(shapes, opened.style)
     except ValueError as error:
         raise ValueError(f"{file}: {error}, or convert it with --subtree NAME first") from None
     return {

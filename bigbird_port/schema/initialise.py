@@ -6,11 +6,11 @@ import hashlib
 
 import numpy as np
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.configuration import Configuration
 from bigbird_port.schema.table import Weight
 
 
-def initial_value(weight: Weight, config: BigBirdConfig, seed: int) -> np.ndarray:
+def initial_value(weight: Weight, config: Configuration, seed: int) -> np.ndarray:
     """Return float32 initial values in canonical layout.
 
     "normal" is a normal distribution of standard deviation config.initializer_range cut at two of them, as in

@@ -10,7 +10,6 @@ import re
 import numpy as np
 
 METHODS = ("tile", "interpolate")
-POSITIONS = "embeddings.position_embeddings.embedding"  # the weight's canonical name
 
 
 def extend_positions(table_PD: np.ndarray, length: int, method: str = "tile") -> np.ndarray:

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bigbird_port.families.bigbird.bounds import check_layers
-from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.configuration import Configuration
 from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.layout import change_layout, merged_shape
-from bigbird_port.schema.naming import STYLES
+from bigbird_port.schema.reading.layers import check_layers
 from bigbird_port.schema.table import Framework, Weight, dims, weights_of
 
 Arrays = Mapping[str, np.ndarray]
@@ -27,7 +26,7 @@ def framework_axes(row: Weight, framework: Framework) -> str:
     return row.torch_axes if framework == "torch" else row.flax_axes
 
 
-def framework_shapes(config: BigBirdConfig, head: str, framework: Framework) -> dict[str, tuple[int, ...]]:
+def framework_shapes(config: Configuration, head: str, framework: Framework) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights of a framework's class, under its names."""
     sizes = dims(config)
     return {
@@ -36,7 +35,7 @@ def framework_shapes(config: BigBirdConfig, head: str, framework: Framework) -> 
     }
 
 
-def to_framework(weights: Arrays, config: BigBirdConfig, head: str, framework: Framework) -> dict[str, np.ndarray]:
+def to_framework(weights: Arrays, config: Configuration, head: str, framework: Framework) -> dict[str, np.ndarray]:
     """Return canonical ``weights`` under the names and in the layouts of a framework's class (contiguous arrays)."""
     sizes = dims(config)
     return {
@@ -48,7 +47,7 @@ def to_framework(weights: Arrays, config: BigBirdConfig, head: str, framework: F
 
 
 def from_framework(
-    arrays: Arrays, config: BigBirdConfig, head: str, framework: Framework, any_pooler: bool = False
+    arrays: Arrays, config: Configuration, head: str, framework: Framework, any_pooler: bool = False
 ) -> dict[str, np.ndarray]:
     """Return a framework's arrays as canonical weights (views where the layout allows).
 
@@ -56,7 +55,7 @@ def from_framework(
     Raises ValueError with one sorted report of what is missing, extra, misshapen, or tied but not equal.
     """
     sizes = dims(config)
-    numbers = (STYLES[framework].layer.search(name) for name in arrays)
+    numbers = (config.family.styles[framework].layer.search(name) for name in arrays)
     check_layers((int(found["number"]) for found in numbers if found), config.num_hidden_layers)
     rows = {framework_name(row, framework): row for row in weights_of(config, head, framework)}
     if any_pooler:
@@ -82,14 +81,17 @@ def from_framework(
     }
 
 
-def _pooler_rows(config: BigBirdConfig, head: str, framework: Framework) -> list[Weight]:
-    """The pooler's rows under the names that they have in a class of this head, whether it uses them or not."""
-    owner = "base" if head == "base" else "pretraining"
-    return [row for row in weights_of(config, owner, framework) if row.name.startswith("pooler.")]
+def _pooler_rows(config: Configuration, head: str, framework: Framework) -> list[Weight]:
+    """The rows of the base model that some heads do without, as a class of this head would name them."""
+    family = config.family
+    found: dict[str, Weight] = {}
+    for owner in [family.base] if head == family.base else [name for name in family.heads if name != family.base]:
+        found |= {row.name: row for row in weights_of(config, owner, framework) if row.name in family.optional}
+    return list(found.values())
 
 
 def complete(
-    weights: Arrays, config: BigBirdConfig, head: str, framework: Framework, seed: int | None
+    weights: Arrays, config: Configuration, head: str, framework: Framework, seed: int | None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the canonical weights of ``head``, and the names of those initialised from ``seed`` because absent.
 
@@ -111,7 +113,7 @@ def complete(
 
 
 def initial_arrays(
-    config: BigBirdConfig, head: str, framework: Framework, seed: int
+    config: Configuration, head: str, framework: Framework, seed: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return initial values of a whole model under a framework's names, and their canonical names."""
     weights = {row.name: initial_value(row, config, seed) for row in weights_of(config, head, framework)}

@@ -21,7 +21,8 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.heads import HEADS, find_head
+from bigbird_port.families.configuration import described
+from bigbird_port.families.registry import find_head
 from bigbird_port.models.folder import WEIGHT_FILES, write_model_folder
 from bigbird_port.models.loading import Loading, load_model
 from bigbird_port.schema.positions import extend_positions
@@ -157,7 +158,7 @@ class FlaxBigBirdPreTrainedModel:
         )  # not overwritten: these parameters may be mapped from it
         if safe_serialization:
             write_safetensors(folder / _SAFETENSORS, arrays)
-            values = self.config.to_json_values(HEADS[self.head].class_name)
+            values = described(self.config, self.head)
             (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         else:
             write_model_folder(folder, weights, self.config, self.head, "flax")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.heads import find_head
+from bigbird_port.families.registry import find_head
 from bigbird_port.models.loading import Loading, load_model
 from bigbird_port.models.output import ModelOutput
 from bigbird_port.schema.positions import extend_positions

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from bigbird_port.conversion import convert as convert_module
 from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.formats.filling import write_arrays
 from bigbird_port.formats.flax.msgpack_reader import read_flax_msgpack
@@ -20,7 +21,7 @@ from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
 from bigbird_port.formats.tensorflow.locate import find_checkpoint
 from bigbird_port.models.folder import read_model_folder
 from bigbird_port.schema.initialise import initial_value
-from bigbird_port.schema.matching import infer_settings, match_names
+from bigbird_port.schema.reading.matching import infer_settings, match_names
 from bigbird_port.schema.table import weights_of
 from tests.conftest import DEMO, FOLDERS, GOLDEN, require
 
@@ -138,7 +139,7 @@ def test_without_a_configuration_the_variables_tell(tmp_path):
 
 def test_3d_kernels_tell_the_heads():
     bundle = TensorBundle(find_checkpoint(require(GOLDEN["tiny-pretrain-bert-names"]).checkpoint))
-    settings = infer_settings({name: entry.shape for name, entry in bundle.entries.items()})
+    settings = infer_settings(BIGBIRD, {name: entry.shape for name, entry in bundle.entries.items()})
     assert (settings["num_attention_heads"], settings["use_bias"]) == (2, True)
 
 

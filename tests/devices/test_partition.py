@@ -4,16 +4,17 @@ import pytest
 
 from bigbird_port.devices.partition import SPLIT, check_sizes, mesh_sizes, partition, partitions
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.schema.layout import parse_axes
-from bigbird_port.schema.table import AXES, dims
+from bigbird_port.schema.table import dims
 
 BASE = BigBirdConfig()
 TWO = {"model": 2}
 
 
 def test_the_table_names_axes_of_the_schema_and_of_the_mesh():
-    assert set(SPLIT) <= set(AXES)
+    assert set(SPLIT) <= set(BIGBIRD.axes)
     assert set(SPLIT.values()) <= set(mesh_sizes({}))
 
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from bigbird_port.families.bigbird.config import BigBirdConfig, not_carried
+from bigbird_port.families.bigbird.config import BigBirdConfig
 
 NAMES = {0: "negative", 1: "neutral", 2: "positive"}
 FILE = {
@@ -66,8 +66,8 @@ def test_null_is_as_good_as_absent():
 def test_what_says_how_the_file_was_written_is_left_out_and_named(name):
     values = FILE | {name: "something"}
     assert BigBirdConfig.from_dict(values) == BigBirdConfig.from_dict(FILE)
-    assert not_carried(values) == [name]
-    assert not_carried(FILE) == []
+    assert BigBirdConfig.not_carried(values) == [name]
+    assert BigBirdConfig.not_carried(FILE) == []
 
 
 def test_flags_of_the_original_that_are_no_settings_are_passed_over():

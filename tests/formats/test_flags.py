@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbird_port.families.bigbird.config import BigBirdConfig, config_from, read_config
-from bigbird_port.formats.tensorflow.flags import EXPRESSED, KEPT_ELSEWHERE, UNEXPRESSED, flags_json
+from bigbird_port.families.bigbird.flags import EXPRESSED, KEPT_ELSEWHERE, UNEXPRESSED, flags_json
 from bigbird_port.sparse.pattern import has_plan
 from tests.conftest import DEMO
 

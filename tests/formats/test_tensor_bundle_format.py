@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbird_port.conversion.convert import make_plan
+from bigbird_port.families.bigbird.flags import flags_json
 from bigbird_port.formats.store import read
 from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
 from bigbird_port.formats.tensorflow.bundle_writer import _DTYPES, TensorBundleFormat
-from bigbird_port.formats.tensorflow.flags import flags_json
 from bigbird_port.formats.tensorflow.locate import find_checkpoint
 from bigbird_port.formats.tensorflow.table_reader import read_table
 from bigbird_port.formats.tensorflow.table_writer import write_table

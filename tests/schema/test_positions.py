@@ -9,10 +9,12 @@ from click.testing import CliRunner
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.conversion.manifest import MANIFEST, self_digest
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.models.folder import load_weights
-from bigbird_port.schema.positions import METHODS, POSITIONS, extend_positions, how_extended, read_how
+from bigbird_port.schema.positions import METHODS, extend_positions, how_extended, read_how
 from tests.conversion.brought.sources import CONFIG, numbered, write_torch
 
+POSITIONS = BIGBIRD.positions
 P = CONFIG.max_position_embeddings
 TABLE = np.float32([[0, 10], [1, 12], [4, 11]])
 

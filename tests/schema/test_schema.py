@@ -11,9 +11,10 @@ import models_flax
 import models_torch
 from bigbird_port.cli import main
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.schema.layout import change_layout, merged_shape, parse_axes, split_shape
-from bigbird_port.schema.table import SCHEMA, dims, weights_of
+from bigbird_port.schema.table import dims, weights_of
 from bigbird_port.schema.weights import from_framework, to_framework
 
 # No two axes have the same size, so that a transpose cannot hide; heads x head_dim is the hidden size by nature.
@@ -68,7 +69,7 @@ def test_schema_is_that_of_transformers(head, config):
     transformers = pytest.importorskip("transformers")
     peer_config = transformers.BigBirdConfig(**config.replace(attention_type="original_full").to_dict())
     peer = getattr(transformers, HEADS[head].class_name)(peer_config)
-    tied = {row.tied[0] for row in SCHEMA if row.tied and head in row.tied[1]}
+    tied = {row.tied[0] for row in BIGBIRD.schema if row.tied and head in row.tied[1]}
     found = {name: tuple(x.shape) for name, x in peer.state_dict().items()}
     assert tied <= set(found)
     assert {k: v for k, v in found.items() if k not in tied} == expected_shapes(config, head, "torch")
@@ -97,7 +98,7 @@ SAME = (lambda *at: at, lambda *at: at)
 NEXT_SENTENCE = (lambda n, d: (n, d), lambda n, d: (d, n))
 
 
-@pytest.mark.parametrize("row", SCHEMA, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", BIGBIRD.schema, ids=lambda row: row.name)
 def test_numbered_matrices_land_where_they_should(row):
     """Every element of every weight, by its number: square kernels would hide a transpose."""
     if row.name == "cls.seq_relationship.kernel":
@@ -111,7 +112,7 @@ def test_numbered_matrices_land_where_they_should(row):
         assert torch_array[to_torch(*at)] == canonical[at] == flax_array[to_flax(*at)]
 
 
-@pytest.mark.parametrize("row", [row for row in SCHEMA if "heads" in row.axes], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [row for row in BIGBIRD.schema if "heads" in row.axes], ids=lambda row: row.name)
 def test_numbered_3d_kernels_split_into_heads(row):
     """A [D, N, H] kernel is the [D, D] one with output column h * H + j at [.., h, j]; [N, H, D] likewise in rows."""
     sizes = dims(CONFIG)
@@ -176,9 +177,9 @@ def test_one_sorted_report_names_everything_that_does_not_fit():
 def test_command_prints_every_row_and_json_agrees():
     text = CliRunner().invoke(main, ["schema"])
     assert text.exit_code == 0
-    assert all(row.torch in text.output and row.flax in text.output for row in SCHEMA)
+    assert all(row.torch in text.output and row.flax in text.output for row in BIGBIRD.schema)
     records = json.loads(CliRunner().invoke(main, ["schema", "--json"]).output)
-    assert [record["name"] for record in records] == [row.name for row in SCHEMA]
+    assert [record["name"] for record in records] == [row.name for row in BIGBIRD.schema]
 
 
 def test_command_prints_one_head():

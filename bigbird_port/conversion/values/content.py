@@ -65,14 +65,13 @@ def _of_one(name: str, content: Content) -> Iterable[Finding]:
 
 def _equal_layers(contents: Mapping[str, Content]) -> Iterable[Finding]:
     """Layers all of whose kernels are those of an earlier layer."""
-    kernels: dict[int, list[str]] = {}
+    kernels: dict[str, list[str]] = {}
     for name, content in contents.items():
-        layer = re.match(r"encoder\.layer\.(\d+)\..*\.kernel$", name)
+        layer = re.match(r"(.*?\.\d+)\..*\.kernel$", name)
         if layer and content.sha256:  # without checksums nothing tells
-            kernels.setdefault(int(layer[1]), []).append(content.sha256)
-    first: dict[tuple[str, ...], int] = {}
-    for layer_number, digests in kernels.items():
-        earlier = first.setdefault(tuple(digests), layer_number)
-        if earlier != layer_number:
-            name = f"encoder.layer.{layer_number}"
-            yield Finding("equal layers", name, f"{name} has the same kernels as encoder.layer.{earlier}")
+            kernels.setdefault(layer[1], []).append(content.sha256)
+    first: dict[tuple[str, ...], str] = {}
+    for name, digests in kernels.items():
+        earlier = first.setdefault(tuple(digests), name)
+        if earlier != name:
+            yield Finding("equal layers", name, f"{name} has the same kernels as {earlier}")

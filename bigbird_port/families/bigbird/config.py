@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_o
 
 from bigbird_port.families.bigbird.bounds import LARGEST
 from bigbird_port.families.bigbird.labels import by_id, default_labels, frozen_labels, inverted
+from bigbird_port.families.registry import family_of
 from bigbird_port.files.frozen import FrozenDict, freeze, thaw
 from bigbird_port.files.json_object import read_json_object
 from bigbird_port.formats.detection.architectures import check_model_type
+
+if TYPE_CHECKING:
+    from bigbird_port.families.family import Family
 
 HIDDEN_ACTS = ("gelu", "gelu_new", "relu", "selu", "tanh", "linear")
 
@@ -125,6 +129,11 @@ class BigBirdConfig:
         return f"{word} = {getattr(self, word)!r}" if word in _hints() else word
 
     @property
+    def family(self) -> Family:
+        """The family that it is a configuration of."""
+        return family_of(self.model_type)
+
+    @property
     def head_dim(self) -> int:
         """Size of one attention head."""
         return self.hidden_size // self.num_attention_heads
@@ -144,7 +153,8 @@ class BigBirdConfig:
 
     def for_head(self, head: str) -> BigBirdConfig:
         """Return the configuration under which a head runs: causal-lm is a decoder, and attends fully."""
-        return self.replace(is_decoder=True, attention_type="original_full") if head == "causal-lm" else self
+        settings = self.family.heads[head].settings
+        return self.replace(**settings) if settings else self
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field by name, and what is extra beside them."""
@@ -176,10 +186,10 @@ class BigBirdConfig:
         _reject_misspelt(set(values) - set(_JSON_FIELDS) - (_FLAGS if is_original else _NOT_MISSPELT))
         return cls(**settings)
 
-
-def not_carried(values: Mapping[str, Any]) -> list[str]:
-    """Return the keys of a config.json that from_dict leaves out, because they say how its own file was written."""
-    return [name for name in values if name in NOT_CARRIED]
+    @staticmethod
+    def not_carried(values: Mapping[str, Any]) -> list[str]:
+        """Return the keys of a config.json that from_dict leaves out, because they say how its own file was written."""
+        return [name for name in values if name in NOT_CARRIED]
 
 
 def read_config(path: Path) -> BigBirdConfig:

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.bigbird.flags import flags_json
 from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.families.bigbird.inferred import infer
+from bigbird_port.families.bigbird.schema import AXES, ROWS
+from bigbird_port.families.bigbird.styles import PREFIX, STYLES
 from bigbird_port.families.bigbird.taps import STAGES, WHOLE
 from bigbird_port.families.family import Family
 
-BIGBIRD = Family("bigbird", HEADS, STAGES, WHOLE, "last_hidden_state")
+BIGBIRD = Family(
+    name="bigbird",
+    title="BigBird",
+    model_type=BigBirdConfig.model_type,
+    config=BigBirdConfig,
+    infer=infer,
+    flags=flags_json,
+    flags_file="bigbird.config",
+    heads=HEADS,
+    base="base",
+    prefix=PREFIX,
+    packages={"torch": "models_torch", "flax": "models_flax"},
+    rows=ROWS,
+    axes=AXES,
+    styles=STYLES,
+    anchor="embeddings.word_embeddings.embedding",
+    positions="embeddings.position_embeddings.embedding",
+    scope="bert",
+    buffers=("embeddings.position_ids", "embeddings.token_type_ids"),
+    stages=STAGES,
+    whole=WHOLE,
+    hidden="last_hidden_state",
+)

@@ -69,6 +69,7 @@ _RECORDS = (
         aliases=("clm",),
         decodes=True,
         unjudged=_BIDIRECTIONAL,
+        settings={"is_decoder": True, "attention_type": "original_full"},
     ),
     Head(
         "sequence-classification",
@@ -106,14 +107,3 @@ _RECORDS = (
     ),
 )
 HEADS: dict[str, Head] = {head.name: head for head in _RECORDS}
-
-
-def find_head(name: str) -> Head:
-    """Return the head called ``name`` (its name, an alias, or its torch or Flax class).
-
-    Raises ValueError naming the heads there are.
-    """
-    for head in HEADS.values():
-        if name in (head.name, head.class_name, head.flax_class_name, *head.aliases):
-            return head
-    raise ValueError(f"unknown head {name!r}: expected one of {', '.join(HEADS)}")

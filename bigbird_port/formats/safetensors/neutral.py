@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.heads import HEADS, find_head
+from bigbird_port.families.configuration import Configuration, described
+from bigbird_port.families.registry import find_head
 from bigbird_port.formats.file_plan import FilePlan, Planned
 from bigbird_port.formats.safetensors.writer import SafetensorsFormat
 from bigbird_port.schema.table import weights_of
@@ -24,7 +24,7 @@ class NeutralFormat:
     Source: docs/schema.md; the container is that of SafetensorsFormat. Raises ValueError for an unknown head.
     """
 
-    config: BigBirdConfig
+    config: Configuration
     head: str
 
     def __post_init__(self) -> None:
@@ -37,7 +37,7 @@ class NeutralFormat:
             "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "head": self.head,
-            "config": json.dumps(self.config.to_json_values(HEADS[self.head].class_name)),
+            "config": json.dumps(described(self.config, self.head)),
         }
 
     def plan(self, tensors: Mapping[str, Planned]) -> list[FilePlan]:
@@ -48,7 +48,7 @@ class NeutralFormat:
                 raise ValueError(f"{name} is no canonical weight of a {self.head} model: see bigbird-port schema")
             if tensor.shape != (expected := rows[name].shape(self.config)):
                 raise ValueError(f"{name} is {list(tensor.shape)}, the configuration makes it {list(expected)}")
-        absent = [name for name in rows if name not in tensors and not name.startswith("pooler.")]
+        absent = [name for name in rows if name not in tensors and name not in self.config.family.optional]
         if absent:
             raise ValueError(f"no weights for {', '.join(absent)}, which the {self.head} head needs")
         return SafetensorsFormat(self.metadata, FILE_NAME).plan(tensors)

@@ -15,7 +15,7 @@ from bigbird_port.conversion.verify import verify
 from bigbird_port.formats.open_store import open_store
 from bigbird_port.formats.store import read
 from bigbird_port.models.folder import read_model_folder
-from bigbird_port.schema.subtree import Wanted
+from bigbird_port.schema.reading.subtree import Wanted
 from tests.conversion.brought.wrapped import (
     AVERAGES,
     HEAD,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.formats.detection.tensor_names import NAMED_KINDS, check_tensor_names
 from bigbird_port.formats.store import Stored
 from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
-from bigbird_port.schema.table import SCHEMA
 from tests.conftest import DEMO, GOLDEN, require
 
 BODY = "bert.embeddings.word_embeddings.weight"
@@ -86,7 +86,7 @@ def test_every_name_of_the_family_passes(style, prefix):
         "original": lambda row: [name.replace("{scope}", "roberta") for name in row.original],
         "neutral": lambda row: [row.name],
     }
-    names = [prefix + name.replace("{i}", "0") for row in SCHEMA for name in spelled[style](row)]
+    names = [prefix + name.replace("{i}", "0") for row in BIGBIRD.schema for name in spelled[style](row)]
     assert len(names) > 30
     check_tensor_names(tensors(names), style)
 

@@ -6,25 +6,26 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from bigbird_port.schema.naming import Naming, StyleName
-from bigbird_port.schema.respelling import respelled
-from bigbird_port.schema.subtree import Shapes, Subtree
-from bigbird_port.schema.table import SCHEMA
+from bigbird_port.families.family import Family
+from bigbird_port.schema.reading.naming import Naming
+from bigbird_port.schema.reading.respelling import respelled
+from bigbird_port.schema.reading.style import StyleName
+from bigbird_port.schema.reading.subtree import Shapes, Subtree
 
 _SHOWN = 5
 _ENOUGH = 5  # weights that a part must hold to be named: fewer may be chance
 
 
-def nearest(shapes: Shapes, style: StyleName) -> str:
+def nearest(family: Family, shapes: Shapes, style: StyleName) -> str:
     """A sentence that names the part which holds most of the family's weights, and what it lacks; "" if none does."""
     held: dict[str, set[str]] = {}
     for name in respelled(shapes, style):
-        for prefix, weight in _meanings(name, style):
+        for prefix, weight in _meanings(family, name, style):
             held.setdefault(prefix, set()).add(weight)
             break  # the shortest prefix with which it means anything
     prefix = max(held, key=lambda each: len(held[each]), default="")
     found = held.get(prefix, set())
-    lacking = [name for name in _needed(found) if name not in found]
+    lacking = [name for name in _needed(family, found) if name not in found]
     if len(found) < _ENOUGH or not lacking:
         return ""
     more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
@@ -39,32 +40,32 @@ def strayed(subtree: Subtree, fills: Mapping[str, str], head: str) -> str | None
         return None
     found = {}
     for name, own in respelled(subtree.strays, subtree.style).items():
-        for _, weight in _meanings(name, subtree.style, head):
+        for _, weight in _meanings(subtree.family, name, subtree.style, head):
             if weight in lacking:
                 found[weight] = own
     lines = "\n".join(f"  {weight}: perhaps {own}" for weight, own in sorted(found.items()))
     return f"weights of this head lie outside {subtree.label}, under names of their own:\n{lines}" if found else None
 
 
-def _meanings(name: str, style: StyleName, head: str | None = None) -> Iterator[tuple[str, str]]:
+def _meanings(family: Family, name: str, style: StyleName, head: str | None = None) -> Iterator[tuple[str, str]]:
     """(prefix, weight) for every cut of a name behind which it means a weight."""
     for at in (0, *(found.end() for found in re.finditer(r"[./]", name))):
         rest = name[at:]
         scope = rest.partition("/")[0] if style == "original" else ""
-        if meaning := _naming(style, scope, head).meaning(rest):
+        if meaning := _naming(family, style, scope, head).meaning(rest):
             yield name[:at], meaning.name
 
 
 @lru_cache(maxsize=64)
-def _naming(style: StyleName, scope: str, head: str | None) -> Naming:
-    return Naming(style, scope, head)
+def _naming(family: Family, style: StyleName, scope: str, head: str | None) -> Naming:
+    return Naming(family, style, scope, head)
 
 
-def _needed(found: set[str]) -> list[str]:
+def _needed(family: Family, found: set[str]) -> list[str]:
     """The weights that every model with the layers of ``found`` has."""
-    layers = [int(number[1]) for name in found if (number := re.match(r"encoder\.layer\.(\d{1,4})\.", name))]
+    layers = [int(number[1]) for name in found if (number := re.search(r"\.(\d{1,4})\.", name))]
     needed = []
-    for row in SCHEMA:
+    for row in family.schema:
         if row.fill == "required" and not row.when:
             numbers = range(1 + max(layers, default=-1)) if "{i}" in row.name else (None,)
             needed += [row.name if i is None else row.name.replace("{i}", str(i)) for i in numbers]

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from bigbird_port.schema.matching import Fate, Match
-from bigbird_port.schema.naming import STYLES, StyleName
-from bigbird_port.schema.respelling import is_old, respelled, wrappers_in
-from bigbird_port.schema.table import SCHEMA
-from bigbird_port.schema.training_state import MOVING_AVERAGE, state_of_part
+from bigbird_port.families.family import Family
+from bigbird_port.schema.reading.matching import Fate, Match
+from bigbird_port.schema.reading.respelling import is_old, respelled, wrappers_in
+from bigbird_port.schema.reading.style import StyleName
+from bigbird_port.schema.reading.training_state import MOVING_AVERAGE, state_of_part
 
 Shapes = Mapping[str, tuple[int, ...]]
 WHOLE = "."  # how --subtree names the top level
@@ -37,13 +37,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Subtree:
-    """One part of a source. style: whose names its weights have. label: what it is called; "" for the whole.
+    """One part of a source. label: what it is called; "" for the whole.
 
+    family: whose weights they are. style: which of its styles their names have.
     names: the style's names -> the source's own. outside: own name -> why it is ignored. strays: those of outside that
     nothing explains but that they lie elsewhere. notes: what was decided, in sentences. anchored: whether it holds
     word embeddings.
     """
 
+    family: Family
     style: StyleName
     names: Mapping[str, str]
     label: str = ""
@@ -71,11 +73,12 @@ class Subtree:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A place that holds word embeddings: ``anchor``, as spelled today.
+    """A place that holds the family's anchor: ``anchor``, as spelled today.
 
     prefix: of all its names; core: of those of its base model at least.
     """
 
+    family: Family
     style: StyleName
     anchor: str
     prefix: str
@@ -94,12 +97,12 @@ class _Candidate:
         return any(_EMA.fullmatch(part) for part in _parts(self.core))
 
 
-def whole(style: StyleName, names: Iterable[str]) -> Subtree:
+def whole(family: Family, style: StyleName, names: Iterable[str]) -> Subtree:
     """The whole of a source, every name as it is."""
-    return Subtree(style, {name: name for name in names})
+    return Subtree(family, style, {name: name for name in names})
 
 
-def find_subtree(shapes: Shapes, style: StyleName, wanted: Wanted | None = None) -> Subtree:
+def find_subtree(family: Family, shapes: Shapes, style: StyleName, wanted: Wanted | None = None) -> Subtree:
     """Return the part of a source that holds the family's weights; where there is none, the whole.
 
     Raises ValueError where several parts may be meant, or none is what ``wanted`` asks for.
@@ -107,48 +110,49 @@ def find_subtree(shapes: Shapes, style: StyleName, wanted: Wanted | None = None)
     wanted = wanted or Wanted()
     for each in _STYLES.get(style, (style,)):
         spelled = respelled(shapes, each)
-        if candidates := _candidates(spelled, each):
+        if candidates := _candidates(family, spelled, each):
             break
     else:
         if wanted.subtree not in (None, WHOLE):
-            raise ValueError(f"--subtree {wanted.subtree}: no part of it holds BigBird's word embeddings")
-        return whole(style, shapes)
+            raise ValueError(f"--subtree {wanted.subtree}: no part of it holds {family.title}'s word embeddings")
+        return whole(family, style, shapes)
     chosen = _choose(candidates, wanted, spelled)
     return _cut(chosen, candidates, spelled, shapes, wanted)
 
 
-def _candidates(spelled: Mapping[str, str], style: StyleName) -> list[_Candidate]:
+def _candidates(family: Family, spelled: Mapping[str, str], style: StyleName) -> list[_Candidate]:
     """The places that hold word embeddings, each once."""
     found: dict[str, _Candidate] = {}
-    anchors = [name for row in SCHEMA if row.name.startswith("embeddings.word") for name in STYLES[style].names(row)]
     for name in spelled:
-        for anchor in anchors:
-            if candidate := _candidate(name, anchor, spelled, style):
+        for anchor in family.styles[style].names(family.anchor_row):
+            if candidate := _candidate(family, name, anchor, spelled, style):
                 found.setdefault(candidate.core, candidate)
     return sorted(found.values(), key=lambda each: each.label)
 
 
-def _candidate(name: str, anchor: str, spelled: Mapping[str, str], style: StyleName) -> _Candidate | None:
+def _candidate(
+    family: Family, name: str, anchor: str, spelled: Mapping[str, str], style: StyleName
+) -> _Candidate | None:
     scoped = anchor.startswith("{scope}")
     anchor = anchor.removeprefix("{scope}/")
     prefix = name.removesuffix(anchor)
     if prefix == name or (prefix and prefix[-1] not in "./") or (scoped and not prefix):
         return None
     if style == "saved-model":  # its names are known by their ends, whatever stands before each
-        return _Candidate(style, name, "", "")
+        return _Candidate(family, style, name, "", "")
     if scoped:
-        return _Candidate(style, name, _outer(prefix, spelled), prefix)
-    base = STYLES[style].prefix
+        return _Candidate(family, style, name, _outer(family, prefix, spelled), prefix)
+    base = family.styles[style].prefix
     if base and prefix.endswith(base) and prefix[: -len(base)][-1:] in ("", ".", "/"):
         prefix = prefix.removesuffix(base)
-    return _Candidate(style, name, prefix, prefix)
+    return _Candidate(family, style, name, prefix, prefix)
 
 
-def _outer(core: str, spelled: Mapping[str, str]) -> str:
+def _outer(family: Family, core: str, spelled: Mapping[str, str]) -> str:
     """What of a scope also stands before the variables that have no scope of their own, such as cls/."""
     parts = core.rstrip("/").split("/")
     outers = ["".join(f"{part}/" for part in parts[:count]) for count in range(len(parts))]
-    free = [name for row in SCHEMA for name in row.original if not name.startswith("{")]
+    free = [name for row in family.schema for name in row.original if not name.startswith("{")]
     return max(outers, key=lambda outer: sum(outer + name in spelled for name in free))
 
 
@@ -159,8 +163,8 @@ def _choose(candidates: list[_Candidate], wanted: Wanted, spelled: Mapping[str, 
         found = _named(candidates, wanted.subtree)
         if len(found) != 1:
             raise ValueError(
-                f"--subtree {wanted.subtree}: {'several parts' if found else 'no part'} of that name holds BigBird "
-                f"weights; give one of {_listed(found or candidates, spelled)}"
+                f"--subtree {wanted.subtree}: {'several parts' if found else 'no part'} of that name holds "
+                f"{candidates[0].family.title} weights; give one of {_listed(found or candidates, spelled)}"
             )
         return found[0]
     if wanted.ema and any(each.is_average for each in models):
@@ -221,7 +225,7 @@ def _cut(
         outside |= dict.fromkeys(averaged, "replaced by its moving average (--ema)")
         notes.append(f"{len(averaged)} weights taken from their moving averages (--ema)")
     label = "" if chosen.label == WHOLE or (len(candidates) == 1 and not chosen.prefix) else chosen.label
-    return Subtree(chosen.style, names, label, outside, tuple(strays), tuple(notes), anchored=True)
+    return Subtree(chosen.family, chosen.style, names, label, outside, tuple(strays), tuple(notes), anchored=True)
 
 
 def _why_outside(name: str, chosen: _Candidate, other: _Candidate | None, shape: tuple[int, ...]) -> str | None:

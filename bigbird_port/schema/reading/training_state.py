@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Callable, Mapping
 
+from bigbird_port.families.family import Family
+
 MOVING_AVERAGE = "/ExponentialMovingAverage"  # what TensorFlow appends to a variable's name
 AVERAGED = "moving average (--ema takes it instead of the weight)"
 
@@ -20,12 +22,13 @@ IGNORED: tuple[tuple[str, str], ...] = (
     (r"_all_variables/\d+", "second copy that Keras exports"),
     (r"(global_step|save_counter)(/\.ATTRIBUTES/VARIABLE_VALUE)?", "training step counter"),
     (r"_CHECKPOINTABLE_OBJECT_GRAPH", "bookkeeping of the saver"),
-    (r"(bert\.)?embeddings\.(position_ids|token_type_ids)", "buffer that old releases of transformers saved"),
 )
 
 
-def ignored_reason(name: str) -> str | None:
+def ignored_reason(family: Family, name: str) -> str | None:
     """Why a variable is not a weight, as far as its name alone tells; None if it may be one."""
+    if name.removeprefix(f"{family.prefix}.") in family.buffers:
+        return "buffer that old releases of transformers saved"
     for pattern, reason in IGNORED:
         if found := re.fullmatch(pattern, name):
             return reason.format(**found.groupdict())

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bigbird_port.families.bigbird.bounds import check_layers
-from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.family import Family
 from bigbird_port.schema.layout import merged_shape, split_shape
-from bigbird_port.schema.naming import Meaning, Naming, StyleName, naming_of
-from bigbird_port.schema.table import ALL, Weight, dims, weights_of
-from bigbird_port.schema.training_state import ignored_reason, state_reason
+from bigbird_port.schema.reading.layers import check_layers
+from bigbird_port.schema.reading.naming import Meaning, Naming, naming_of
+from bigbird_port.schema.reading.style import StyleName
+from bigbird_port.schema.reading.training_state import ignored_reason, state_reason
+from bigbird_port.schema.table import Weight, dims, weights_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -41,20 +42,21 @@ class Match:
     unused: dict[str, str] = field(default_factory=dict)
 
 
-def _weights(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not ignored_reason(name)]
+def _weights(family: Family, names: Iterable[str]) -> list[str]:
+    return [name for name in names if not ignored_reason(family, name)]
 
 
 def match_names(
-    shapes: Shapes, config: BigBirdConfig, head: str, style: StyleName = "original", source_head: str | None = None
+    shapes: Shapes, config: Configuration, head: str, style: StyleName = "original", source_head: str | None = None
 ) -> Match:
     """Match names and shapes of a source to the weights of ``head``.
 
     source_head: whose model the source is, which styles torch and flax need to be told.
     Raises ValueError with one sorted report of what is missing, extra, misshapen or doubled.
     """
-    naming = naming_of(style, _weights(shapes), source_head)
-    meanings = (naming.meaning(name) for name in _weights(shapes))
+    family = config.family
+    naming = naming_of(family, style, _weights(family, shapes), source_head)
+    meanings = (naming.meaning(name) for name in _weights(family, shapes))
     check_layers((meaning.layer for meaning in meanings if meaning), config.num_hidden_layers)
     known = {row.name: row for row in weights_of(config)}
     needed = {row.name: row for row in weights_of(config, head, "torch")}  # the larger of the two frameworks' sets
@@ -62,7 +64,7 @@ def match_names(
     held: dict[str, str] = {}
     problems: list[str] = []
     for name in sorted(shapes):
-        if reason := ignored_reason(name):
+        if reason := ignored_reason(family, name):
             match.fates[name] = Fate("ignored", reason)
             continue
         meaning = naming.meaning(name)
@@ -79,7 +81,9 @@ def match_names(
             match.aliases[name] = row.name
             continue
         held[row.name] = name
-        match.fates[name] = Fate("converted", row.name) if row.name in needed else Fate("unused", _unused(row, head))
+        match.fates[name] = (
+            Fate("converted", row.name) if row.name in needed else Fate("unused", _unused(row, head, family))
+        )
     match.fills.update({name: row.fill_for(config) for name, row in needed.items() if name not in held})
     for name, fill in match.fills.items():
         if fill == "required":
@@ -90,7 +94,7 @@ def match_names(
         if row not in held
     ]
     if problems:
-        raise ValueError(_report(problems))
+        raise ValueError(_report(problems, family))
     match.aliases.update({name: held[row] for name, row in match.aliases.items()})
     match.sources.update({name: held[name] for name in needed if name in held})
     match.unused.update({name: source for name, source in held.items() if name not in needed})
@@ -104,7 +108,7 @@ def _problems(
     row: Weight,
     held: Mapping[str, str],
     naming: Naming,
-    config: BigBirdConfig,
+    config: Configuration,
 ) -> Iterator[str]:
     if row.name in held and not meaning.tied:
         yield f"doubled: {held[row.name]} and {name} both mean {row.name}"
@@ -115,16 +119,16 @@ def _problems(
         yield f"misshapen: {name} is {_text(shape)}, the configuration makes it {expected}"
 
 
-def _unused(row: Weight, head: str) -> str:
-    owners = [name for name in HEADS if name in row.heads]
+def _unused(row: Weight, head: str, family: Family) -> str:
+    owners = [name for name in family.heads if name in row.heads]
     return f"belongs to {', '.join(owners)}, not to {head}"
 
 
-def _report(problems: list[str]) -> str:
+def _report(problems: list[str], family: Family) -> str:
     lines = "\n".join(f"  {problem}" for problem in sorted(problems))
     return (
         f"the checkpoint's variables do not fit the configuration ({len(problems)} problems):\n{lines}\n"
-        "Check that this is a BigBird checkpoint and that its configuration belongs to it (--config FILE)."
+        f"Check that this is a {family.title} checkpoint and that its configuration belongs to it (--config FILE)."
     )
 
 
@@ -132,47 +136,29 @@ def _text(shape: tuple[int, ...]) -> str:
     return str(list(shape))
 
 
-def head_held(names: Iterable[str], config: BigBirdConfig, style: StyleName = "original") -> str:
+def head_held(names: Iterable[str], config: Configuration, style: StyleName = "original") -> str:
     """Return the head whose own weights a source holds: of several, the one with the most."""
-    present = _weights(names)
-    naming = naming_of(style, present)
+    family = config.family
+    present = _weights(family, names)
+    naming = naming_of(family, style, present)
     held = {meaning.name for name in present if (meaning := naming.meaning(name))}
-    best, most = "base", 0
-    not_shared = [row for row in weights_of(config) if row.heads != ALL]
-    for head in HEADS:
+    best, most = family.base, 0
+    not_shared = [row for row in weights_of(config) if row.heads != frozenset(family.heads)]
+    for head in family.heads:
         own = [row.name for row in not_shared if head in row.heads]
         if len(own) > most and held.issuperset(own):
             best, most = head, len(own)
     return best
 
 
-def infer_settings(shapes: Shapes, style: StyleName = "original") -> dict[str, Any]:
-    """Return the configuration fields that names and shapes of a source tell.
-
-    Sizes, number of layers, use_bias and, where kernels are 3-D, the number of attention heads; num_labels and
-    classifier_style if the original's classifier is there.
-    """
-    names = _weights(shapes)
-    naming = naming_of(style, names)
+def infer_settings(family: Family, shapes: Shapes, style: StyleName = "original") -> dict[str, Any]:
+    """Return the configuration fields that names and shapes of a source tell: sizes, number of layers and others."""
+    names = _weights(family, shapes)
+    naming = naming_of(family, style, names)
     meanings = {name: meaning for name in names if (meaning := naming.meaning(name))}
-    sizes = _axis_sizes(shapes, meanings, naming)
-    fields = {
-        "vocab": "vocab_size",
-        "position": "max_position_embeddings",
-        "type": "type_vocab_size",
-        "hidden": "hidden_size",
-        "inner": "intermediate_size",
-        "heads": "num_attention_heads",
-        "label": "num_labels",
-    }
-    settings: dict[str, Any] = {field: sizes[axis] for axis, field in fields.items() if axis in sizes}
     layers = [meaning.layer for meaning in meanings.values() if meaning.layer is not None]
-    settings["num_hidden_layers"] = 1 + max(layers, default=-1)
     held = {meaning.name for meaning in meanings.values()}
-    settings["use_bias"] = "encoder.layer.0.attention.self.query.bias" in held
-    if "label" in sizes:
-        settings["classifier_style"] = "original"
-    return settings
+    return family.infer(_axis_sizes(shapes, meanings, naming), 1 + max(layers, default=-1), held)
 
 
 def _axis_sizes(shapes: Shapes, meanings: Mapping[str, Meaning], naming: Naming) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from bigbird_port.schema.naming import StyleName
+from bigbird_port.schema.reading.style import StyleName
 
 # Attributes that torch itself puts between a module and the one it wraps (torch.compile, FSDP, activation
 # checkpoints): no model has them.
