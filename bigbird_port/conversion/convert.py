@@ -198,7 +198,7 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     head = settings.head or opened.head
     if config != config.for_head(head):
         config = config.for_head(head)
-        notes.append(f"{head}: is_decoder is set, and attention is full")
+        notes.append(f"{head}: {config.family.heads[head].settings_note}")
     match = opened.match(head, config)
     if settings.max_position_embeddings is not None:
         config = _extended(config, settings, notes)

@@ -115,8 +115,8 @@ class Head:
     that ``--head`` accepts. inputs: how its inputs are shaped: "texts", "choices" (several texts each), or "question"
     (a text of two parts, whose token types the model derives). decodes: it can be run token by token, with a cache.
     original: what golden cases hold of it. unjudged: why no golden case can be compared with it, else empty.
-    settings: fields of the configuration under which the head always runs. packages: where its classes are, if not
-    where its family's are.
+    settings: fields of the configuration under which the head always runs; settings_note says it in words.
+    packages: modules where its classes are, reference: module of its float64 reference; empty: those of its family.
     """
 
     name: str
@@ -131,7 +131,9 @@ class Head:
     original: tuple[Original, ...] = ()
     unjudged: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    settings_note: str = ""
     packages: Mapping[Framework, str] = field(default_factory=dict)
+    reference: str = ""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a head that neither has a loss nor says why."""

@@ -21,6 +21,7 @@ from parity.reference.inputs import Stream
 from parity.reference.losses import Labels, loss_terms
 from parity.reference.model import Reference
 from parity.reference.operations import ACTIVATIONS, dense, layer_norm, standardise
+from parity.reference.own import own_function
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ def propagate(reference: Reference, taps: Taps, streams: list[Stream], scores: T
     """
     layers = reference.config.num_hidden_layers
     back = _PassBack(reference, taps, scores)
-    d_x = _HEADS[reference.head](back, streams[-1])
+    d_x = own_function(reference.config, reference.head, "head_backward", _HEADS)(back, streams[-1])
     d_x = d_x + scores.get(f"layer.{layers - 1}.output", 0)
     for i in reversed(range(layers)):
         d_x = back.layer(i, streams[i], d_x)

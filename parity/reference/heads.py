@@ -12,6 +12,7 @@ import numpy as np
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.reference.inputs import Stream
 from parity.reference.operations import Weights, activate, dense, layer_norm
+from parity.reference.own import own_function
 
 Taps = dict[str, np.ndarray]
 WORDS = "embeddings.word_embeddings.embedding"
@@ -23,7 +24,7 @@ MASKED = -QUESTION_PENALTY / 2  # scores below are theirs
 
 def head_taps(config: BigBirdConfig, weights: Weights, head: str, stream: Stream) -> Taps:
     """Return the scores of a head and the taps before them, from the last layer's output."""
-    return _HEADS[head](config, weights, stream)
+    return own_function(config, head, "head_taps", _HEADS)(config, weights, stream)
 
 
 def _pooled(config: BigBirdConfig, weights: Weights, stream: Stream) -> Taps:

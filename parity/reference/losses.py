@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from parity.reference.own import own_function
 
 Labels = Mapping[str, np.ndarray]
 Taps = dict[str, np.ndarray]
@@ -32,10 +33,11 @@ Terms = dict[str, Term]
 
 def loss_terms(config: BigBirdConfig, head: str, taps: Taps, labels: Labels) -> Terms:
     """Return the terms whose sum is the loss; raises ValueError for a head without a loss, and labels that misfit."""
-    if head not in _LOSSES:
+    if config.family.heads[head].no_loss:
         raise ValueError(f"the {head} head has no loss: choose one of {', '.join(_LOSSES)}")
     try:
-        return _LOSSES[head](config, taps, labels)
+        terms: Terms = own_function(config, head, "loss_terms", _LOSSES)(config, taps, labels)
+        return terms
     except KeyError as error:
         raise ValueError(f"the {head} head's loss needs {error}, found {', '.join(labels) or 'no labels'}") from None
 

@@ -70,6 +70,7 @@ _RECORDS = (
         decodes=True,
         unjudged=_BIDIRECTIONAL,
         settings={"is_decoder": True, "attention_type": "original_full"},
+        settings_note="is_decoder is set, and attention is full",
     ),
     Head(
         "sequence-classification",
