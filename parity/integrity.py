@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bigbird_port.conversion.manifest import read_manifest
-from bigbird_port.files.out_folder import check_out
+from bigbird_port.files.outputs.out_folder import check_out
 from bigbird_port.models.folder import WEIGHT_FILES, read_model_folder
 from bigbird_port.schema.weights import digest
 

@@ -16,7 +16,7 @@ REASONS = {
     ("bigbird_port/files/reading.py", "open"): "the one place",
     ("bigbird_port/files/reading.py", "FileIO"): "the one place",
     ("bigbird_port/files/writing.py", "open"): "opens a new file for writing",
-    ("bigbird_port/files/output.py", "open"): "locks a folder, which it refuses to be anything else",
+    ("bigbird_port/files/outputs/output.py", "open"): "locks a folder, which it refuses to be anything else",
     ("bigbird_port/formats/filling.py", "open"): "makes new files, and flushes those that it made",
     ("bigbird_port/formats/runs.py", "memmap"): "of a file that was opened in the one place",
     ("bigbird_port/formats/torch/reader.py", "ZipFile"): "of a file that was opened in the one place",

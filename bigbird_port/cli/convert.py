@@ -95,7 +95,7 @@ def convert(
     folder, a weight file, or what this command wrote. OUT/manifest.json says what became of every name in it.
     """
     from bigbird_port.files.digests import FileDigests
-    from bigbird_port.files.replaceable import check_replaceable
+    from bigbird_port.files.outputs.replaceable import check_replaceable
     from bigbird_port.files.writing import check_writable, write_whole
 
     check_replaceable(out, overwrite, source)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -15,98 +15,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigbird_port.conversion.manifest import MANIFEST, file_record, versions, write_manifest
-from bigbird_port.conversion.source import Source, open_source
+from bigbird_port.conversion.manifest import MANIFEST, file_record, manifest_values, record_of, write_manifest
+from bigbird_port.conversion.plan import Plan, Settings, make_plan
 from bigbird_port.conversion.streaming import Weight, Written, stream
-from bigbird_port.conversion.targets import ORBAX_FOLDER, Choices, Target, TargetName, left_out, plan_target
-from bigbird_port.conversion.tokenizer import plan_tokenizer
+from bigbird_port.conversion.targets import ORBAX_FOLDER, Target, left_out
 from bigbird_port.conversion.values.canonical import pieces_as, reading_order
 from bigbird_port.conversion.values.content import Finding, check_contents
-from bigbird_port.families.configuration import Configuration, described
-from bigbird_port.files.casting import float_type, is_float
-from bigbird_port.files.digests import FileDigests, file_digest
-from bigbird_port.files.output import whole_folder
+from bigbird_port.families.configuration import described
+from bigbird_port.files.casting import float_type
+from bigbird_port.files.digests import FileDigests
+from bigbird_port.files.outputs.output import whole_folder
+from bigbird_port.files.outputs.replaceable import check_replaceable, check_sources_apart
 from bigbird_port.files.reading import read_whole
-from bigbird_port.files.replaceable import check_replaceable, check_sources_apart
 from bigbird_port.formats.filling import flush_one, open_files, read_back
 from bigbird_port.formats.open_store import open_store
-from bigbird_port.formats.passed_over import passed_over, passed_over_note
 from bigbird_port.formats.store import Store, read
-from bigbird_port.formats.tensorflow.locate import find_tokenizer, find_vocabulary, refuse_stand_in, vocabulary_note
 from bigbird_port.schema.initialise import initial_value
-from bigbird_port.schema.positions import check_extension, extend_positions, how_extended
-from bigbird_port.schema.reading.matching import Match
-from bigbird_port.schema.reading.subtree import Wanted
+from bigbird_port.schema.positions import extend_positions
 from bigbird_port.schema.table import Weight as Row
 from bigbird_port.schema.table import dims, weights_of
 from bigbird_port.schema.weights import digest
 
 if TYPE_CHECKING:
-    from bigbird_port.tokenizers.files import CarriedTokenizer
+    pass
 
 Progress = Callable[[str, int, int], None]
 _SPARE_BYTES = 16 << 20  # for configuration, tokenizer and manifest files, when the disk's free space is checked
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to convert; every field is an option of the command.
-
-    head: head to write; None takes what the source holds. seed: for head weights that it lacks. vocab: a
-    SentencePiece file; None takes the one that the flags name or that lies beside the source, if any.
-    max_position_embeddings: how many to make of the source's, positions: how (positions.METHODS). checksums:
-    without them nothing is hashed or read back, and the output cannot be verified. subtree: which part of the source,
-    where several could be meant. ema: take moving averages instead of the weights.
-    """
-
-    to: tuple[TargetName, ...] = ("torch", "flax")
-    head: str | None = None
-    config_file: Path | None = None
-    num_attention_heads: int | None = None
-    vocab: Path | None = None
-    seed: int = 0
-    dtype: str = "float32"
-    choices: Choices = field(default_factory=Choices)
-    allow_nonfinite: bool = False
-    checksums: bool = True
-    max_position_embeddings: int | None = None
-    positions: str = "tile"
-    subtree: str | None = None
-    ema: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a conversion will do.
-
-    vocabulary: a SentencePiece file. notes: what was inferred or chosen, in sentences. passed_over: weight files
-    beside those that are read.
-    """
-
-    source: Source
-    config: Configuration
-    head: str
-    match: Match
-    targets: tuple[Target, ...]
-    settings: Settings
-    vocabulary: Path | None
-    tokenizer: CarriedTokenizer | None
-    notes: tuple[str, ...]
-    passed_over: tuple[str, ...] = ()
-
-    @property
-    def extended(self) -> dict[str, str]:
-        """What the manifest says of weights that are made longer than the source's."""
-        present = self.source.config.max_position_embeddings
-        if self.config.max_position_embeddings == present:
-            return {}
-        return {self.config.family.positions: how_extended(self.settings.positions, present)}
-
-    @property
-    def size(self) -> int:
-        """Bytes of values to read."""
-        shapes = (row.shape(self.config) for row in weights_of(self.config, self.head, "torch"))
-        return sum(map(math.prod, shapes)) * float_type(self.settings.dtype).itemsize
+__all__ = ["Report", "Settings", "convert", "dry_run", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +97,7 @@ def convert(
         }
         for flushed in flushing:
             flushed.result()  # the system tells an error of the disk once: not to whom flushes the same file later
-        values = _manifest(plan, written, findings, _source_files(plan, digests), files)
+        values = manifest_values(plan, written, findings, _source_files(plan, digests), files)
         write_manifest(staged / MANIFEST, values)
     return Report(plan, out, written, findings, values)
 
@@ -175,57 +112,6 @@ def dry_run(source: Path, out: Path, settings: Settings | None = None, *, overwr
     with FileDigests() as digests:
         written, findings = _pass(plan, None, None, digests.threads)
     return Report(plan, None, written, findings, {})
-
-
-def make_plan(source: Path, settings: Settings | None = None) -> Plan:
-    """Decide everything a conversion does, reading names and shapes only; raises ValueError as convert does."""
-    settings = settings or Settings()
-    wanted = Wanted(settings.subtree, settings.ema)
-    opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head, wanted)
-    config, notes = opened.config, list(opened.notes)
-    others = passed_over(source, opened.opened.store.files)
-    notes += [passed_over_note(opened.opened.store.files, others)] if others else []
-    flags = opened.opened.config_file
-    path = opened.opened.path
-    vocabulary = settings.vocab or find_vocabulary(path / "any" if path.is_dir() else path, flags)
-    if settings.vocab and settings.vocab.is_file():
-        refuse_stand_in(settings.vocab, "a SentencePiece vocabulary")
-    library = None if vocabulary else find_tokenizer(path)
-    if settings.vocab or library:
-        notes.append(f"vocabulary from {settings.vocab or library}")
-    else:
-        notes.append(vocabulary_note(vocabulary, flags))
-    head = settings.head or opened.head
-    if config != config.for_head(head):
-        config = config.for_head(head)
-        notes.append(f"{head}: {config.family.heads[head].settings_note}")
-    match = opened.match(head, config)
-    if settings.max_position_embeddings is not None:
-        config = _extended(config, settings, notes)
-    dtype = float_type(settings.dtype)
-    for name in match.sources.values():
-        stored = opened.opened.store.tensors[name]
-        if not is_float(stored.dtype):
-            found = stored.dtype or stored.type_name
-            raise ValueError(f"{opened.opened.path}: {name} is {found}, expected floating-point numbers")
-    targets = tuple(plan_target(name, config, head, dtype, settings.choices) for name in dict.fromkeys(settings.to))
-    tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config)
-    notes += said
-    if "tf" in settings.to:
-        notes += config.family.flags(config, None)[1]
-    return Plan(opened, config, head, match, targets, settings, vocabulary, tokenizer, tuple(notes), tuple(others))
-
-
-def _extended(config: Configuration, settings: Settings, notes: list[str]) -> Configuration:
-    """The configuration with more positions; raises ValueError where they cannot be made."""
-    present, length = config.max_position_embeddings, settings.max_position_embeddings or 0
-    try:
-        check_extension(present, length, settings.positions)
-    except ValueError as error:
-        raise ValueError(f"--max-position-embeddings: {error}") from None
-    if length > present:
-        notes.append(f"{length} position embeddings from {present} ({settings.positions}): fine-tune before use")
-    return config.replace(max_position_embeddings=length)
 
 
 def _check_room(plan: Plan, folder: Path) -> None:
@@ -330,7 +216,7 @@ def _finish(
     return [
         threads.submit(_verified_record, planned[path], path, checksums)
         if path in planned
-        else threads.submit(_record, path, path.relative_to(folder).as_posix(), plan.settings.checksums)
+        else threads.submit(record_of, path, path.relative_to(folder).as_posix(), plan.settings.checksums)
         for path in paths
     ]
 
@@ -364,10 +250,6 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def _record(path: Path, name: str, hashed: bool = True) -> dict[str, Any]:
-    return file_record(name, path.stat().st_size, file_digest(path) if hashed else "")
-
-
 def _source_files(plan: Plan, digests: FileDigests) -> list[dict[str, Any]]:
     checked = plan.settings.checksums
     return [
@@ -378,43 +260,3 @@ def _source_files(plan: Plan, digests: FileDigests) -> list[dict[str, Any]]:
 
 def _verified_record(file: Any, path: Path, checksums: dict[str, int]) -> dict[str, Any]:
     return file_record(file.name, file.size, read_back(file, path, checksums))
-
-
-def _manifest(
-    plan: Plan,
-    written: Written,
-    findings: Sequence[Finding],
-    source_files: list[dict[str, Any]],
-    files: Mapping[TargetName, list[Future[dict[str, Any]]]],
-) -> dict[str, Any]:
-    shapes = {row.name: row.shape(plan.config) for row in weights_of(plan.config, plan.head, "torch")}
-    hows = dict.fromkeys(plan.match.sources, "converted") | plan.match.fills | plan.extended
-    vocabulary = plan.vocabulary and _record(plan.vocabulary, plan.vocabulary.name)
-    source = {"style": plan.source.opened.style, "name": plan.source.opened.path.name, "files": source_files}
-    return {
-        "versions": versions(),
-        "source": source | ({"passed_over": list(plan.passed_over)} if plan.passed_over else {}) | plan.source.part,
-        "head": plan.head,
-        "config": described(plan.config, plan.head),
-        "dtype": plan.settings.dtype,
-        "init_seed": plan.settings.seed,
-        "vocabulary": vocabulary,
-        "added_tokens": plan.tokenizer.records() if plan.tokenizer else [],
-        "targets": {name: {"files": [record.result() for record in records]} for name, records in files.items()},
-        "tensors": {
-            name: {
-                "source": plan.match.sources.get(name),
-                "how": hows[name],
-                "names": {target.name: target.places[name].name for target in plan.targets if name in target.places},
-                "shape": list(shapes[name]),
-                "dtype": plan.settings.dtype,
-                "sha256": content.sha256,
-                "largest_rounding": written.roundings[name].error,
-            }
-            for name, content in sorted(written.contents.items())
-        },
-        "source_names": {
-            name: {"fate": fate.what, "detail": fate.detail} for name, fate in sorted(plan.match.fates.items())
-        },
-        "findings": [{"kind": finding.kind, "weight": finding.weight, "text": finding.text} for finding in findings],
-    }

@@ -5,15 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.configuration import Configuration, described
 from bigbird_port.families.registry import config_from, find_head
+from bigbird_port.files.digests import file_digest
 from bigbird_port.files.json_object import read_json_object
-from bigbird_port.schema.table import SCHEMA_VERSION
+from bigbird_port.schema.table import SCHEMA_VERSION, weights_of
+
+if TYPE_CHECKING:
+    from bigbird_port.conversion.plan import Plan
+    from bigbird_port.conversion.streaming import Written
+    from bigbird_port.conversion.targets import TargetName
+    from bigbird_port.conversion.values.content import Finding
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 2
@@ -75,10 +83,59 @@ def file_record(name: str, size: int, sha256: str) -> dict[str, Any]:
     return {"name": name, "size": size, "sha256": sha256}
 
 
+def record_of(path: Path, name: str, hashed: bool = True) -> dict[str, Any]:
+    """Return the same of a file that is there, under a name; without its sha256 unless ``hashed``."""
+    return file_record(name, path.stat().st_size, file_digest(path) if hashed else "")
+
+
 def self_digest(values: dict[str, Any]) -> str:
     """sha256 of a manifest's own values (without "digest"), keys sorted, so that a changed manifest is seen."""
     own = {name: value for name, value in values.items() if name != "digest"}
     return hashlib.sha256(json.dumps(own, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def manifest_values(
+    plan: Plan,
+    written: Written,
+    findings: Sequence[Finding],
+    source_files: list[dict[str, Any]],
+    files: Mapping[TargetName, list[Future[dict[str, Any]]]],
+) -> dict[str, Any]:
+    """Return what a manifest says of a conversion.
+
+    source_files: records of the source's files; files: of each target's, once they are read back.
+    """
+    shapes = {row.name: row.shape(plan.config) for row in weights_of(plan.config, plan.head, "torch")}
+    hows = dict.fromkeys(plan.match.sources, "converted") | plan.match.fills | plan.extended
+    vocabulary = plan.vocabulary and record_of(plan.vocabulary, plan.vocabulary.name)
+    source = {"style": plan.source.opened.style, "name": plan.source.opened.path.name, "files": source_files}
+    return {
+        "versions": versions(),
+        "source": source | ({"passed_over": list(plan.passed_over)} if plan.passed_over else {}) | plan.source.part,
+        "head": plan.head,
+        "config": described(plan.config, plan.head),
+        "dtype": plan.settings.dtype,
+        "init_seed": plan.settings.seed,
+        "vocabulary": vocabulary,
+        "added_tokens": plan.tokenizer.records() if plan.tokenizer else [],
+        "targets": {name: {"files": [record.result() for record in records]} for name, records in files.items()},
+        "tensors": {
+            name: {
+                "source": plan.match.sources.get(name),
+                "how": hows[name],
+                "names": {target.name: target.places[name].name for target in plan.targets if name in target.places},
+                "shape": list(shapes[name]),
+                "dtype": plan.settings.dtype,
+                "sha256": content.sha256,
+                "largest_rounding": written.roundings[name].error,
+            }
+            for name, content in sorted(written.contents.items())
+        },
+        "source_names": {
+            name: {"fate": fate.what, "detail": fate.detail} for name, fate in sorted(plan.match.fates.items())
+        },
+        "findings": [{"kind": finding.kind, "weight": finding.weight, "text": finding.text} for finding in findings],
+    }
 
 
 def write_manifest(path: Path, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from bigbird_port.families.configuration import Configuration
 from bigbird_port.files.json_object import read_json_object
 
 if TYPE_CHECKING:
-    from bigbird_port.conversion.convert import Settings
+    from bigbird_port.conversion.plan import Settings
     from bigbird_port.tokenizers.files import CarriedTokenizer
 
 _DECODER = "added_tokens_decoder"

@@ -21,8 +21,8 @@ from bigbird_port.families.configuration import described
 from bigbird_port.files.casting import DTYPES, float_type
 from bigbird_port.files.digests import file_digest
 from bigbird_port.files.json_object import MAX_JSON_BYTES, as_json_object, read_json_object
-from bigbird_port.files.listed_files import compare_files
-from bigbird_port.files.out_folder import check_left_over, strangers
+from bigbird_port.files.outputs.listed_files import compare_files
+from bigbird_port.files.outputs.out_folder import check_left_over, strangers
 from bigbird_port.files.reading import read_whole
 from bigbird_port.formats.open_store import open_weights
 from bigbird_port.formats.safetensors.neutral import NeutralFormat

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from bigbird_port.files.out_folder import out_of
+from bigbird_port.files.outputs.out_folder import out_of
 from bigbird_port.files.reading import open_regular, why_unread
 
 STANDARD_OUTPUT = Path("-")

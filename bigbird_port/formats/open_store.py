@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bigbird_port.files.out_folder import TARGET_FOLDERS, check_out
+from bigbird_port.files.outputs.out_folder import TARGET_FOLDERS, check_out
 from bigbird_port.files.reading import is_there
 from bigbird_port.formats.detection.first_bytes import look
 from bigbird_port.formats.detection.kinds import Reader, refusal, tell

@@ -16,7 +16,7 @@ from bigbird_port.families.bigbird.config import BigBirdConfig, config_from, rea
 from bigbird_port.families.configuration import described
 from bigbird_port.families.registry import find_head
 from bigbird_port.files.json_object import read_json_object
-from bigbird_port.files.out_folder import check_out
+from bigbird_port.files.outputs.out_folder import check_out
 from bigbird_port.files.reading import is_there
 from bigbird_port.formats.file_plan import Format
 from bigbird_port.formats.filling import write_arrays

@@ -6,7 +6,7 @@ option. Differences from transformers are told in ``slow`` and ``fast``.
 
 from __future__ import annotations
 
-from bigbird_port.tokenizers.batch import BatchEncoding
+from bigbird_port.tokenizers.calls.batch import BatchEncoding
 from bigbird_port.tokenizers.fast import BigBirdTokenizerFast
 from bigbird_port.tokenizers.files import write_tokenizer_files
 from bigbird_port.tokenizers.slow import BigBirdTokenizer

@@ -12,12 +12,12 @@ from tokenizers import AddedToken, Encoding, processors
 
 from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.added import Token
-from bigbird_port.tokenizers.batch import BatchEncoding, to_tensors
-from bigbird_port.tokenizers.inputs import Text, as_batch
-from bigbird_port.tokenizers.padding import pad_rows
-from bigbird_port.tokenizers.plan import NO_LIMIT, Plan, check_pair_windows, check_room, choice, make_plan
+from bigbird_port.tokenizers.calls.batch import BatchEncoding, to_tensors
+from bigbird_port.tokenizers.calls.inputs import Text, as_batch
+from bigbird_port.tokenizers.calls.padding import pad_rows
+from bigbird_port.tokenizers.calls.plan import NO_LIMIT, Plan, check_pair_windows, check_room, choice, make_plan
+from bigbird_port.tokenizers.calls.text import clean_up, join_pieces, join_rows, to_ids
 from bigbird_port.tokenizers.special import DEFAULT_TOKENS, SpecialTokens
-from bigbird_port.tokenizers.text import clean_up, join_pieces, join_rows, to_ids
 
 _SIDES = {"left": "left", "right": "right"}
 

@@ -35,8 +35,8 @@ from bigbird_port.files.reading import is_there, read_text, read_whole, why_unre
 from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.added import Token, content_of
 from bigbird_port.tokenizers.base import TokenizerBase
+from bigbird_port.tokenizers.calls.inputs import Text
 from bigbird_port.tokenizers.folder import TOKENIZER_FILE
-from bigbird_port.tokenizers.inputs import Text
 from bigbird_port.tokenizers.pipeline import build_pipeline
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, not_cut, read_vocabulary
 

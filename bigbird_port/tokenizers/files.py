@@ -12,8 +12,8 @@ from tokenizers import AddedToken
 from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.added import attributes_of
 from bigbird_port.tokenizers.base import TokenizerBase
+from bigbird_port.tokenizers.calls.plan import NO_LIMIT
 from bigbird_port.tokenizers.fast import BigBirdTokenizerFast
-from bigbird_port.tokenizers.plan import NO_LIMIT
 from bigbird_port.tokenizers.slow import BigBirdTokenizer
 from bigbird_port.tokenizers.special import DEFAULT_TOKENS
 from bigbird_port.tokenizers.vocabulary import not_cut, read_vocabulary

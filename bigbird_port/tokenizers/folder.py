@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import AddedToken
 
 from bigbird_port.files.json_object import read_json_object
-from bigbird_port.files.out_folder import check_out
+from bigbird_port.files.outputs.out_folder import check_out
 from bigbird_port.files.reading import is_there, read_whole
 from bigbird_port.tokenizers.added import attributes_of, changed
-from bigbird_port.tokenizers.plan import NO_LIMIT
+from bigbird_port.tokenizers.calls.plan import NO_LIMIT
 from bigbird_port.tokenizers.special import ADDITIONAL, DEFAULT_TOKENS
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE
 

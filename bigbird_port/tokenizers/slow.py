@@ -30,7 +30,7 @@ from tokenizers import AddedToken, models
 from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.added import Token
 from bigbird_port.tokenizers.base import TokenizerBase
-from bigbird_port.tokenizers.inputs import Text
+from bigbird_port.tokenizers.calls.inputs import Text
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, load_processor, not_cut, read_vocabulary
 
 

@@ -10,6 +10,6 @@ from bigbird_port.families.configuration import Configuration
 
 
 def own_function(config: Configuration, head: str, name: str, ours: Mapping[str, Callable[..., Any]]) -> Any:
-    """Return a head's own function: the one called ``name`` in the module that its record names, or that in ``ours``."""
+    """Return a head's own function: called ``name`` in the module that its record names, or else from ``ours``."""
     module = config.family.heads[head].reference
     return getattr(importlib.import_module(module), name) if module else ours[head]

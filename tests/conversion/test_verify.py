@@ -158,7 +158,7 @@ LEADS_OUT = ["../all/torch/config.json", "/etc/hostname", "x/../../../secret", "
 def test_names_that_lead_out_are_refused_and_not_read(out, name, monkeypatch):
     change_manifest(out, lambda values: hashes(values)[0].update(name=name))
     read = []
-    monkeypatch.setattr("bigbird_port.files.listed_files.file_digest", lambda path: read.append(path) or "")
+    monkeypatch.setattr("bigbird_port.files.outputs.listed_files.file_digest", lambda path: read.append(path) or "")
     found = failed(verify(out))
     assert f"{name!r} leads out of the folder: refused" in found["torch files"]
     assert read

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from bigbird_port.cli import main
 from bigbird_port.conversion.convert import Settings, convert
-from bigbird_port.files.out_folder import check_out, out_of
+from bigbird_port.files.outputs.out_folder import check_out, out_of
 from bigbird_port.formats.open_store import open_store
 from bigbird_port.models.folder import read_model_folder
 from bigbird_port.tokenizers import BigBirdTokenizer

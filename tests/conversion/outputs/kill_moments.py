@@ -14,9 +14,9 @@ from collections import Counter
 from pathlib import Path
 
 from bigbird_port.conversion.manifest import write_manifest
-from bigbird_port.files import output
-from bigbird_port.files.out_folder import check_out, left_over, listed_files, strangers
-from bigbird_port.files.output import whole_folder
+from bigbird_port.files.outputs import output
+from bigbird_port.files.outputs.out_folder import check_out, left_over, listed_files, strangers
+from bigbird_port.files.outputs.output import whole_folder
 
 TRACED = (output.__file__, output.exchange_names.__code__.co_filename, shutil.__file__)
 FILES = ("torch/a", "torch/b", "flax/c")

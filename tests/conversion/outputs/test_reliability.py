@@ -16,9 +16,9 @@ from benchmarks.kill import finish, kills, races, run_well, start, verify, wait_
 from bigbird_port.conversion import convert as convert_module
 from bigbird_port.conversion.convert import convert
 from bigbird_port.conversion.manifest import write_manifest
-from bigbird_port.files import output as output_module
-from bigbird_port.files.exchange_names import exchange_names
-from bigbird_port.files.output import whole_folder
+from bigbird_port.files.outputs import output as output_module
+from bigbird_port.files.outputs.exchange_names import exchange_names
+from bigbird_port.files.outputs.output import whole_folder
 from tests.conftest import DEMO, ROOT
 
 MIB = 2**20

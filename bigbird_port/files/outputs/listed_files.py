@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bigbird_port.files.digests import THREADS, file_digest
-from bigbird_port.files.out_folder import entries, strangers
+from bigbird_port.files.outputs.out_folder import entries, strangers
 from bigbird_port.formats.links import in_hub_cache
 
 

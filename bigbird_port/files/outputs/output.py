@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bigbird_port.files.exchange_names import exchange_names
-from bigbird_port.files.out_folder import beside, listed_files, shown, strangers
-from bigbird_port.files.replaceable import check_ours, check_replaceable, is_empty
+from bigbird_port.files.outputs.exchange_names import exchange_names
+from bigbird_port.files.outputs.out_folder import beside, listed_files, shown, strangers
+from bigbird_port.files.outputs.replaceable import check_ours, check_replaceable, is_empty
 from bigbird_port.formats.filling import flush_one
 
 try:

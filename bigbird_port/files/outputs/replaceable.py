@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bigbird_port.conversion.manifest import MANIFEST
-from bigbird_port.files.out_folder import TARGET_FOLDERS, beside, listed_files, out_of, shown, strangers
+from bigbird_port.files.outputs.out_folder import TARGET_FOLDERS, beside, listed_files, out_of, shown, strangers
 from bigbird_port.files.reading import read_whole
 
 _REPOSITORIES = (".git", ".hg", ".svn")

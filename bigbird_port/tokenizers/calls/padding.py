@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bigbird_port.tokenizers.plan import Plan
+from bigbird_port.tokenizers.calls.plan import Plan
 
 
 def pad_rows(

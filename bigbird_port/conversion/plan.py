@@ -1,0 +1,135 @@
+"""What a conversion will do, decided from names and shapes alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bigbird_port.conversion.source import Source, open_source
+from bigbird_port.conversion.targets import Choices, Target, TargetName, plan_target
+from bigbird_port.conversion.tokenizer import plan_tokenizer
+from bigbird_port.families.configuration import Configuration
+from bigbird_port.files.casting import float_type, is_float
+from bigbird_port.formats.passed_over import passed_over, passed_over_note
+from bigbird_port.formats.tensorflow.locate import find_tokenizer, find_vocabulary, refuse_stand_in, vocabulary_note
+from bigbird_port.schema.positions import check_extension, how_extended
+from bigbird_port.schema.reading.matching import Match
+from bigbird_port.schema.reading.subtree import Wanted
+from bigbird_port.schema.table import weights_of
+
+if TYPE_CHECKING:
+    from bigbird_port.tokenizers.files import CarriedTokenizer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to convert; every field is an option of the command.
+
+    head: head to write; None takes what the source holds. seed: for head weights that it lacks. vocab: a
+    SentencePiece file; None takes the one that the flags name or that lies beside the source, if any.
+    max_position_embeddings: how many to make of the source's, positions: how (positions.METHODS). checksums:
+    without them nothing is hashed or read back, and the output cannot be verified. subtree: which part of the source,
+    where several could be meant. ema: take moving averages instead of the weights.
+    """
+
+    to: tuple[TargetName, ...] = ("torch", "flax")
+    head: str | None = None
+    config_file: Path | None = None
+    num_attention_heads: int | None = None
+    vocab: Path | None = None
+    seed: int = 0
+    dtype: str = "float32"
+    choices: Choices = field(default_factory=Choices)
+    allow_nonfinite: bool = False
+    checksums: bool = True
+    max_position_embeddings: int | None = None
+    positions: str = "tile"
+    subtree: str | None = None
+    ema: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion will do.
+
+    vocabulary: a SentencePiece file. notes: what was inferred or chosen, in sentences. passed_over: weight files
+    beside those that are read.
+    """
+
+    source: Source
+    config: Configuration
+    head: str
+    match: Match
+    targets: tuple[Target, ...]
+    settings: Settings
+    vocabulary: Path | None
+    tokenizer: CarriedTokenizer | None
+    notes: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def extended(self) -> dict[str, str]:
+        """What the manifest says of weights that are made longer than the source's."""
+        present = self.source.config.max_position_embeddings
+        if self.config.max_position_embeddings == present:
+            return {}
+        return {self.config.family.positions: how_extended(self.settings.positions, present)}
+
+    @property
+    def size(self) -> int:
+        """Bytes of values to read."""
+        shapes = (row.shape(self.config) for row in weights_of(self.config, self.head, "torch"))
+        return sum(map(math.prod, shapes)) * float_type(self.settings.dtype).itemsize
+
+
+def make_plan(source: Path, settings: Settings | None = None) -> Plan:
+    """Decide everything a conversion does, reading names and shapes only; raises ValueError as convert does."""
+    settings = settings or Settings()
+    wanted = Wanted(settings.subtree, settings.ema)
+    opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head, wanted)
+    config, notes = opened.config, list(opened.notes)
+    others = passed_over(source, opened.opened.store.files)
+    notes += [passed_over_note(opened.opened.store.files, others)] if others else []
+    flags = opened.opened.config_file
+    path = opened.opened.path
+    vocabulary = settings.vocab or find_vocabulary(path / "any" if path.is_dir() else path, flags)
+    if settings.vocab and settings.vocab.is_file():
+        refuse_stand_in(settings.vocab, "a SentencePiece vocabulary")
+    library = None if vocabulary else find_tokenizer(path)
+    if settings.vocab or library:
+        notes.append(f"vocabulary from {settings.vocab or library}")
+    else:
+        notes.append(vocabulary_note(vocabulary, flags))
+    head = settings.head or opened.head
+    if config != config.for_head(head):
+        config = config.for_head(head)
+        notes.append(f"{head}: {config.family.heads[head].settings_note}")
+    match = opened.match(head, config)
+    if settings.max_position_embeddings is not None:
+        config = _extended(config, settings, notes)
+    dtype = float_type(settings.dtype)
+    for name in match.sources.values():
+        stored = opened.opened.store.tensors[name]
+        if not is_float(stored.dtype):
+            found = stored.dtype or stored.type_name
+            raise ValueError(f"{opened.opened.path}: {name} is {found}, expected floating-point numbers")
+    targets = tuple(plan_target(name, config, head, dtype, settings.choices) for name in dict.fromkeys(settings.to))
+    tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config)
+    notes += said
+    if "tf" in settings.to:
+        notes += config.family.flags(config, None)[1]
+    return Plan(opened, config, head, match, targets, settings, vocabulary, tokenizer, tuple(notes), tuple(others))
+
+
+def _extended(config: Configuration, settings: Settings, notes: list[str]) -> Configuration:
+    """The configuration with more positions; raises ValueError where they cannot be made."""
+    present, length = config.max_position_embeddings, settings.max_position_embeddings or 0
+    try:
+        check_extension(present, length, settings.positions)
+    except ValueError as error:
+        raise ValueError(f"--max-position-embeddings: {error}") from None
+    if length > present:
+        notes.append(f"{length} position embeddings from {present} ({settings.positions}): fine-tune before use")
+    return config.replace(max_position_embeddings=length)
