@@ -115,7 +115,8 @@ class Head:
     that ``--head`` accepts. inputs: how its inputs are shaped: "texts", "choices" (several texts each), or "question"
     (a text of two parts, whose token types the model derives). decodes: it can be run token by token, with a cache.
     original: what golden cases hold of it. unjudged: why no golden case can be compared with it, else empty.
-    settings: fields of the configuration under which the head always runs; settings_note says it in words.
+    settings: fields of the configuration under which the head always runs, none of which is the size of a weight;
+    settings_note says it in words.
     packages: modules where its classes are, reference: module of its float64 reference; empty: those of its family.
     """
 

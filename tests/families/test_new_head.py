@@ -46,7 +46,7 @@ def test_a_conversion_writes_the_head(out):
     assert "cls.predictions.bias" not in manifest["tensors"]
     values = json.loads((out / "torch/config.json").read_text())
     assert values["architectures"] == ["BigBirdForMeanRegression"]
-    assert values["num_labels"] == 1
+    assert values["problem_type"] == "regression"
     assert all(check.passed for check in verify(out, DEMO).checks)
 
 
@@ -67,7 +67,7 @@ def test_both_frameworks_and_the_reference_compute_it(out, family):
         scores.append(model(torch.tensor(IDS)).logits.numpy())
     scores.append(np.asarray(family.model_class(NAME, "flax").from_pretrained(out)(IDS).logits))
     scores.append(run_reference(out / "torch", NAME, {"input_ids": IDS}, {}, 0).taps["logits"])
-    assert scores[0].shape == (2, 1)
+    assert scores[0].shape == (2, 2)
     assert abs(scores[2]).min() > 1e-4
     np.testing.assert_allclose(scores[0], scores[2], atol=1e-5)
     np.testing.assert_allclose(scores[1], scores[2], atol=1e-5)

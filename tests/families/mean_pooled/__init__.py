@@ -1,4 +1,4 @@
-"""A ninth head, made as CONTRIBUTING.md says: one number a text, from the mean of its hidden states.
+"""A ninth head, made as CONTRIBUTING.md says: a number for each label of a text, from the mean of its hidden states.
 
 This file is its record, with its rows of the schema. with_torch.py and with_flax.py are its module in each framework,
 reference.py is its float64 reference.
@@ -18,8 +18,8 @@ HEAD = Head(
     (Tap("logits", "batch labels", "regressor", kind="logits", scores=True),),
     (LossTerm("classification_loss", ("logits", "labels"), ("num_labels", "problem_type")),),
     "classes",
-    settings={"num_labels": 1, "problem_type": "regression"},
-    settings_note="one label, a number",
+    settings={"problem_type": "regression"},
+    settings_note="labels are numbers",
     unjudged="the original has no such head",
     packages={"torch": "tests.families.mean_pooled.with_torch", "flax": "tests.families.mean_pooled.with_flax"},
     reference="tests.families.mean_pooled.reference",

@@ -8,7 +8,7 @@ from models_flax.pretrained.model import FlaxBigBirdPreTrainedModel
 
 
 class FlaxBigBirdForMeanRegressionModule(FlaxBigBirdTaskModule):
-    """One number a text."""
+    """Numbers of a text."""
 
     def setup(self):
         self.bert = FlaxBigBirdModule(self.config, False, self.dtype, self.gradient_checkpointing, self.skip_padding)

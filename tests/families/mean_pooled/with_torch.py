@@ -9,7 +9,7 @@ from models_torch.bigbird.task import ASKED, TEXT, BigBirdTaskModel
 
 
 class BigBirdForMeanRegression(BigBirdTaskModel):
-    """One number a text. labels: [B, 1]."""
+    """Numbers of a text. labels: [B, C]."""
 
     arguments = (*TEXT, "labels", *ASKED)
 
