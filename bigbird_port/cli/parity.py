@@ -144,7 +144,7 @@ def calibrate(out: Path | None, **chosen: tuple[Any, ...]) -> None:
     Each entry keeps the worst that was measured, on how many samples, the factor, and the reasons. All of it
     takes minutes; devices other than this machine's CPU need a table of their own, for parity --tolerances FILE.
     """
-    from parity.calibration.calibrate import calibrate as measure_table
+    from parity.measure.calibration.calibrate import calibrate as measure_table
 
     table = measure_table(out, **{name: values for name, values in chosen.items() if values}, report=click.echo)
     for entry in table.entries.values():

@@ -78,10 +78,10 @@ def _check_alone(options: dict[str, Any]) -> None:
 
 def _print_catalogue() -> None:
     from bigbird_port.families.registry import default_family
-    from parity.faults.catalogue import FAULTS
+    from parity.faults.catalogue import faults_of
 
     every = default_family().heads
-    for fault in FAULTS.values():
+    for fault in faults_of().values():
         heads = "" if len(fault.heads) == len(every) else f" ({', '.join(h for h in every if h in fault.heads)})"
         click.echo(f"{fault.name}: {fault.how}{heads}: {fault.what}")
 

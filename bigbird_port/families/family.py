@@ -33,6 +33,7 @@ class Tap:
     is compared by itself as well. when: (configuration field, value) of the models that have it; None: all.
     terms: of a layer's tap, those of whose size the terms are that its gradient is a difference of. rows: those whose
     gradients at a position tell the size of this one's there. bias: the weight that is added last.
+    golden: what golden cases call it, where that is not its name.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Tap:
     terms: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
     bias: str = ""
+    golden: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -347,6 +349,11 @@ class Family:
         """The taps that are in no layer: before and after, of all heads."""
         of_heads = {tap.name: tap for head in self.heads.values() for tap in head.taps}
         return (*self.embeddings, *of_heads.values())
+
+    @cached_property
+    def taps(self) -> tuple[Tap, ...]:
+        """Every tap: of the stages, of all heads, and of the whole."""
+        return (*self.layer, *self.outside, *self.whole)
 
     @cached_property
     def _common(self) -> dict[str, Tap]:

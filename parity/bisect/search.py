@@ -10,6 +10,7 @@ Legend: B batch, L length, D hidden, N heads.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
@@ -22,8 +23,7 @@ from bigbird_port.conversion.manifest import MANIFEST
 from bigbird_port.files.json_object import read_json_object
 from bigbird_port.schema.table import Framework
 from bigbird_port.schema.weights import digest
-from parity.bisect.steps import steps_of
-from parity.faults.catalogue import Fault
+from parity.faults.fault import Fault
 from parity.faults.setup import FRAMEWORKS, Remembered, Setup, make_reference, make_witness, read_setup, walk
 from parity.measure.metrics import measure
 from parity.measure.tolerances import Tolerance
@@ -162,11 +162,11 @@ class _Bisection:
         (own, stream), (right, truth) = witness.start(inputs), self.reference.start(inputs)
         if tap in right:
             return own, right
-        for i in range(self.right.config.num_hidden_layers):
+        for step in self.right.config.family.steps(self.right.config)[1:-1]:
             fed = witness.inject(stream, self.reference.hidden(truth))
-            right, truth = self.reference.layer(i, truth)
-            if tap.startswith(f"layer.{i}."):
-                return witness.layer(i, fed)[0], right
+            right, truth = self.reference.step(step, truth)
+            if tap in right:
+                return witness.step(step, fed)[0], right
         return witness.finish(witness.inject(stream, self.reference.hidden(truth))), self.reference.finish(truth)
 
     def tolerance(self, result: Result, finding: Finding) -> Tolerance:
@@ -177,7 +177,7 @@ class _Bisection:
         """Find the step whose doing it wrong gives what the framework computed."""
         own, _ = self.fed(wrong, finding.tap)
         best: tuple[float, str] = (float("inf"), "")
-        for step, computed in steps_of(finding, self.right, self.reference, own):
+        for step, computed in _steps_of(self.right)(finding, self.right, self.reference, own):
             error = _distance({finding.tap: computed}, own, finding.tap)
             best = min(best, (error, step))
             if error <= allowed:
@@ -187,6 +187,12 @@ class _Bisection:
         if best[0] > allowed:
             return Explanation(finding, "", before, best[0], allowed, f"the nearest, {best[1]}, leaves {best[0]:.1e}")
         return Explanation(finding, f"code {best[1]}", before, best[0], allowed, remains)
+
+
+def _steps_of(right: Setup) -> Any:
+    """The function that does a family's modules wrong, one step at a time."""
+    module: Any = importlib.import_module(f"parity.bisect.{right.config.family.name}.steps")
+    return module.steps_of
 
 
 def _distance(one: dict[str, np.ndarray], other: dict[str, np.ndarray], tap: str) -> float:

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.families.registry import default_family
 from bigbird_port.schema.table import Framework
-from parity.faults.catalogue import Fault, find_faults
+from parity.faults.catalogue import find_faults
+from parity.faults.fault import Fault
 from parity.faults.setup import (
-    CASES,
     Remembered,
     Setup,
     make_reference,
@@ -145,10 +145,11 @@ def run_faults(
     out: what convert wrote, in place of the small models. report: is told what is being done. Raises ValueError for
     what is unknown or cannot be read. Nothing is injected where the comparison is red without.
     """
-    faults, chosen = find_faults(tuple(names)), tuple(heads) or tuple(HEADS)
+    every = default_family().heads
+    faults, chosen = find_faults(tuple(names)), tuple(heads) or tuple(every)
     idle = [fault for fault in faults if not fault.heads & set(chosen)]
     if idle and names:
-        said = "; ".join(f"{fault.name} touches {', '.join(x for x in HEADS if x in fault.heads)}" for fault in idle)
+        said = "; ".join(f"{fault.name} touches {', '.join(x for x in every if x in fault.heads)}" for fault in idle)
         raise ValueError(f"nothing to inject for {', '.join(chosen)}: {said}: choose such a head, or other faults")
     benches = _Benches(out, into, seed)
     proof = Proof(into, idle=[fault.name for fault in idle])
@@ -175,7 +176,7 @@ def clean_runs(
     """Yield comparisons without any fault, each on weights and inputs of another seed. All must pass."""
     for seed in seeds:
         for case in cases:
-            for head in heads or HEADS:
+            for head in heads or default_family().heads:
                 bench = Bench(make_setup(case, head, seed), into)
                 yield bench.clean(bench.right())
 
@@ -254,7 +255,7 @@ class Bench:
     def faulty(self, fault: Fault) -> Result:
         """Compare with a fault, until it is located. The caller keeps the fault in."""
         witness = self.witness  # which faults of the twin's code are in by themselves
-        if not (fault.twin or fault.change):
+        if not fault.twin:
             witness = make_witness(self.into, fault.applied(self.setup))
             fault.feed(witness, self.setup)
         return walk(self.setup, {"reference": self.reference, self.into: witness}, until_located=True)
@@ -277,12 +278,12 @@ class Bench:
             fault.feed(wrong, setup)
             one, other = right.start(setup.inputs), wrong.start(setup.inputs)
             yield from _moved(one[0], other[0])
-            for i in range(setup.config.num_hidden_layers):
-                one, other = right.layer(i, one[1]), wrong.layer(i, other[1])
+            for step in setup.config.family.steps(setup.config)[1:-1]:
+                one, other = right.step(step, one[1]), wrong.step(step, other[1])
                 yield from _moved(one[0], other[0])
             scores = right.finish(one[1]), wrong.finish(other[1])
             yield from _moved(*scores)
-            if has_loss(setup.head):
+            if has_loss(setup.head, setup.config.family):
                 labels = make_labels(setup.config, setup.head, setup.inputs, setup.seed)
                 losses = (np.array(x.loss(taps, labels)) for x, taps in zip((right, wrong), scores, strict=True))
                 yield from _moved(*({"loss": loss} for loss in losses))
@@ -313,4 +314,4 @@ def _located(result: Result) -> str:
     return "; ".join([found.module, *parts])
 
 
-__all__ = ["CASES", "Bench", "Clean", "Detection", "Proof", "clean_runs", "run_faults"]
+__all__ = ["Bench", "Clean", "Detection", "Proof", "clean_runs", "run_faults"]

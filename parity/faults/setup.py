@@ -9,23 +9,23 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.family import Family, Step
+from bigbird_port.families.registry import default_family
 from bigbird_port.models.folder import read_model_folder
 from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.table import Framework, weights_of
-from bigbird_port.schema.weights import complete, to_framework
+from bigbird_port.schema.weights import complete
 from parity.given.inputs import Inputs, default_length, for_head, make_inputs
-from parity.reference.model import Reference
 from parity.run.conditions import Options, Pass
 from parity.run.results import Condition, Result
 from parity.run.walk import Walk
 from parity.witnesses.with_reference import ReferenceWitness
-from parity.witnesses.witness import Setting
+from parity.witnesses.witness import make_witness as make
 
 Weights = dict[str, np.ndarray]
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "flax")
@@ -37,7 +37,7 @@ class Setup:
 
     name: str
     head: str
-    config: BigBirdConfig
+    config: Configuration
     weights: Weights
     inputs: Inputs
     seed: int = 0
@@ -52,49 +52,33 @@ class Setup:
 class Case:
     """A small model that is drawn from a seed.
 
-    length, batch: of its inputs. fields: of its configuration, where they differ from _SMALL.
+    length, batch: of its inputs. config: of the model. shrunk: what the first weights of the schema's modules are
+    multiplied by.
     """
 
     length: int
+    config: Configuration
     batch: int = 2
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    shrunk: Mapping[str, float] = field(default_factory=dict)
 
 
-# Sharp attention (kernels half as wide again as keep activations at 1) and small embeddings, as trained ones are.
-_SMALL = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "intermediate_size": 48,
-    "max_position_embeddings": 2080,
-    "initializer_range": 1.5 * 32**-0.5,
-    "block_size": 16,
-    "num_random_blocks": 3,
-    "num_labels": 3,
-    "sep_token_id": 5,
-}
-# padded: shorter than the pattern, ends inside a block, and rescales; paper, long: the paper's plan, where a block may
-# be listed twice; short: full attention.
-CASES: dict[str, Case] = {
-    "padded": Case(521, fields={"max_encoder_length": 560, "rescale_embeddings": True}),
-    "paper": Case(1024, fields={"max_encoder_length": 1024, "num_hidden_layers": 1}),
-    "long": Case(2048, 1, {"max_encoder_length": 2048, "num_hidden_layers": 1, "num_attention_heads": 2}),
-    "short": Case(40),
-}
-_EMBEDDINGS = 0.02
+def cases_of(family: Family | None = None) -> dict[str, Case]:
+    """Return the small models of a family (None: of the default one) by name."""
+    module: Any = importlib.import_module(f"parity.faults.{(family or default_family()).name}.cases")
+    cases: dict[str, Case] = module.CASES
+    return cases
 
 
 def make_setup(name: str, head: str, seed: int = 0) -> Setup:
-    """Draw a case of CASES for a head."""
-    case = CASES[name]
-    config = BigBirdConfig(**(_SMALL | dict(case.fields)))
+    """Draw a small model of ``cases_of`` for a head."""
+    case = cases_of()[name]
+    config = case.config
     rng = np.random.default_rng([seed, *name.encode()])
     weights = {}
     for row in _rows(config, head):
         value = initial_value(row, config, seed)
-        if row.name.startswith("embeddings.") and row.init == "normal":
-            value *= _EMBEDDINGS / config.initializer_range
+        if row.init == "normal":
+            value *= next((factor for start, factor in case.shrunk.items() if row.name.startswith(start)), 1.0)
         if row.init != "normal":  # all ones or zeros would hide what is left out or exchanged
             value = value + rng.normal(0, 0.2, value.shape).astype(np.float32)
         weights[row.name] = value
@@ -114,42 +98,25 @@ def read_setup(out: Path, head: str, framework: Framework = "torch", seed: int =
     return Setup(out.name, head, folder.config, weights, inputs, seed)
 
 
-def own_inputs(config: BigBirdConfig, head: str, batch: int, length: int, seed: int) -> Inputs:
-    """Return seeded inputs as a head takes them. Question answering gets no token types, because it derives them."""
+def own_inputs(config: Configuration, head: str, batch: int, length: int, seed: int) -> Inputs:
+    """Return seeded inputs as a head takes them: no token types where the model derives them from the question."""
     inputs = for_head(make_inputs(config, batch, length, seed), head, config)
-    return {name: x for name, x in inputs.items() if head != "qa" or name != "token_type_ids"}
+    derives = config.family.heads[head].inputs == "question"
+    return {name: x for name, x in inputs.items() if not derives or name != "token_type_ids"}
 
 
-def _rows(config: BigBirdConfig, head: str) -> list[Any]:
+def _rows(config: Configuration, head: str) -> list[Any]:
     return list({row.name: row for side in FRAMEWORKS for row in weights_of(config, head, side)}.values())
 
 
 def make_reference(setup: Setup) -> ReferenceWitness:
     """Build the float64 reference of a setup."""
-    return ReferenceWitness(Reference.of(setup.config, setup.head, setup.weights))
+    return cast(ReferenceWitness, make_witness("reference", setup))
 
 
-def make_witness(framework: Framework, setup: Setup) -> Any:
-    """Build a framework's witness of a setup, float32 on the CPU."""
-    return {"torch": _torch, "flax": _flax}[framework](setup)
-
-
-def _torch(setup: Setup) -> Any:
-    from parity.witnesses.with_torch import TorchWitness
-
-    models: Any = importlib.import_module("models_torch")
-    model = getattr(models, HEADS[setup.head].class_name).from_config(setup.config)
-    model.load_arrays(to_framework(setup.weights, setup.config, setup.head, "torch"))
-    return TorchWitness(model.eval(), Setting())
-
-
-def _flax(setup: Setup) -> Any:
-    from parity.witnesses.with_flax import FlaxWitness, flax_device
-
-    models: Any = importlib.import_module("models_flax")
-    model = getattr(models, HEADS[setup.head].flax_class_name)(setup.config, _do_init=False)
-    model.load_arrays(to_framework(setup.weights, setup.config, setup.head, "flax"))
-    return FlaxWitness(model, Setting(), flax_device("cpu"))
+def make_witness(name: str, setup: Setup) -> Any:
+    """Build a witness of a setup, a framework's in float32 on the CPU."""
+    return make(name, setup.config, setup.head, setup.weights)
 
 
 class Remembered:
@@ -166,9 +133,9 @@ class Remembered:
         key = ("start", *((name, x.tobytes()) for name, x in sorted(inputs.items())))
         return self._once(key, None, lambda: self._witness.start(inputs))
 
-    def layer(self, i: int, stream: Any) -> Any:
-        """Run layer i, or remember it."""
-        return self._once(("layer", i, id(stream)), stream, lambda: self._witness.layer(i, stream))
+    def step(self, step: Step, stream: Any) -> Any:
+        """Run a stage, or remember it."""
+        return self._once((step.name, id(stream)), stream, lambda: self._witness.step(step, stream))
 
     def finish(self, stream: Any, positions: slice | None = None) -> Any:
         """Run the head, or remember it."""
@@ -182,7 +149,7 @@ class Remembered:
 
 
 def walk(setup: Setup, witnesses: dict[str, Any], local: bool = True, until_located: bool = False) -> Result:
-    """Compare witnesses of a setup, stage by stage, as a parity run does; causal-lm token by token as well.
+    """Compare witnesses of a setup, stage by stage, as a parity run does; a head that decodes token by token as well.
 
     until_located: whether to stop after the stage where a fault was located. Later stages are off because of it.
     """
@@ -195,7 +162,7 @@ def walk(setup: Setup, witnesses: dict[str, Any], local: bool = True, until_loca
         if until_located and result.located:
             return result
     steps.head(steps.encoded())
-    if setup.head == "causal-lm" and not (until_located and result.located):
+    if setup.config.family.heads[setup.head].decodes and not (until_located and result.located):
         decoding: Any = importlib.import_module("parity.run.decoding")
         result.rows += decoding.compare_decoding(steps.scene, witnesses, setup.inputs)
     return result

@@ -6,39 +6,42 @@ Legend: B batch, L length, V vocabulary.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import LAYER, Family
+from bigbird_port.families.registry import default_family
 from bigbird_port.files.reading import check_regular
 from bigbird_port.sparse.pattern import layer_pattern
 from parity.given.inputs import Inputs, select_inputs
 
 Taps = dict[str, np.ndarray]
+REPORTED = "sequence_output"  # what the original calls the hidden states that go into a head
 
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One evaluation of the original: its inputs, what it computed, and its configured length."""
+    """One evaluation of the original: its inputs, what it computed, its configured length, and the model's family."""
 
     path: Path
     inputs: Inputs
     tensors: Taps
     max_encoder_length: int
+    family: Family = field(default_factory=default_family)
 
     @property
     def head(self) -> str:
         """The head that was evaluated; raises ValueError where the case holds no head's scores."""
-        for head in BIGBIRD.heads.values():
+        for head in self.family.heads.values():
             if head.original and all(original.log_probs in self.tensors for original in head.original):
                 return head.name
         wanted = "; or ".join(
             " and ".join(original.log_probs for original in head.original)
-            for head in BIGBIRD.heads.values()
+            for head in self.family.heads.values()
             if head.original
         )
         raise ValueError(f"{self.path}: a golden case of no head: expected {wanted}")
@@ -67,7 +70,7 @@ def golden_taps(case: GoldenCase, names: list[str]) -> tuple[Taps, list[str]]:
     names: the taps that the run has, in order. What the original returns is padded to its effective length.
     """
     taps = tensors_as_taps(case)
-    left_over = [name for name in case.tensors if name not in _INPUTS and _tap_name(name) not in names]
+    left_over = [name for name in case.tensors if name not in _INPUTS and tap_name(name, case.family) not in names]
     return {name: taps[name] for name in names if name in taps}, sorted(left_over)
 
 
@@ -78,8 +81,8 @@ def tensors_as_taps(case: GoldenCase) -> Taps:
     for name, values in case.tensors.items():
         if name in _INPUTS or name.startswith("grad."):
             continue
-        tap = _tap_name(name)
-        place = BIGBIRD.place(tap)
+        tap = tap_name(name, case.family)
+        place = case.family.place(tap)
         axes = place.tap.names if place else ()
         taps[tap] = values.take(np.arange(length), axis=axes.index("length")) if "length" in axes else values
     return taps
@@ -87,7 +90,7 @@ def tensors_as_taps(case: GoldenCase) -> Taps:
 
 def excuse(name: str, head: str, config: BigBirdConfig) -> bool:
     """Whether a golden tensor rightly has no tap in a run of ``head``: gradients, and what another head computed."""
-    place = BIGBIRD.place(_tap_name(name), head)
+    place = config.family.place(tap_name(name, config.family), head)
     return name.startswith("grad.") or (name not in _INPUTS and (place is None or not place.tap.exists(config)))
 
 
@@ -101,18 +104,18 @@ _INPUTS = {
 }
 
 
-def _tap_name(name: str) -> str:
-    """The tap that holds what a golden tensor holds."""
-    if match := re.fullmatch(r"hidden\.layer_(\d+)(?:\.(\w+))?", name):
-        return f"layer.{match[1]}.{match[2] or 'output'}"
-    if name == "pooled_output":
-        return "pooler_output"
-    return name.removeprefix("hidden.").replace("rand_attn.layer_", "rand_attn.")
+def tap_name(name: str, family: Family) -> str:
+    """Return the tap that holds what a golden tensor holds; the tensor's own name where no tap says that it does."""
+    for tap in family.taps:
+        called = re.escape(tap.golden).replace(re.escape(LAYER), r"(\d+)")
+        if tap.golden and (match := re.fullmatch(called, name)):
+            return tap.name.replace(LAYER, match[1]) if LAYER in tap.golden else tap.name
+    return name.removeprefix("hidden.")
 
 
 def derived_taps(taps: Taps, case: GoldenCase, config: BigBirdConfig) -> Taps:
     """Return, from a run's taps, what the original reports: random blocks, log-probabilities and losses (float64)."""
-    derived = {"sequence_output": taps[f"layer.{config.num_hidden_layers - 1}.output"]}
+    derived = {REPORTED: taps[case.family.steps(config)[-2].output]}
     for i in range(config.num_hidden_layers):
         derived |= derived_of_layer(i, case, config)
     return derived | derived_scores(taps, case, case.head)
@@ -129,7 +132,7 @@ def derived_of_layer(i: int, case: GoldenCase, config: BigBirdConfig) -> Taps:
 def derived_scores(taps: Taps, case: GoldenCase, head: str) -> Taps:
     """Return, from the scores of ``head``, the log-probabilities and losses that the original reports (float64)."""
     derived: Taps = {}
-    for original in BIGBIRD.heads[head].original:
+    for original in case.family.heads[head].original:
         labels = [case.tensors[name] for name in original.labels if name in case.tensors]
         if original.scores in taps and len(labels) == len(original.labels):
             log_probs = derived[original.log_probs] = log_softmax(taps[original.scores])

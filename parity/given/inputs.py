@@ -15,7 +15,6 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.family import BIGBIRD
 from bigbird_port.files.reading import check_regular, read_text
 
 Inputs = dict[str, np.ndarray]
@@ -121,7 +120,7 @@ def for_head(inputs: Inputs, head: str, config: BigBirdConfig) -> Inputs:
     padding. Were both the same, as when a text that repeats one word is read backwards, their scores would be tied, and
     the gradients nothing but rounding.
     """
-    shape = BIGBIRD.heads[head].inputs
+    shape = config.family.heads[head].inputs
     if shape == "question":
         return inputs
     shared = {name: x for name, x in inputs.items() if name != QUESTION_LENGTHS}

@@ -15,15 +15,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import Family
+from bigbird_port.families.registry import default_family
 from parity.measure.metrics import scale_of
 from parity.reference.heads import MASKED
 
-_TERMS = [(tap.last_name, other) for tap in BIGBIRD.layer for other in tap.terms]
-_ROWS = [(tap.last_name, other) for tap in BIGBIRD.layer for other in tap.rows]
 
-
-def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray:
+def gradient_scale(name: str, gradients: Mapping[str, np.ndarray], family: Family | None = None) -> np.ndarray:
     """Return what errors of a gradient are relative to, as an array that broadcasts over the gradient.
 
     name: of the gradient, as in ``gradients``. gradients: of weights by canonical name, and of taps by the tap's name.
@@ -40,16 +38,17 @@ def gradient_scale(name: str, gradients: Mapping[str, np.ndarray]) -> np.ndarray
       value's;
     * in the decoder's bias, for each word the size of the sum of its scores' gradients.
     """
-    scale = np.array(max(scale_of(gradients[x]) for x in _peers(name) if x in gradients))
-    if added_to := {tap.name for head in BIGBIRD.heads.values() for tap in head.taps if tap.bias == name}:
+    family = family or default_family()
+    scale = np.array(max(scale_of(gradients[x]) for x in _peers(name, family) if x in gradients))
+    if added_to := {tap.name for head in family.heads.values() for tap in head.taps if tap.bias == name}:
         words = [_column_scale(gradients[x]) for x in added_to if x in gradients]
         return np.maximum.reduce([np.broadcast_to(scale, gradients[name].shape), *words])
     if gradients[name].ndim < 2 or name.endswith(".kernel"):
         return scale
     rows = [_row_scale(gradients[name])]
-    for part, other in _ROWS:
+    for part, other in _pairs(family, "rows"):
         if name.endswith(f".{part}") and (beside := f"{name.removesuffix(part)}{other}") in gradients:
-            rows.append(_aligned(_row_scale(gradients[beside]), beside, name))
+            rows.append(_aligned(_row_scale(gradients[beside]), beside, name, family))
     return np.maximum.reduce([np.broadcast_to(scale, rows[0].shape), *rows])
 
 
@@ -64,18 +63,23 @@ def steepness(scores: Mapping[str, np.ndarray]) -> float:
     return max(1.0, *(scale_of(x[x > MASKED]) for x in scores.values()))
 
 
-def _peers(name: str) -> set[str]:
+def _pairs(family: Family, field: str) -> list[tuple[str, str]]:
+    """A layer's taps, each with another that its record names in ``field``."""
+    return [(tap.last_name, other) for tap in family.layer for other in getattr(tap, field)]
+
+
+def _peers(name: str, family: Family) -> set[str]:
     names = {name}
     for one, other in ((".bias", ".kernel"), (".beta", ".gamma")):
         names |= {x.removesuffix(one) + other for x in names if x.endswith(one)}
-    for part, other in _TERMS:
+    for part, other in _pairs(family, "terms"):
         names |= {re.sub(rf"\.{part}(\.|$)", rf".{other}\1", x) for x in names}
     return names
 
 
-def _aligned(x: np.ndarray, tap: str, like: str) -> np.ndarray:
+def _aligned(x: np.ndarray, tap: str, like: str, family: Family) -> np.ndarray:
     """A tap with its axes in the order of those of another tap."""
-    places = BIGBIRD.place(tap), BIGBIRD.place(like)
+    places = family.place(tap), family.place(like)
     if places[0] is None or places[1] is None:
         return x
     return x.transpose([places[0].tap.names.index(axis) for axis in places[1].tap.names])

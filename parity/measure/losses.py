@@ -11,29 +11,29 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import Family, Head
+from bigbird_port.families.registry import default_family
 from parity.given.inputs import Inputs
 
 NEXT_WORDS = "next words"  # the ids themselves, shifted by one
 _EVERY = 7  # one position in seven is to be predicted, as many as in training
 
 
-def has_loss(head: str) -> bool:
-    """Whether the head has a loss."""
-    return not BIGBIRD.heads[head].no_loss
+def has_loss(head: str, family: Family | None = None) -> bool:
+    """Whether a head of a family (None: the default one) has a loss."""
+    return not (family or default_family()).heads[head].no_loss
 
 
-def why_no_loss(head: str, length: int) -> str:
-    """Say why there is no loss on texts of ``length`` tokens; empty where there is one."""
-    own = BIGBIRD.heads[head]
+def why_no_loss(own: Head, length: int) -> str:
+    """Say why a head has no loss on texts of ``length`` tokens; empty where it has one."""
     if not own.no_loss and own.labels == NEXT_WORDS and length == 1:
         return "a single token has no next one"
     return own.no_loss
 
 
-def scores_dtype(head: str, dtype: str) -> str:
+def scores_dtype(own: Head, dtype: str) -> str:
     """Return the dtype of a head's scores: where 1e6 is taken from some, none narrower than float32."""
-    return "float32" if BIGBIRD.heads[head].is_penalised and dtype in ("bfloat16", "float16") else dtype
+    return "float32" if own.is_penalised and dtype in ("bfloat16", "float16") else dtype
 
 
 def total_loss(module: Any, config: BigBirdConfig, head: str, scores: dict[str, Any], labels: dict[str, Any]) -> Any:
@@ -43,7 +43,7 @@ def total_loss(module: Any, config: BigBirdConfig, head: str, scores: dict[str, 
     """
     given = scores | labels
     total = None
-    for loss in BIGBIRD.heads[head].losses:
+    for loss in config.family.heads[head].losses:
         if all(argument in given for argument in loss.arguments):
             arguments = [given[argument] for argument in loss.arguments]
             term = getattr(module, loss.function)(*arguments, *(getattr(config, name) for name in loss.settings))
@@ -55,7 +55,7 @@ def total_loss(module: Any, config: BigBirdConfig, head: str, scores: dict[str, 
 
 def make_labels(config: BigBirdConfig, head: str, inputs: Inputs, seed: int) -> Inputs:
     """Return labels of a head with a loss, drawn from ``seed``; token labels [B, L] count at one position in seven."""
-    return MAKERS[BIGBIRD.heads[head].labels](config, inputs["input_ids"], np.random.default_rng([seed, 1]))
+    return MAKERS[config.family.heads[head].labels](config, inputs["input_ids"], np.random.default_rng([seed, 1]))
 
 
 def _masked_words(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:

@@ -1,8 +1,8 @@
 """What a tap may differ by: one table of measured entries, each with how it was derived.
 
-``bigbird-port parity calibrate`` measures the table (parity/calibration); nothing in it is set by hand. An entry says
-how far the frameworks were from the float64 reference at worst, and its bound is that times a factor. Relative to what,
-parity/measure/metrics.py and, for gradients, parity/measure/gradient_scale.py say.
+``bigbird-port parity calibrate`` measures the table (parity/measure/calibration). Nothing in the table is set by hand.
+An entry says how far the frameworks were from the float64 reference at worst. Its bound is that error times a factor.
+What errors are relative to: parity/measure/metrics.py and, for gradients, parity/measure/gradient_scale.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import Family
+from bigbird_port.families.registry import default_family
 from bigbird_port.files.reading import read_text
 
 SHIPPED = Path(__file__).parent / "tolerances.json"
@@ -27,7 +28,7 @@ _JUDGED_AS = {"called": "accumulated"}
 MEANINGLESS = 1.0
 # How an error grows with the layers that a tap has behind it, by name. A layer's rounding errors are independent of
 # those before, and LayerNorm keeps what they are relative to: their squares add up. A gradient passes through all
-# layers twice, and what it is differs with the values it meets there. Measured: parity/calibration.
+# layers twice, and what it is differs with the values it meets there. Measured: parity/measure/calibration.
 GROWTH: dict[str, Callable[[int], float]] = {
     "none": lambda layer: 1.0,
     "sqrt": lambda layer: math.sqrt(layer + 1),
@@ -113,6 +114,7 @@ def tolerance_for(
     layer: int | None = None,
     table: Table | None = None,
     steepness: float = 1.0,
+    family: Family | None = None,
 ) -> Tolerance:
     """Return what ``tap`` may differ by when computed in ``dtype`` on ``device`` ("cpu", "cuda", "tpu").
 
@@ -124,8 +126,9 @@ def tolerance_for(
     """
     table = shipped_table() if table is None else table
     error = _JUDGED_AS.get(error, error)
-    kind, error = kind_of(tap, error), "loss" if tap.endswith("loss") else error
-    place = BIGBIRD.place(tap)
+    family = family or default_family()
+    kind, error = kind_of(tap, error, family), "loss" if tap.endswith("loss") else error
+    place = family.place(tap)
     if place and place.tap.exact:
         return Tolerance(0.0, 0.0, 1.0, place.tap.exact, f"{kind}/exact")
     key = f"{kind}/{dtype}/{device}/{error}"
@@ -139,7 +142,7 @@ def tolerance_for(
             f"'bigbird-port parity calibrate --dtype {dtype} --device {device} --out FILE', and give --tolerances FILE"
         )
     entry = table.entries[key]
-    growth = steepness * (GROWTH[entry.growth](_depth(tap, key, layer)) if entry.growth != "none" else 1.0)
+    growth = steepness * (GROWTH[entry.growth](_depth(tap, key, layer, family)) if entry.growth != "none" else 1.0)
     scores = f"with scores of {steepness:.3g} nats" if steepness > 1 else ""
     if entry.bound * growth >= MEANINGLESS:
         raise ValueError(
@@ -150,15 +153,16 @@ def tolerance_for(
     return Tolerance(entry.bound * growth, entry.worst * growth, entry.factor, reason, key, entry.floor)
 
 
-def kind_of(tap: str, error: str = "") -> str:
+def kind_of(tap: str, error: str = "", family: Family | None = None) -> str:
     """Return the kind of a tap; gradients of weights (named by canonical name) and of taps have kinds of their own."""
     if tap.endswith("loss"):
         return "loss"
-    place, last = BIGBIRD.place(tap), tap.rpartition(".")[2]
+    family = family or default_family()
+    place, last = family.place(tap), tap.rpartition(".")[2]
     if place:
         kind = place.tap.kind or place.tap.name
     else:
-        kind = last if last in _PARAMETERS else BIGBIRD.own_name(tap.removeprefix("grad."))
+        kind = last if last in _PARAMETERS else family.own_name(tap.removeprefix("grad."))
     return f"grad.{kind}" if error == "gradient" or tap.startswith("grad.") else kind
 
 
@@ -187,8 +191,8 @@ def shipped_table() -> Table:
 _PARAMETERS = ("kernel", "bias", "gamma", "beta", "embedding")
 
 
-def _depth(tap: str, key: str, layer: int | None) -> int:
-    place = None if key.startswith("grad.") else BIGBIRD.place(tap)
+def _depth(tap: str, key: str, layer: int | None, family: Family) -> int:
+    place = None if key.startswith("grad.") else family.place(tap)
     depth = place.layer if layer is None and place else layer
     if depth is None or depth < 0:
         raise ValueError(f"{key}: the error of {tap} grows with depth: give layer, the number of layers before it")

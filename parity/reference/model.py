@@ -29,7 +29,6 @@ from parity.reference.inputs import Stream, complete_inputs
 from parity.reference.losses import Labels, loss_terms
 from parity.reference.operations import Weights, activate, dense, layer_norm
 from parity.reference.weights import StoredWeights, Widened
-from parity.runners import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,16 +123,6 @@ class Reference:
     def split_heads(self, x: np.ndarray) -> np.ndarray:
         """Return [B, L, D] as [B, N, L, H]."""
         return x.reshape(*x.shape[:2], self.config.num_attention_heads, self.config.head_dim).swapaxes(1, 2)
-
-
-def run_reference(folder: Path, head: str, inputs: Inputs, overrides: Mapping[str, Any], init_seed: int) -> Run:
-    """Run the whole reference of ``head`` from ``folder`` and return every tap, float64."""
-    reference = Reference.load(folder, head, overrides, init_seed)
-    taps, stream = reference.start(inputs)
-    for i in range(reference.config.num_hidden_layers):
-        layer_taps, stream = reference.layer(i, stream)
-        taps |= layer_taps
-    return Run(reference.config, taps | reference.finish(stream), reference.initialised)
 
 
 def _framework_of(folder: Path) -> Framework:

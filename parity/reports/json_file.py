@@ -14,7 +14,7 @@ from typing import Any
 
 import bigbird_port
 from bigbird_port.files.reading import read_text
-from parity.integrity import Check
+from parity.checks.integrity import Check
 from parity.measure.metrics import Difference, LogitsDifference
 from parity.measure.tolerances import Tolerance
 from parity.reports.report import Report

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from parity.integrity import Check
+from parity.checks.integrity import Check
 from parity.reports.layers import layer_rows
 from parity.reports.report import Line, Report, by_head, describe, figure, last_line, not_compared, summary, why
 from parity.run.results import Result, Row

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import Family
 from bigbird_port.sparse.pattern import pattern_blocks
+from parity.checks.integrity import Check
 from parity.given.inputs import QUESTION_LENGTHS
-from parity.integrity import Check
 from parity.measure.losses import why_no_loss
 from parity.run.conditions import Options, Pass
 from parity.run.decoding import TOKENS
@@ -20,22 +20,29 @@ _OF_FRAMEWORKS = "it is of torch and flax alone"
 
 
 class Part(NamedTuple):
-    """A part of a run that an option asks for. why_not: why a head has none on texts of so many tokens, else empty."""
+    """A part of a run that an option asks for.
+
+    why_not: says why a head of a family does not have this part on texts of so many tokens; empty where it has it.
+    """
 
     name: str
     option: str
     error: Error
-    why_not: Callable[[str, int], str]
+    why_not: Callable[[Family, str, int], str]
 
 
-def _why_not_decoded(head: str, length: int) -> str:
-    able = ", ".join(own.name for own in BIGBIRD.heads.values() if own.decodes)
-    return "" if BIGBIRD.heads[head].decodes else f"only {able} is run token by token"
+def _why_not_decoded(family: Family, head: str, length: int) -> str:
+    able = ", ".join(own.name for own in family.heads.values() if own.decodes)
+    return "" if family.heads[head].decodes else f"only {able or 'no head'} is run token by token"
 
 
-GRADIENTS = Part("gradients", "--gradients", "gradient", why_no_loss)
+def _why_no_loss(family: Family, head: str, length: int) -> str:
+    return why_no_loss(family.heads[head], length)
+
+
+GRADIENTS = Part("gradients", "--gradients", "gradient", _why_no_loss)
 DECODING = Part("decoding", "--decoding", "decoding", _why_not_decoded)
-LOSS = Part("loss", "losses", "loss", why_no_loss)
+LOSS = Part("loss", "losses", "loss", _why_no_loss)
 
 
 def asked(options: Options) -> list[Part]:
@@ -48,41 +55,41 @@ def check_asked(heads: Sequence[str], runs: Sequence[Pass], options: Options) ->
     for part in asked(options):
         if not set(options.names) & set(FRAMEWORKS):
             raise ValueError(f"{part.option} compares torch or flax, and neither is there: add one to --against")
-        longest = max(one.condition.length for one in runs)
-        reasons = {head: part.why_not(head, longest) for head in heads}
+        family, longest = runs[0].config.family, max(one.condition.length for one in runs)
+        reasons = {head: part.why_not(family, head, longest) for head in heads}
         if all(reasons.values()):
             why = "; ".join(f"{head}: {reason}" for head, reason in reasons.items())
-            able = [head for head in BIGBIRD.heads if not part.why_not(head, longest)]
+            able = [head for head in family.heads if not part.why_not(family, head, longest)]
             choose = f"choose a head with --head: {', '.join(able)}" if able else "choose longer texts"
             raise ValueError(f"{part.option} has nothing to compare: {why}; {choose}")
 
 
 def left_out(head: str, one: Pass, options: Options) -> Iterator[str]:
     """Yield what is asked for and will not be done for a head, each with the reason in brackets."""
-    length = one.condition.length
+    length, family = one.condition.length, one.config.family
     for part in asked(options):
-        if why := part.why_not(head, length):
+        if why := part.why_not(family, head, length):
             yield f"{part.name} ({why})"
         elif others := [name for name in options.names if name == "transformers"]:
             yield f"{part.name} of {', '.join(others)} ({_OF_FRAMEWORKS})"
-    if options.losses and not BIGBIRD.heads[head].no_loss and (why := LOSS.why_not(head, length)):
+    if options.losses and not family.heads[head].no_loss and (why := LOSS.why_not(family, head, length)):
         yield f"loss ({why})"
-    if DECODING in asked(options) and BIGBIRD.heads[head].decodes and length > TOKENS:
+    if DECODING in asked(options) and family.heads[head].decodes and length > TOKENS:
         yield f"decoding beyond {TOKENS} tokens (each step sees all before it)"
-    if QUESTION_LENGTHS in one.inputs and BIGBIRD.heads[head].inputs != "question":
+    if QUESTION_LENGTHS in one.inputs and family.heads[head].inputs != "question":
         yield f"{QUESTION_LENGTHS} (this head takes none)"
     if (names := _pattern_options(options)) and (why := why_full_attention(one.config.for_head(head), length)):
         yield f"the attention pattern of {' and '.join(names)} ({why})"
 
 
-def check_done(result: Result, options: Options) -> Iterator[Check]:
+def check_done(result: Result, options: Options, family: Family) -> Iterator[Check]:
     """Yield a failed check for each head and condition of which a part was compared neither in full nor excused."""
     parts = asked(options) + [LOSS] * options.losses
     for part in parts:
         compared = {(row.condition, head) for row in result.rows if row.error == part.error for head in row.heads}
         for condition in result.conditions:
             for head in result.heads:
-                excused = BIGBIRD.heads[head].no_loss and part is LOSS
+                excused = family.heads[head].no_loss and part is LOSS
                 excused = excused or any(x.startswith(f"{part.name} (") for x in result.not_compared.get(head, ()))
                 if not excused and (condition.name, head) not in compared:
                     detail = "asked for, but nothing was compared, and nothing says why"

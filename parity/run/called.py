@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.families.bigbird.family import BIGBIRD
 from parity.given.inputs import Inputs, portions
 from parity.run.compare import Scene, compare
 from parity.run.results import Part, Row
 from parity.witnesses.witness import FRAMEWORKS, Framework, Taps, pairs
 
-_HIDDEN = BIGBIRD.hidden
 _AT_ONCE = 1 << 22  # elements of hidden states in a call, 16 MiB in float32: a text of 4096 tokens at base size
 
 
@@ -31,9 +29,10 @@ class Called:
 
     def __init__(self, head: str, witnesses: dict[str, Any], inputs: Inputs, in_pieces: bool) -> None:
         self._witnesses, self._in_pieces = witnesses, in_pieces
-        own = BIGBIRD.heads[head]
+        family = next(iter(witnesses.values())).config.family
+        own, self._hidden = family.heads[head], family.hidden
         returns_hidden = in_pieces or not any(tap.scores for tap in own.taps)
-        self._wanted = (_HIDDEN, *own.returned) if returns_hidden else own.returned
+        self._wanted = (self._hidden, *own.returned) if returns_hidden else own.returned
         self._returned: dict[str, list[Any]] = {}
         for name in (name for name in FRAMEWORKS if name in witnesses):
             witness: Framework = witnesses[name]
@@ -59,8 +58,8 @@ class Called:
     def _walked(self, name: str, taps: Taps, stream: Any, positions: slice | None) -> Taps:
         """What a witness has computed stage by stage, as the fields of what a call returns."""
         hidden = {}
-        if _HIDDEN in self._wanted and self._witnesses[name].steps:
-            hidden = {_HIDDEN: self._witnesses[name].hidden(stream)[:, positions or slice(None)]}
+        if self._hidden in self._wanted and self._witnesses[name].steps:
+            hidden = {self._hidden: self._witnesses[name].hidden(stream)[:, positions or slice(None)]}
         return {tap: x for tap, x in (hidden | taps).items() if tap in self._wanted}
 
     def _joined(self, name: str, taps: Taps, positions: slice | None) -> Taps:

@@ -6,12 +6,12 @@ Legend: B batch, L length, N heads, H head size.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.families.family import Place
+from bigbird_port.families.family import Family, Place
+from bigbird_port.families.registry import default_family
 from parity.measure.metrics import Difference, measure
 from parity.measure.tolerances import Table, Tolerance, tolerance_for
 from parity.run.results import ORIGINAL, Error, Part, Row
@@ -37,6 +37,7 @@ class Scene:
     layers: int
     table: Table | None = None
     steepness: float = 1.0
+    family: Family = field(default_factory=default_family)
 
     def row(
         self,
@@ -65,7 +66,7 @@ class Scene:
     ) -> Difference:
         """Return the difference of two arrays, both with batch and length first if there is a mask [B, L]."""
         tolerance, dtype = self.tolerance(names, error, tap), self.settings[names[0]].dtype
-        place = BIGBIRD.place(tap, self.head)  # a gradient of a weight has none
+        place = self.family.place(tap, self.head)  # a gradient of a weight has none
         logits = error != "gradient" and place is not None and place.tap.distribution
         return measure(*sides, tolerance, where, scale=scale, dtype=dtype, logits=logits)
 
@@ -77,9 +78,9 @@ class Scene:
         """Return what the value may differ by: what is measured of its dtype, or of the original's float32."""
         own = self.settings[names[0]] if names[0] not in TRUTHS else Setting()
         dtype = _MEASURED_AS.get(own.dtype, own.dtype)
-        after_encoder = error == "gradient" or BIGBIRD.is_after_layers(tap)
+        after_encoder = error == "gradient" or self.family.is_after_layers(tap)
         layers = self.layers if after_encoder else None
-        found = tolerance_for(tap, dtype, own.device, error, layers, self.table, self.steepness)
+        found = tolerance_for(tap, dtype, own.device, error, layers, self.table, self.steepness, self.family)
         if set(names) & set(TRUTHS):
             return found
         return replace(found, bound=2 * found.bound, reason=f"{found.reason}; twice, as both sides are off that much")
@@ -94,7 +95,7 @@ class Scene:
 
     def place(self, tap: str) -> Place:
         """Return what the family says of a tap; raises ValueError for one that its table does not have."""
-        place = BIGBIRD.place(tap, self.head)
+        place = self.family.place(tap, self.head)
         if place is None:
             raise ValueError(f"{self.head} has no tap {tap} in the family's table: add it there, with its axes")
         return place

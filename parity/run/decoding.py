@@ -13,7 +13,8 @@ import numpy as np
 from parity.given.inputs import Inputs
 from parity.run.compare import Scene
 from parity.run.results import Row
-from parity.witnesses.witness import FRAMEWORKS, TRUTHS, Witness, pairs
+from parity.witnesses.whole import run_whole
+from parity.witnesses.witness import FRAMEWORKS, TRUTHS, pairs
 
 TOKENS = 64  # so many are decoded: each step sees all before it
 
@@ -26,15 +27,10 @@ def compare_decoding(scene: Scene, witnesses: dict[str, Any], inputs: Inputs) ->
     pad = next(iter(witnesses.values())).config.pad_token_id
     ids = inputs["input_ids"][:, :TOKENS]
     ids = np.where(ids == pad, ids.max(), ids).astype(np.int32)
-    scores = {name: {"logits": witness.decode(ids)} for name, witness in witnesses.items() if name in FRAMEWORKS}
-    truths = {name: _all_at_once(witnesses[name], ids) for name in TRUTHS if name in witnesses and name != "golden"}
+    (tap,) = scene.family.heads[scene.head].returned
+    scores = {name: witness.decode(ids) for name, witness in witnesses.items() if name in FRAMEWORKS}
+    truths = {name: witnesses[name] for name in TRUTHS if name in witnesses and witnesses[name].steps}
+    at_once = {name: run_whole(witness, {"input_ids": ids}).taps[tap] for name, witness in truths.items()}
     for value, reference in pairs((*truths, *scores)):
-        sides = (scores | truths)[value]["logits"], (scores | truths)[reference]["logits"]
-        yield scene.row((value, reference), "decoding", "logits", sides)
-
-
-def _all_at_once(witness: Witness, ids: np.ndarray) -> dict[str, np.ndarray]:
-    _, stream = witness.start({"input_ids": ids})
-    for i in range(witness.config.num_hidden_layers):
-        _, stream = witness.layer(i, stream)
-    return {"logits": witness.finish(stream)["logits"]}
+        sides = (scores | at_once)[value], (scores | at_once)[reference]
+        yield scene.row((value, reference), "decoding", tap, sides)

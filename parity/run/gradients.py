@@ -6,12 +6,13 @@ Legend: B batch, L length, N heads, D hidden, I inner.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.family import Head
 from bigbird_port.schema.table import weights_of
 from parity.given.inputs import Inputs
 from parity.measure.gradient_scale import gradient_scale, steepness
@@ -24,14 +25,6 @@ from parity.witnesses.witness import FRAMEWORKS, Setting, Taps, Witness
 _AT_MOST = 1 << 26  # elements of all taps and attention weights, 512 MiB in float64
 
 
-@dataclass(frozen=True, eq=False)
-class Gradients:
-    """Gradients by canonical name of the weight, in canonical layout, and by tap."""
-
-    weights: Taps
-    taps: Taps
-
-
 def compare_gradients(
     scene: Scene, witnesses: dict[str, Witness], config: BigBirdConfig, inputs: Inputs, seed: int
 ) -> Iterator[Row]:
@@ -41,7 +34,7 @@ def compare_gradients(
 
     What is too large is for check_gradients to say.
     """
-    labels = make_labels(config, scene.head, inputs, seed)
+    labels, own = make_labels(config, scene.head, inputs, seed), config.family.heads[scene.head]
     reference = _of(witnesses["reference"], inputs, labels)
     scene, terms = replace(scene, steepness=steepness(reference.scores)), reference.weights | reference.taps
     found = {name: _of(witnesses[name], inputs, labels) for name in FRAMEWORKS if name in witnesses}
@@ -49,7 +42,7 @@ def compare_gradients(
     for pair in wanted:
         value, other = found[pair[0]], found.get(pair[1], reference)
         yield from _rows(scene, pair, value.weights, other.weights, terms)
-        yield from _rows(scene, pair, _before_scores(value.taps), _before_scores(other.taps), terms)
+        yield from _rows(scene, pair, _before_scores(value.taps, own), _before_scores(other.taps, own), terms)
 
 
 def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Any:
@@ -66,13 +59,14 @@ def _rows(scene: Scene, pair: tuple[str, str], found: Taps, other: Taps, terms: 
             lacking = pair[0] if key in other else pair[1]
             yield scene.failed(pair, "gradient", f"grad.{key}", f"{lacking} has no such gradient")
             continue
-        scale = gradient_scale(key, terms if key in terms else other)
+        scale = gradient_scale(key, terms if key in terms else other, scene.family)
         yield scene.row(pair, "gradient", f"grad.{key}", (found[key], other[key]), scale=scale)
 
 
-def _before_scores(taps: Taps) -> Taps:
+def _before_scores(taps: Taps, own: Head) -> Taps:
     """Taps without the scores, whose gradients are the loss's own and say nothing of the model."""
-    return {name: tap for name, tap in taps.items() if name == "span_logits" or not name.endswith("logits")}
+    scores = {tap.name for tap in own.taps if tap.scores}
+    return {name: tap for name, tap in taps.items() if name not in scores}
 
 
 def check_gradients(
@@ -93,7 +87,7 @@ def check_gradients(
             f"--gradients keeps every tap and attention weight, {elements:.1e} numbers here, more than {_AT_MOST:.1e}: "
             "choose a shorter --length, a smaller --batch, or a smaller model"
         )
-    if has_loss(head):
+    if has_loss(head, config.family):
         scene = Scene(head, "", settings, np.ones((B, L), bool), config.num_hidden_layers, table)
         for name in (name for name in FRAMEWORKS if name in settings):
             for row in weights_of(config, head, "torch"):

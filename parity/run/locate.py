@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import Family
 from bigbird_port.sparse.pattern import pattern_blocks
 from parity.run.compare import Scene
 from parity.run.results import Error, Finding, Row
@@ -41,7 +41,7 @@ def locate(stage: Stage, config: BigBirdConfig) -> Iterator[Finding]:
     """Yield a Finding for every tap of the stage that is off while everything that it is computed from is good."""
     passed = {row.tap: row.passed for row in stage.rows if row.attention_head is None}
     for tap, good in passed.items():
-        if not good and all(_is_good(source, passed, stage) for source in _sources(tap, stage.scene.head, passed)):
+        if not good and all(_is_good(source, passed, stage) for source in _sources(tap, stage.scene, passed)):
             yield _finding(stage, tap, config)
 
 
@@ -49,9 +49,9 @@ def _is_good(source: str, passed: Mapping[str, bool], stage: Stage) -> bool:
     return stage.input_good if source == STAGE else passed[source]
 
 
-def _sources(tap: str, head: str, present: Mapping[str, bool]) -> Iterator[str]:
+def _sources(tap: str, scene: Scene, present: Mapping[str, bool]) -> Iterator[str]:
     """The nearest taps before ``tap`` that were compared, or what goes into the stage."""
-    place = BIGBIRD.place(tap, head)
+    place = scene.family.place(tap, scene.head)
     if place is None or not place.sources:
         yield STAGE
         return
@@ -59,12 +59,12 @@ def _sources(tap: str, head: str, present: Mapping[str, bool]) -> Iterator[str]:
         if source in present:
             yield source
         else:
-            yield from _sources(source, head, present)
+            yield from _sources(source, scene, present)
 
 
-def module_of(tap: str, head: str) -> str:
+def module_of(tap: str, head: str, family: Family) -> str:
     """Return the canonical name of the module that computes a tap; the whole model's, which is empty, of a loss."""
-    place = BIGBIRD.place(tap, head)
+    place = family.place(tap, head)
     return place.module if place else ""
 
 
@@ -72,7 +72,7 @@ def _finding(stage: Stage, tap: str, config: BigBirdConfig) -> Finding:
     row = next(row for row in stage.rows if row.tap == tap and not row.passed)
     parts = _Parts(stage, tap, config) if tap in stage.sides[0] and tap in stage.sides[1] else None
     heads, blocks, positions = parts.off() if parts else ((), (), ())
-    module = module_of(tap, row.head)
+    module = module_of(tap, row.head, config.family)
     words = [*(parts.words(heads, blocks, positions) if parts else ())]
     if row.part and row.part.texts:
         words.append(f"texts {row.part.texts}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from parity.integrity import Check
+from parity.checks.integrity import Check
 from parity.measure.metrics import Difference
 from parity.measure.tolerances import Tolerance
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from bigbird_port.conversion.manifest import MANIFEST
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import Family
 from bigbird_port.files.json_object import read_json_object
 from bigbird_port.schema.table import weights_of
 from parity.checks.environment import check_environment
+from parity.checks.integrity import Check, check_integrity
+from parity.checks.loaded import check_loaded
 from parity.given.inputs import Inputs, for_head
-from parity.integrity import Check, check_integrity
-from parity.loaded import check_loaded
 from parity.run.asked import GRADIENTS, check_asked, check_done, left_out
 from parity.run.conditions import Options, Pass, check_options, passes
 from parity.run.decoding import compare_decoding
@@ -40,7 +40,7 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     check_options(options)
     result = Result(heads=list(heads), witnesses=options.names)
     if options.golden:
-        _check_comparable(heads)
+        _check_comparable(heads, options.golden.family)
     if (out / MANIFEST).is_file():
         result.checks = check_integrity(out)
     runs = [_Run(out, options, one, result) for one in passes(out, options)]
@@ -50,7 +50,7 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     _note_environment(result, runs[0].one)
     for run in runs:
         run.run(heads)
-    result.checks += check_done(result, options)
+    result.checks += check_done(result, options, runs[0].one.config.family)
     return result
 
 
@@ -62,9 +62,9 @@ def _note_environment(result: Result, one: Pass) -> None:
     result.checks.append(Check("environment", found.passed, detail))
 
 
-def _check_comparable(heads: Sequence[str]) -> None:
+def _check_comparable(heads: Sequence[str], family: Family) -> None:
     for head in heads:
-        if why := BIGBIRD.heads[head].unjudged:
+        if why := family.heads[head].unjudged:
             raise ValueError(
                 f"a golden case cannot be compared for {head}: {why}; leave out --golden, or choose another head"
             )
@@ -80,13 +80,14 @@ class _Run:
 
     def __init__(self, out: Path, options: Options, one: Pass, result: Result) -> None:
         self.out, self.options, self.one, self.result = out, options, one, result
+        self.family = one.config.family
         result.conditions.append(one.condition)
         self.manifest = read_json_object(out / MANIFEST) if (out / MANIFEST).is_file() else None
 
     def check(self, heads: Sequence[str]) -> None:
         """Raise ValueError for what cannot be run, before anything is."""
         if self.options.gradients:
-            for head in (head for head in heads if not GRADIENTS.why_not(head, self.one.condition.length)):
+            for head in (head for head in heads if not GRADIENTS.why_not(self.family, head, self.one.condition.length)):
                 config, settings = self.one.config.for_head(head), self.options.settings
                 check_gradients(config, head, self._own_inputs(head), settings, self.options.tolerances)
 
@@ -109,10 +110,10 @@ class _Run:
                 else:
                     self._share(walked, head)
                 walk.head(encoded)
-                if self.options.gradients and not GRADIENTS.why_not(head, self.one.condition.length):
+                if self.options.gradients and not GRADIENTS.why_not(self.family, head, self.one.condition.length):
                     inputs, seed = walk.inputs, self.options.seed
                     self.result.rows += compare_gradients(walk.scene, witnesses, walk.config, inputs, seed)
-                if self.options.decoding and BIGBIRD.heads[head].decodes:
+                if self.options.decoding and self.family.heads[head].decodes:
                     self.result.rows += compare_decoding(walk.scene, witnesses, walk.inputs)
                 del witnesses, walk, loaded
                 if _is_large(self.one.config, head):
@@ -129,14 +130,14 @@ class _Run:
         groups: dict[tuple[object, ...], list[str]] = {}
         for head in heads:
             inputs = self._own_inputs(head)
-            own = head if BIGBIRD.heads[head].inputs != "texts" else ""  # these change what they are given
+            own = head if self.family.heads[head].inputs != "texts" else ""  # these change what they are given
             key = (own, self.one.config.for_head(head), *((name, x.tobytes()) for name, x in sorted(inputs.items())))
             groups.setdefault(key, []).append(head)
         return list(groups.values())
 
     def _own_inputs(self, head: str) -> Inputs:
         own = for_head(self.one.inputs, head, self.one.config)
-        if BIGBIRD.heads[head].inputs == "question" and not (self.options.golden or self.options.inputs):
+        if self.family.heads[head].inputs == "question" and not (self.options.golden or self.options.inputs):
             # so that the token types which the model derives are compared as well
             own = {name: x for name, x in own.items() if name != "token_type_ids"}
         return own

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from bigbird_port.families.bigbird.family import BIGBIRD
-from parity.given.golden import derived_of_layer, derived_scores
+from bigbird_port.families.family import Step
+from parity.given.golden import REPORTED, derived_of_layer, derived_scores
 from parity.given.inputs import Inputs, choices_apart, portions
 from parity.measure.losses import make_labels, why_no_loss
 from parity.run.called import Called
@@ -61,8 +62,12 @@ class Walk:
         self.options, self.one, self.inputs, self.witnesses, self.result = options, one, inputs, witnesses, result
         self.part = part
         self.config = one.config.for_head(head)
+        self.family = self.config.family
+        self.own, self.steps = self.family.heads[head], self.family.steps(self.config)
         self.scene = Scene(
-            head, one.condition.name, options.settings, self._real(), self.config.num_hidden_layers, options.tolerances
+            *(head, one.condition.name, options.settings, self._real(), self.config.num_hidden_layers),
+            options.tolerances,
+            family=self.family,
         )
         self.truth = next((name for name in TRUTHS if name in witnesses and witnesses[name].steps), None)
         self.streams: dict[str, Any] = {}
@@ -81,22 +86,22 @@ class Walk:
         return Encoded(hidden, good, in_portions=len(found) > 1)
 
     def stages(self) -> Iterator[None]:
-        """Run and compare the embeddings, then layer after layer; may be left after any."""
+        """Run and compare the first stage, then every other but the head's; may be left after any."""
         taps = {}
         for name, witness in self.witnesses.items():
             taps[name], self.streams[name] = witness.start(self.inputs)
         self.input_good = dict.fromkeys(pairs(tuple(self.witnesses)), True)
-        self._compare("embeddings", taps, "it is computed from the ids", part=self.part)
+        self._compare(self.steps[0], taps, "it is computed from the ids", part=self.part)
         del taps
         yield
-        for i in range(self.config.num_hidden_layers):
-            self._layer(i)
+        for before, step in pairwise(self.steps[:-1]):
+            self._step(step, before)
             yield
 
     def encoded(self) -> Encoded:
         """Return what the witnesses have reached."""
         stepping = {name: witness for name, witness in self.witnesses.items() if witness.steps}
-        self._begin_stage(f"layer.{self.config.num_hidden_layers - 1}.output")
+        self._begin_stage(self.steps[-2].output)
         hidden = {name: witness.hidden(self.streams[name]) for name, witness in stepping.items()}
         return Encoded(hidden, self.input_good, in_portions=False)
 
@@ -128,26 +133,26 @@ class Walk:
             part = Part(texts=f"{texts.start}:{texts.stop}")
             yield Walk(self.options, self.one, self.scene.head, some, self.witnesses, self.result, part)
 
-    def _layer(self, i: int) -> None:
-        """One layer: the truth, the frameworks on its input, then everyone else on their own; few taps at a time."""
-        self._begin_stage(f"layer.{i - 1}.output" if i else "embeddings")
+    def _step(self, step: Step, before: Step) -> None:
+        """One stage: the truth, the frameworks on its input, then everyone else on their own; few taps at a time."""
+        self._begin_stage(before.output)
         fed, taps = self._fed(), dict[str, Taps]()
         if self.truth:
-            taps[self.truth], self.streams[self.truth] = self.witnesses[self.truth].layer(i, self.streams[self.truth])
+            taps[self.truth], self.streams[self.truth] = self.witnesses[self.truth].step(step, self.streams[self.truth])
         for name, witness in self.witnesses.items():
             if fed is not None and self._runs_local(name):
-                local = witness.layer(i, witness.inject(self.streams[name], fed))[0]
-                self._compare_local(name, f"layer.{i}", local, taps[str(self.truth)], fed, self.part)
+                local = witness.step(step, witness.inject(self.streams[name], fed))[0]
+                self._compare_local(name, step, local, taps[str(self.truth)], fed, self.part)
                 del local
         if not self.options.keep:
             fed = None  # nothing else wants it, and it is as large as a tap
         for name, witness in self.witnesses.items():
             if name not in taps:
-                taps[name], self.streams[name] = witness.layer(i, self.streams[name])
-        if self.options.golden:
+                taps[name], self.streams[name] = witness.step(step, self.streams[name])
+        if self.options.golden and step.number is not None:
             for name in taps.keys() - {"golden"}:
-                taps[name] |= derived_of_layer(i, self.options.golden, self.config)
-        self._compare(f"layer.{i}", taps, "its input is within tolerance", fed, self.part)
+                taps[name] |= derived_of_layer(step.number, self.options.golden, self.config)
+        self._compare(step, taps, "its input is within tolerance", fed, self.part)
 
     def _fed(self) -> np.ndarray | None:
         """The truth's hidden states, to feed to the frameworks."""
@@ -174,14 +179,14 @@ class Walk:
             if fed is not None and self._runs_local(name):
                 local = witness.finish(witness.inject(self.streams[name], fed), positions)
                 truth = taps[str(self.truth)]
-                self._compare_local(name, "head", self._of_piece(local, positions), truth, fed, part)
+                self._compare_local(name, self.steps[-1], self._of_piece(local, positions), truth, fed, part)
         self._losses(taps, positions, part)
         if self.options.golden:
             for name in taps.keys() - {"golden"}:
                 taps[name] |= derived_scores(taps[name], self.options.golden, self.scene.head)
                 if self.witnesses[name].steps:
-                    taps[name]["sequence_output"] = self.witnesses[name].hidden(self.streams[name])
-        self._compare("head", taps, "the last layer's output is within tolerance", fed, part)
+                    taps[name][REPORTED] = self.witnesses[name].hidden(self.streams[name])
+        self._compare(self.steps[-1], taps, "the last layer's output is within tolerance", fed, part)
         if called:
             self.result.rows += called.rows(self.scene, taps, self.streams, positions, part)
 
@@ -189,7 +194,7 @@ class Walk:
         """Positions to score at once: a language model's scores of a long text are larger than the model."""
         B, L = self.scene.real_BL.shape
         step = max(2, _SCORES_AT_ONCE // (B * self.config.vocab_size))
-        if not BIGBIRD.heads[self.scene.head].scores_every_token or self.options.golden or step >= L:
+        if not self.own.scores_every_token or self.options.golden or step >= L:
             yield None
             return
         if not all(witness.steps for witness in self.witnesses.values()):
@@ -207,29 +212,29 @@ class Walk:
         return {name: tap for name, tap in taps.items() if self.scene.place(name).tap.has("length")}
 
     def _compare(
-        self, stage: str, taps: dict[str, Taps], evidence: str, fed: np.ndarray | None = None, part: Part | None = None
+        self, step: Step, taps: dict[str, Taps], evidence: str, fed: np.ndarray | None = None, part: Part | None = None
     ) -> None:
         """Compare all pairs on what each computed from its own input."""
         for pair in pairs(tuple(taps)):
             sides = taps[pair[0]], taps[pair[1]]
             incomplete = not self.witnesses[pair[0]].complete, not self.witnesses[pair[1]].complete
-            if not (stage == "head" and all(incomplete[1:]) and not sides[1]):
-                rows = list(compare(self.scene, pair, "accumulated", stage, sides, incomplete, part))
+            if not (step == self.steps[-1] and all(incomplete[1:]) and not sides[1]):
+                rows = list(compare(self.scene, pair, "accumulated", step.name, sides, incomplete, part))
                 self.rows_of_stage[pair] = rows
                 found = Stage(self.scene, pair, "accumulated", rows, sides, self.input_good[pair], evidence)
-                self._record(found, fed, locates=self._locates(pair, stage))
+                self._record(found, fed, locates=self._locates(pair, step))
 
-    def _locates(self, pair: tuple[str, str], stage: str) -> bool:
+    def _locates(self, pair: tuple[str, str], step: Step) -> bool:
         """Whether this comparison is to say where a fault starts: a local one says it better, a truth's too."""
-        has_local = self._runs_local(pair[0]) and pair[1] == self.truth and stage != "embeddings"
+        has_local = self._runs_local(pair[0]) and pair[1] == self.truth and step != self.steps[0]
         has_truth = any(name in TRUTHS for name in self.witnesses)
         return not has_local and (pair[1] in TRUTHS or not has_truth)
 
     def _compare_local(
-        self, name: str, stage: str, local: Taps, truth: Taps, fed: np.ndarray | None, part: Part | None = None
+        self, name: str, step: Step, local: Taps, truth: Taps, fed: np.ndarray | None, part: Part | None = None
     ) -> None:
         pair = (name, str(self.truth))
-        rows = list(compare(self.scene, pair, "local", stage, (local, truth), part=part))
+        rows = list(compare(self.scene, pair, "local", step.name, (local, truth), part=part))
         evidence = f"its input was the {self.truth}'s own"
         self._record(Stage(self.scene, pair, "local", rows, (local, truth), True, evidence), fed, locates=True)
 
@@ -244,7 +249,7 @@ class Walk:
     def _losses(self, taps: dict[str, Taps], positions: slice | None, part: Part | None) -> None:
         head = self.scene.head
         L = self.scene.real_BL.shape[1]
-        if not self.options.losses or why_no_loss(head, L):
+        if not self.options.losses or why_no_loss(self.own, L):
             return  # what left_out says, parity/run/asked.py
         if not self._judges_losses():
             self.result.leave_out(head, f"loss (no tolerance for {self.options.dtype})")

@@ -5,14 +5,11 @@ Legend: B batch, L length, N heads, H head size, D hidden.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import Family
 from parity.measure.losses import total_loss
-
-# The end of a module's path -> tap that is its output; in a layer, and outside.
-_IN_LAYER = {tuple(tap.flax.split("/")): tap.name for tap in BIGBIRD.layer}
-_OUTSIDE = {tuple(tap.flax.split("/")): tap.name for tap in BIGBIRD.outside if tap.flax}
 
 
 def loss_with_zeros(module: Any, head: str, zeros: dict[str, Any], arrays: Any, labels: Any) -> Any:
@@ -29,7 +26,7 @@ def loss_with_zeros(module: Any, head: str, zeros: dict[str, Any], arrays: Any, 
         if path[-2:] == ("embeddings", "LayerNorm"):
             arguments = (arguments[0] + zeros["embeddings_prenorm"], *arguments[1:])
         output = call(*arguments, **keywords)
-        tap = _tap_of(path)
+        tap = _tap_of(path, module.config.family)
         return output if tap is None or tap not in zeros else _added(output, zeros[tap])
 
     given, beside = arrays
@@ -52,12 +49,21 @@ def _loss(config: Any, head: str, scores: Any, labels: Any) -> Any:
     return total_loss(losses, config, head, scores, labels)
 
 
-def _tap_of(path: tuple[str, ...]) -> str | None:
+def _tap_of(path: tuple[str, ...], family: Family) -> str | None:
+    """The tap that is the output of the module with this path."""
+    in_layer, outside = _by_path(family)
     if "layer" in path:
         i = path.index("layer") + 1
-        tap = _IN_LAYER.get(path[i + 1 :])
+        tap = in_layer.get(path[i + 1 :])
         return None if tap is None else tap.format(i=path[i])
-    return next((_OUTSIDE[path[-n:]] for n in (2, 1) if path[-n:] in _OUTSIDE and n <= len(path)), None)
+    return next((outside[path[-n:]] for n in (2, 1) if path[-n:] in outside and n <= len(path)), None)
+
+
+@functools.cache
+def _by_path(family: Family) -> tuple[dict[tuple[str, ...], str], dict[tuple[str, ...], str]]:
+    """The end of a module's path -> the tap that is its output; in a layer, and outside."""
+    in_layer = {tuple(tap.flax.split("/")): tap.name for tap in family.layer}
+    return in_layer, {tuple(tap.flax.split("/")): tap.name for tap in family.outside if tap.flax}
 
 
 def _added(output: Any, zero: Any) -> Any:

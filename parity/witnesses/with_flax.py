@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.families.bigbird.heads import HEADS
-from bigbird_port.schema.weights import digest, from_framework
+from bigbird_port.families.family import Step
+from bigbird_port.models.folder import read_folder_config
+from bigbird_port.schema.weights import digest, from_framework, to_framework
 from parity.given.inputs import Inputs
 from parity.measure.losses import scores_dtype, total_loss
-from parity.run.gradients import Gradients
 from parity.witnesses.flax_backward import loss_with_zeros
-from parity.witnesses.witness import Setting, Source, Taps
+from parity.witnesses.whole import run_whole
+from parity.witnesses.witness import Gradients, Setting, Source, Taps
 
 if TYPE_CHECKING:
     from jax import Array
@@ -79,18 +79,18 @@ class FlaxWitness:
         with self._scope():
             arrays, beside = self._split_inputs(inputs)
             x, completed, taps = _compiled(_embed, self.module)(self.params, arrays)
-        return _arrays(taps), Stream(x, completed, beside)
+        return self._arrays(taps), Stream(x, completed, beside)
 
-    def layer(self, i: int, stream: Stream) -> tuple[Taps, Stream]:
-        """Run layer i."""
+    def step(self, step: Step, stream: Stream) -> tuple[Taps, Stream]:
+        """Run a layer."""
         from models_flax.bigbird.encoder import encoder_lists
 
-        params = self.params.get("bert", self.params)["encoder"]["layer"][str(i)]
+        params = self.params.get("bert", self.params)["encoder"]["layer"][str(step.number)]
         with self._scope():
-            lists = encoder_lists(self.config, i, stream.x.shape[1])
+            lists = encoder_lists(self.config, step.number, stream.x.shape[1])
             run = _compiled_layer(self.config, self.dtype)
             x, taps = run(params, stream.x, stream.inputs.mask, lists)
-        return {f"layer.{i}.{name}": tap for name, tap in _arrays(taps).items()}, replace(stream, x=x)
+        return {f"{step.name}.{name}": tap for name, tap in self._arrays(taps).items()}, replace(stream, x=x)
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
         """Run the pooler and the head."""
@@ -99,7 +99,7 @@ class FlaxWitness:
         with self._scope():
             x = stream.x if positions is None else stream.x[:, positions]
             scores, taps = _compiled(_finish, self.module, fixed)(self.params, x, beside)
-        return _arrays(taps | scores)
+        return self._arrays(taps | scores)
 
     def call(self, inputs: Inputs) -> Taps:
         """Return what the whole model returns."""
@@ -137,37 +137,28 @@ class FlaxWitness:
         from jax import numpy as jnp
 
         with self._scope():
-            dtype = scores_dtype(self.head, self.dtype)
+            dtype = scores_dtype(self.config.family.heads[self.head], self.dtype)
             arrays = {name: jnp.asarray(x, dtype) for name, x in scores.items()}
             targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
             return float(_compiled_loss(self.config, self.head)(arrays, targets))
 
     def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
         """Return the gradients of the loss by jax.grad; a tap's is that of a zero added to it."""
-        import jax
         from flax.traverse_util import flatten_dict
         from jax import numpy as jnp
 
-        taps, stream = self.start(inputs)
-        for i in range(self.config.num_hidden_layers):
-            layer, stream = self.layer(i, stream)
-            taps |= layer
-        taps |= self.finish(stream)
+        taps = run_whole(self, inputs).taps
         with self._scope():
             zeros = {name: jnp.zeros(tap.shape, tap.dtype) for name, tap in taps.items()}
-            arrays = self._split_inputs(inputs)
+            arrays, beside = self._split_inputs(inputs)
             targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
-
-            from flax.linen import apply as nn_apply
-
-            def loss(params: Any, zeros: Any) -> Any:
-                run = functools.partial(loss_with_zeros, head=self.head, zeros=zeros, arrays=arrays, labels=targets)
-                return nn_apply(run, self.module)({"params": params})
-
-            found, of_taps = jax.jit(jax.grad(loss, argnums=(0, 1)))(self.params, zeros)
+            fixed = tuple((name, x) for name, x in beside.items() if isinstance(x, tuple))
+            beside = {name: x for name, x in beside.items() if not isinstance(x, tuple)}
+            run = _compiled_gradient(self.module, self.head, fixed)
+            value, (found, of_taps) = run(self.params, zeros, arrays, beside, targets)
         weights = {name: np.asarray(x) for name, x in flatten_dict(found, sep="/").items()}
         canonical = from_framework(weights, self.config, self.head, "flax", any_pooler=True)
-        return Gradients(canonical, _arrays(of_taps))
+        return Gradients(float(value), canonical, self._arrays(of_taps))
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Return the scores [B, L, V] of one token after the other, each given the cache of those before."""
@@ -196,6 +187,11 @@ class FlaxWitness:
         )
         return split
 
+    def _arrays(self, arrays: dict[str, Any]) -> Taps:
+        """Arrays by name, in the order in which they are computed, scores last: jax sorts what a program returns."""
+        names = sorted(arrays, key=self.config.family.order)
+        return {name: np.asarray(arrays[name]) for name in names if arrays[name] is not None}
+
     def _scope(self) -> ExitStack:
         """The device, full matmul precision and, for float64, wide types; all put back afterwards."""
         import jax
@@ -214,13 +210,22 @@ def load(source: Source, setting: Setting) -> FlaxWitness:
     return FlaxWitness(load_model(source, setting), setting, device)
 
 
+def make(config: BigBirdConfig, head: str, weights: Mapping[str, np.ndarray], setting: Setting) -> FlaxWitness:
+    """Build the Flax model of a head from canonical weights."""
+    import jax
+
+    device, cls = flax_device(setting.device), config.family.model_class(head, "flax")
+    with jax.default_device(jax.devices("cpu")[0]):
+        model = cls(config, dtype=jax.numpy.dtype(setting.dtype), _do_init=False)
+        model.load_arrays(to_framework(weights, config, head, "flax"))
+    return FlaxWitness(model, setting, device)
+
+
 def load_model(source: Source, setting: Setting) -> Any:
     """Return the Flax model of a head, on the CPU; raises ValueError as from_pretrained."""
     import jax
 
-    import models_flax
-
-    cls = getattr(models_flax, HEADS[source.head].flax_class_name)
+    cls = read_folder_config(source.folder, "flax").family.model_class(source.head, "flax")
     with jax.default_device(jax.devices("cpu")[0]), ExitStack() as stack:
         if setting.dtype == "float64":
             stack.enter_context(_wide_types())
@@ -279,6 +284,20 @@ def _compiled_loss(config: BigBirdConfig, head: str) -> Any:
     return jax.jit(functools.partial(total_loss, losses, config, head))
 
 
+@functools.lru_cache(maxsize=64)
+def _compiled_gradient(module: Any, head: str, fixed: tuple[tuple[str, Any], ...]) -> Any:
+    """The loss and its gradients by parameters and by what is added to taps; ``fixed``: as for _compiled."""
+    import jax
+    from flax import linen as nn
+
+    def loss(params: Any, zeros: Any, arrays: Any, beside: Any, labels: Any) -> Any:
+        given = arrays, beside | dict(fixed)
+        run = functools.partial(loss_with_zeros, head=head, zeros=zeros, arrays=given, labels=labels)
+        return nn.apply(run, module)({"params": params})
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+
+
 def _embed(module: Any, arrays: dict[str, Any]) -> Any:
     return getattr(module, "bert", module).embed(**arrays)
 
@@ -294,9 +313,3 @@ def _finish(module: Any, x: Any, beside: dict[str, Any], **fixed: Any) -> Any:
 def _narrowed(x: np.ndarray, wide: bool) -> np.ndarray:
     """jax without wide types has int32 only."""
     return x if wide or x.dtype.kind == "f" else x.astype(np.int32)
-
-
-def _arrays(arrays: dict[str, Any]) -> Taps:
-    """Arrays by name, in the order in which they are computed, scores last: jax sorts what a program returns."""
-    names = sorted(arrays, key=BIGBIRD.order)
-    return {name: np.asarray(arrays[name]) for name in names if arrays[name] is not None}

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from parity.given.golden import GoldenCase, excuse, tensors_as_taps
+from bigbird_port.families.family import Step
+from parity.given.golden import GoldenCase, excuse, tap_name, tensors_as_taps
 from parity.given.inputs import Inputs
 from parity.witnesses.witness import Taps
 
@@ -23,8 +24,9 @@ class GoldenWitness:
     def __init__(self, case: GoldenCase, head: str, config: BigBirdConfig) -> None:
         self.config, self.initialised = config, list[str]()
         self.not_compared = sorted(name for name in case.tensors if excuse(name, head, config))
-        excused = {"pooler_output" if name == "pooled_output" else name for name in self.not_compared}
+        excused = {tap_name(name, config.family) for name in self.not_compared}
         self._taps = {name: tap for name, tap in tensors_as_taps(case).items() if name not in excused}
+        self._steps = config.family.steps(config)
 
     def digests(self) -> dict[str, str]:
         """Return nothing: a case holds no weights."""
@@ -35,16 +37,16 @@ class GoldenWitness:
         raise NotImplementedError("a golden case has no weights")
 
     def start(self, inputs: Inputs) -> tuple[Taps, None]:
-        """Return the embeddings' taps."""
-        return self._of("embeddings"), None
+        """Return the taps of the first stage."""
+        return self._of(self._steps[0]), None
 
-    def layer(self, i: int, stream: None) -> tuple[Taps, None]:
-        """Return the taps of layer i, and its random blocks."""
-        return self._of(f"layer.{i}.") | {name: x for name, x in self._taps.items() if name == f"rand_attn.{i}"}, None
+    def step(self, step: Step, stream: None) -> tuple[Taps, None]:
+        """Return the taps of a stage, and what the original reports beside them, such as random blocks."""
+        return self._of(step), None
 
     def finish(self, stream: None, positions: slice | None = None) -> Taps:
         """Return everything after the layers."""
-        return {name: x for name, x in self._taps.items() if not name.startswith(("embeddings", "layer.", "rand_"))}
+        return self._of(self._steps[-1])
 
     def inject(self, stream: None, x: np.ndarray) -> Any:
         """Raise, because a file holds results and cannot compute others."""
@@ -58,5 +60,13 @@ class GoldenWitness:
         """Raise, because a file holds results and cannot compute others."""
         raise NotImplementedError("a golden case computes no loss")
 
-    def _of(self, prefix: str) -> Taps:
-        return {name: x for name, x in self._taps.items() if name.startswith(prefix)}
+    def _of(self, step: Step) -> Taps:
+        return {name: x for name, x in self._taps.items() if self._step_of(name) == step}
+
+    def _step_of(self, name: str) -> Step:
+        """The stage that a tap is of; the last one, unless another has it or its number."""
+        place, last = self.config.family.place(name), self._steps[-1]
+        if place is None:
+            return last
+        known = (step for step in self._steps if step.number == place.layer)
+        return next((step for step in known if step.number is not None or place.tap in step.stage.taps), last)

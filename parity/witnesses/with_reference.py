@@ -5,11 +5,14 @@ Legend: B batch, L length, D hidden.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.family import Step
 from bigbird_port.schema.weights import digest
 from parity.given.adversarial import large_norm
 from parity.given.inputs import Inputs
@@ -39,9 +42,9 @@ class ReferenceWitness:
         """Run the embeddings."""
         return self.model.start(inputs)
 
-    def layer(self, i: int, stream: Any) -> tuple[Taps, Any]:
-        """Run layer i."""
-        return self.model.layer(i, stream)
+    def step(self, step: Step, stream: Any) -> tuple[Taps, Any]:
+        """Run a layer."""
+        return self.model.layer(step.number, stream)
 
     def finish(self, stream: Any, positions: slice | None = None) -> Taps:
         """Run the head."""
@@ -68,3 +71,8 @@ class ReferenceWitness:
 def load(source: Source, setting: Setting) -> ReferenceWitness:
     """Load the reference of a head; raises ValueError naming the file and what is wrong with it."""
     return ReferenceWitness(Reference.load(source.folder, source.head, source.overrides, source.init_seed))
+
+
+def make(config: BigBirdConfig, head: str, weights: Mapping[str, np.ndarray], setting: Setting) -> ReferenceWitness:
+    """Build the reference of a head from canonical weights."""
+    return ReferenceWitness(Reference.of(config, head, weights))

@@ -5,17 +5,19 @@ Legend: B batch, L length, D hidden.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigbird_port.families.bigbird.heads import HEADS
-from bigbird_port.schema.weights import digest, from_framework
+from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.family import Step
+from bigbird_port.models.folder import read_folder_config
+from bigbird_port.schema.weights import digest, from_framework, to_framework
 from parity.given.inputs import Inputs
 from parity.measure.losses import scores_dtype, total_loss
-from parity.run.gradients import Gradients
-from parity.witnesses.witness import Setting, Source, Taps
+from parity.witnesses.witness import Gradients, Setting, Source, Taps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +46,7 @@ class TorchWitness:
         canonical = from_framework(arrays, self.config, model.head, "torch", any_pooler=True)
         self._digests = {name: digest(x) for name, x in canonical.items()}
         self.device, self.dtype = torch_device(setting.device), getattr(torch, setting.dtype)
-        self.scores_dtype = getattr(torch, scores_dtype(model.head, setting.dtype))
+        self.scores_dtype = getattr(torch, scores_dtype(model.config.family.heads[model.head], setting.dtype))
         self.model = model.to(self.dtype).to(self.device)
 
     def digests(self) -> dict[str, str]:
@@ -62,14 +64,14 @@ class TorchWitness:
             x, completed, taps = self.model.base.embed(**arrays)
         return _arrays(taps), Stream(x, completed, beside)
 
-    def layer(self, i: int, stream: Stream) -> tuple[Taps, Stream]:
-        """Run layer i."""
+    def step(self, step: Step, stream: Stream) -> tuple[Taps, Stream]:
+        """Run a layer."""
         from models_torch.bigbird.encoder import encoder_lists
 
-        lists = encoder_lists(self.config, i, stream.x.shape[1], self.device)
+        lists = encoder_lists(self.config, step.number, stream.x.shape[1], self.device)
         with pinned():
-            x, taps = self.model.base.encoder.layer[i](stream.x, stream.inputs.mask, lists)
-        return {f"layer.{i}.{name}": tap for name, tap in _arrays(taps).items()}, replace(stream, x=x)
+            x, taps = self.model.base.encoder.layer[step.number](stream.x, stream.inputs.mask, lists)
+        return {f"{step.name}.{name}": tap for name, tap in _arrays(taps).items()}, replace(stream, x=x)
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
         """Run the pooler and the head."""
@@ -139,10 +141,11 @@ class TorchWitness:
             for tap in taps.values():
                 tap.retain_grad()
             targets = {name: torch.from_numpy(x).to(self.device) for name, x in labels.items()}
-            total_loss(losses, self.config, self.model.head, scores, targets).backward()
+            loss = total_loss(losses, self.config, self.model.head, scores, targets)
+            loss.backward()
         arrays = {name: _gradient(x) for name, x in self.model.named_parameters()}
         weights = from_framework(arrays, self.config, self.model.head, "torch", any_pooler=True)
-        return Gradients(weights, {name: _gradient(tap) for name, tap in taps.items()})
+        return Gradients(float(loss.detach()), weights, {name: _gradient(tap) for name, tap in taps.items()})
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Return the scores [B, L, V] of one token after the other, each given the cache of those before."""
@@ -182,10 +185,16 @@ def _as_stored(tensor: Any) -> np.ndarray:
 
 def load(source: Source, setting: Setting) -> TorchWitness:
     """Load the torch model of a head; raises ValueError as from_pretrained."""
-    import models_torch
-
-    cls = getattr(models_torch, HEADS[source.head].class_name)
+    config = read_folder_config(source.folder, "torch")
+    cls = config.family.model_class(source.head, "torch")
     return TorchWitness(cls.from_pretrained(source.folder, init_seed=source.init_seed, **source.overrides), setting)
+
+
+def make(config: BigBirdConfig, head: str, weights: Mapping[str, np.ndarray], setting: Setting) -> TorchWitness:
+    """Build the torch model of a head from canonical weights."""
+    model = config.family.model_class(head, "torch").from_config(config)
+    model.load_arrays(to_framework(weights, config, head, "torch"))
+    return TorchWitness(model.eval(), setting)
 
 
 def torch_device(name: str) -> Any:

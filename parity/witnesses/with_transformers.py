@@ -19,8 +19,7 @@ from unittest import mock
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.families.family import Step
 from bigbird_port.models.folder import load_weights
 from bigbird_port.schema.weights import digest, from_framework
 from parity.given.inputs import Inputs
@@ -67,17 +66,19 @@ class TransformersWitness:
         finally:
             for hook in hooks:
                 hook.remove()
-        returned = [tap.name for tap in BIGBIRD.heads[self.head].taps]
+        returned = [tap.name for tap in self.config.family.heads[self.head].taps]
         taps |= {name: to_array(output[name]) for name in returned if output.get(name) is not None}
-        return {name: tap for name, tap in taps.items() if name == "embeddings"}, taps
+        first = {tap.name for tap in self.config.family.stages[0].taps}
+        return {name: taps.pop(name) for name in list(taps) if name in first}, taps
 
-    def layer(self, i: int, stream: Taps) -> tuple[Taps, Taps]:
-        """Return the taps of layer i."""
-        return {name: stream.pop(name) for name in list(stream) if name.startswith(f"layer.{i}.")}, stream
+    def step(self, step: Step, stream: Taps) -> tuple[Taps, Taps]:
+        """Return the taps of a layer."""
+        return {name: stream.pop(name) for name in list(stream) if name.startswith(f"{step.name}.")}, stream
 
     def finish(self, stream: Taps, positions: slice | None = None) -> Taps:
         """Return the scores."""
-        return {name: tap for name, tap in stream.items() if not name.startswith(("embeddings", "layer."))}
+        own = {tap.name for tap in self.config.family.heads[self.head].taps}
+        return {name: tap for name, tap in stream.items() if name in own}
 
     def inject(self, stream: Taps, x: np.ndarray) -> Taps:
         """Raise, as the hooks only listen."""
@@ -101,13 +102,13 @@ class TransformersWitness:
             return lambda module, given: taps.update({name: self._shaped(name, given[0], length)})
 
         base = getattr(self.model, "bert", self.model)
-        for tap in (tap for tap in BIGBIRD.outside if tap.torch):
+        for tap in (tap for tap in self.config.family.outside if tap.torch):
             for module in (base, self.model):
                 if (found := dict(module.named_modules()).get(tap.torch)) is not None:
                     yield found.register_forward_hook(keep(tap.name))
                     break
         for i, layer in enumerate(base.encoder.layer):
-            for tap in BIGBIRD.layer:
+            for tap in self.config.family.layer:
                 name = tap.name.format(i=i)
                 if tap.torch.startswith("<"):  # the module itself is exchanged for short inputs
                     yield layer.get_submodule(tap.torch[1:]).register_forward_pre_hook(keep_context(name))
@@ -117,7 +118,7 @@ class TransformersWitness:
     def _shaped(self, name: str, x: Any, length: int) -> np.ndarray:
         """A tap in this project's shape, without the padding to whole blocks."""
         x_BLD = to_array(x.detach())[:, :length]
-        place = BIGBIRD.place(name)
+        place = self.config.family.place(name)
         if place is None or not place.tap.has("heads"):
             return x_BLD
         split = x_BLD.reshape(*x_BLD.shape[:2], self.config.num_attention_heads, self.config.head_dim)
@@ -144,7 +145,7 @@ def load(source: Source, setting: Setting) -> TransformersWitness:
     theirs = transformers.BigBirdConfig(**config.to_dict() | {"use_cache": False})
     folder = source.folder / "torch" if (source.folder / "torch").is_dir() else source.folder
     with torch.random.fork_rng(devices=[]), _quiet():
-        cls = getattr(transformers, HEADS[source.head].class_name)
+        cls = getattr(transformers, config.family.heads[source.head].class_name)
         model, report = cls.from_pretrained(folder, config=theirs, output_loading_info=True)
     for name in report["missing_keys"]:
         if name in arrays:

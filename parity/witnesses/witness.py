@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.family import Step
 from parity.given.inputs import Inputs
 
 Taps = dict[str, np.ndarray]
@@ -42,11 +43,20 @@ class Source:
     init_seed: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """A loss, and its gradients by canonical name of the weight, in canonical layout, and by tap."""
+
+    loss: float
+    weights: Taps
+    taps: Taps
+
+
 class Witness(Protocol):
-    """A model of one head that runs stage by stage: start, every layer, finish.
+    """A model of one head that runs stage by stage, as its family lists them: start, a step for each, finish.
 
     name: of the witness. complete: it has every tap, so that what it lacks is an error; else only what it has is
-    compared. steps: a layer can be run on any input (``inject``). multiple: a run's number of texts must be a multiple
+    compared. steps: a stage can be run on any input (``inject``). multiple: a run's number of texts must be a multiple
     of it. initialised: canonical names of weights that came from the seed.
     """
 
@@ -66,11 +76,11 @@ class Witness(Protocol):
         ...
 
     def start(self, inputs: Inputs) -> tuple[Taps, Any]:
-        """Return the taps of the embeddings, and what layer 0 needs."""
+        """Return the taps of the first stage, and what the next one needs."""
         ...
 
-    def layer(self, i: int, stream: Any) -> tuple[Taps, Any]:
-        """Return the taps of layer i, named layer.<i>.<tap>, and what the next layer needs."""
+    def step(self, step: Step, stream: Any) -> tuple[Taps, Any]:
+        """Return the taps of a stage by their full names, and what the next stage needs."""
         ...
 
     def finish(self, stream: Any, positions: slice | None = None) -> Taps:
@@ -101,6 +111,14 @@ class Framework(Witness, Protocol):
         """Return what ``finish`` takes, from one call of the base model."""
         ...
 
+    def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
+        """Return the loss and its gradients."""
+        ...
+
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """Return the scores [B, L, V] of one token after the other, each given the cache of those before."""
+        ...
+
 
 # In order of trust. Every other is measured against the truths that are there.
 MODULES = {
@@ -121,6 +139,17 @@ def load_witness(name: str, source: Source, setting: Setting) -> Witness:
     module: Any = importlib.import_module(MODULES[name])
     witness: Witness = module.load(source, setting)
     return witness
+
+
+def make_witness(
+    name: str, config: BigBirdConfig, head: str, weights: Mapping[str, np.ndarray], setting: Setting | None = None
+) -> Any:
+    """Build a witness from canonical weights; setting: None is float32 on the CPU.
+
+    Raises ValueError for a dtype or device that it does not have.
+    """
+    module: Any = importlib.import_module(MODULES[name])
+    return module.make(config, head, weights, setting or Setting())
 
 
 def pairs(names: tuple[str, ...]) -> list[tuple[str, str]]:

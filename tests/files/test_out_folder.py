@@ -11,7 +11,7 @@ from bigbird_port.files.outputs.out_folder import check_out, out_of
 from bigbird_port.formats.open_store import open_store
 from bigbird_port.models.folder import read_model_folder
 from bigbird_port.tokenizers import BigBirdTokenizer
-from parity.integrity import check_integrity
+from parity.checks.integrity import check_integrity
 from tests.conftest import DEMO
 from tests.conversion.brought.sources import numbered, write_torch
 from tests.vocabulary import train_vocabulary

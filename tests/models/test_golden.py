@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 
 from parity.given.golden import derived_taps, golden_taps, log_softmax, read_golden
-from parity.runners import RUNNERS
+from parity.witnesses.whole import load_whole
 from tests.conftest import CASES, GOLDEN, require
 
+FRAMEWORKS = ("torch", "flax")
 LIMIT = 1e-5  # measured: 2e-6
 
 
-@pytest.mark.parametrize("framework", RUNNERS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize(("name", "path"), CASES)
 def test_every_golden_tensor_is_met(converted, name, path, framework):
     require(GOLDEN[name])
     case = read_golden(path)
     overrides = {"max_encoder_length": case.max_encoder_length}
-    run = RUNNERS[framework](converted(name), case.head, case.inputs, overrides, 0)
+    run = load_whole(framework, converted(name), case.head, case.inputs, overrides, 0)
     taps = run.taps | derived_taps(run.taps, case, run.config)
     golden, left_over = golden_taps(case, list(taps))
     assert all(name.startswith("grad.") for name in left_over)
@@ -43,13 +44,13 @@ def test_log_softmax_does_not_overflow():
     np.testing.assert_allclose(np.exp(log_softmax(np.array([[1e4, 1e4]]))), [[0.5, 0.5]])
 
 
-@pytest.mark.parametrize("framework", RUNNERS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_wrong_random_blocks_are_far_from_the_original(converted, framework):
     """The negative control: transformers' all-zero blocks on the same weights miss the golden outputs by far."""
     path = GOLDEN["mini-pretrain"].cases[0]
     case = read_golden(path)
     overrides = {"max_encoder_length": case.max_encoder_length, "random_blocks": "transformers"}
-    run = RUNNERS[framework](converted("mini-pretrain"), case.head, case.inputs, overrides, 0)
+    run = load_whole(framework, converted("mini-pretrain"), case.head, case.inputs, overrides, 0)
     real = case.inputs["input_ids"] != 0
     error = np.abs(log_softmax(run.taps["prediction_logits"]) - case.tensors["mlm_log_probs"])[real].max()
     assert error > 0.1

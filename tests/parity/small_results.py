@@ -8,7 +8,7 @@ from unittest.mock import patch
 import numpy as np
 
 from bigbird_port.models.folder import read_folder_config
-from parity.integrity import Check
+from parity.checks.integrity import Check
 from parity.measure.metrics import Difference
 from parity.reports.report import Report
 from parity.run.conditions import Options

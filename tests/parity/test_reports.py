@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from bigbird_port.cli import main
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.sparse.pattern import layer_pattern
-from parity.integrity import Check
+from parity.checks.integrity import Check
 from parity.measure.metrics import Difference, LogitsDifference
 from parity.measure.tolerances import Tolerance
 from parity.reports import histogram, pattern_picture

@@ -13,7 +13,7 @@ _HIDDEN = "batch length hidden"
 _SPLIT = "batch heads length size"
 
 EMBEDDINGS = (
-    Tap("embeddings_prenorm", _HIDDEN, "embeddings"),
+    Tap("embeddings_prenorm", _HIDDEN, "embeddings", golden="hidden.embeddings_prenorm"),
     Tap(
         "embeddings",
         _HIDDEN,
@@ -21,6 +21,7 @@ EMBEDDINGS = (
         ("embeddings_prenorm",),
         torch="embeddings",
         flax="embeddings/LayerNorm",
+        golden="hidden.embeddings",
     ),
 )
 
@@ -34,6 +35,7 @@ def _of_layer(name: str, axes: str, module: str, *sources: str, torch: str = "",
         kind=name,
         torch=torch or module,
         flax=flax or module.replace(".", "/"),
+        golden=f"hidden.layer_{{i}}.{name}",
     )
 
 
@@ -48,12 +50,12 @@ LAYERS = (
     ),
     _of_layer("attention_output", _HIDDEN, "attention.output", "context"),
     _of_layer("intermediate", "batch length inner", "intermediate", "attention_output"),
-    _of_layer("output", _HIDDEN, "output", "intermediate", "attention_output"),
+    replace(_of_layer("output", _HIDDEN, "output", "intermediate", "attention_output"), golden="hidden.layer_{i}"),
 )
 
 
 _CROSS = tuple(
-    replace(tap, name=tap.name.replace("{i}.", "{i}.cross_"), torch="", flax="") for tap in LAYERS[:5]
+    replace(tap, name=tap.name.replace("{i}.", "{i}.cross_"), torch="", flax="", golden="") for tap in LAYERS[:5]
 )  # of a decoder that attends to an encoder
 # What is not computed stage by stage: what a call of the base model returns, and what the original reports.
 WHOLE = (
@@ -65,13 +67,14 @@ WHOLE = (
         "heads blocks random",
         "encoder.layer.{i}.attention.self",
         kind="rand_attn",
+        golden="rand_attn.layer_{i}",
         exact="block numbers are drawn as integers by one rule: they are equal or wrong",
     ),
     Tap("ids", "batch length", "", exact="tokens are integers: they are equal or wrong"),
     Tap("loss", "", "", kind="loss"),
 )
 
-POOLED = Tap("pooler_output", "batch hidden", "pooler")
+POOLED = Tap("pooler_output", "batch hidden", "pooler", golden="pooled_output")
 TRANSFORM = Tap(
     *("transform", _HIDDEN, "cls.predictions.transform"),
     torch="cls.predictions.transform",

@@ -8,7 +8,7 @@ from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.conversion.source import open_source
 from bigbird_port.conversion.verify import verify
 from bigbird_port.families.bigbird.config import BigBirdConfig, read_config
-from parity.integrity import check_integrity
+from parity.checks.integrity import check_integrity
 from tests.conversion.brought.sources import CONFIG, numbered, write_torch
 
 KEPT = {

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bigbird_port.cli import main
 from parity.bisect.search import bisect
-from parity.faults.catalogue import FAULTS
+from parity.faults.bigbird.catalogue import FAULTS
 from parity.faults.setup import make_setup
 
 _LAYER = "encoder.layer.0"

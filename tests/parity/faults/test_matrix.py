@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from bigbird_port.cli import main
 from bigbird_port.families.bigbird.heads import HEADS
 from parity.faults import matrix as faults
-from parity.faults.catalogue import FAULTS, find_faults
-from parity.faults.code import in_twin
+from parity.faults.bigbird.catalogue import FAULTS
+from parity.faults.catalogue import find_faults
+from parity.faults.inject import in_twin
 from parity.faults.matrix import Bench, clean_runs, run_faults
 from parity.faults.setup import make_setup
 from parity.run.compare import Scene

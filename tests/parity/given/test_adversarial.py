@@ -9,7 +9,6 @@ import pytest
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.schema.weights import from_framework, initial_arrays
-from parity.calibration.witnesses import WITNESSES
 from parity.given.adversarial import adversarial_inputs, large_norm
 from parity.measure.metrics import measure
 from parity.measure.tolerances import tolerance_for
@@ -17,7 +16,9 @@ from parity.reference.backward import forward
 from parity.reference.model import Reference
 from parity.run.conditions import Options
 from parity.run.run import run_parity
+from parity.witnesses.whole import run_whole
 from parity.witnesses.with_torch import TorchWitness
+from parity.witnesses.witness import make_witness
 
 L, W = 200, 16
 CONFIG = BigBirdConfig(
@@ -92,20 +93,14 @@ def test_large_norm_scales_the_words_alone():
         large_norm({}, 2)
 
 
-@pytest.fixture(scope="module")
-def witnesses():
-    return {name: witness(CONFIG, "masked-lm", "float32", "cpu") for name, witness in WITNESSES.items()}
-
-
 @pytest.mark.parametrize(("name", "factor"), [*((name, 1) for name in CASES), ("full", 64)])
-def test_both_frameworks_are_the_reference_on_what_is_real(witnesses, name, factor):
+def test_both_frameworks_are_the_reference_on_what_is_real(name, factor):
     inputs = {field: np.resize(x, (TEXTS, L)) for field, x in CASES[name].items()}
     weights = large_norm(weights_of(CONFIG), factor)
     truth, _ = forward(Reference.of(CONFIG, "masked-lm", weights), inputs)
     real_BL = inputs["attention_mask"].astype(bool)
-    for witness in witnesses.values():
-        witness.load(weights)
-        found = witness.forward(inputs, None)
+    for framework in ("torch", "flax"):
+        found = run_whole(make_witness(framework, CONFIG, "masked-lm", weights), inputs).taps
         assert set(found) == set(truth)
         for tap, reference in truth.items():
             value = found[tap]
@@ -116,13 +111,12 @@ def test_both_frameworks_are_the_reference_on_what_is_real(witnesses, name, fact
             assert d.passed, (tap, d)
 
 
-def test_a_mask_that_is_forgotten_is_seen(witnesses):
+def test_a_mask_that_is_forgotten_is_seen():
     """The other way round: what the cases are for."""
     inputs, weights = CASES["split-blocks"], weights_of(CONFIG)
     truth, _ = forward(Reference.of(CONFIG, "masked-lm", weights), inputs)
-    witnesses["torch"].load(weights)
     wrong = inputs | {"attention_mask": np.ones_like(inputs["attention_mask"])}
-    found = witnesses["torch"].forward(wrong, None)
+    found = run_whole(make_witness("torch", CONFIG, "masked-lm", weights), wrong).taps
     real_BL = inputs["attention_mask"].astype(bool)
     tolerance = tolerance_for("layer.0.context", "float32", "cpu", "accumulated")
     assert not measure(found["layer.0.context"], truth["layer.0.context"], tolerance, real_BL).passed

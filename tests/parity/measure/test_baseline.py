@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from bigbird_port.cli import main
-from parity.integrity import Check
+from parity.checks.integrity import Check
 from parity.measure.baseline import RESOLUTION, Regression, check, new_keys, save
 from parity.measure.metrics import Difference
 from parity.reports.json_file import to_json

@@ -5,7 +5,6 @@ import pytest
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.schema.weights import from_framework, initial_arrays
-from parity.calibration.witnesses import WITNESSES
 from parity.given.adversarial import large_norm
 from parity.given.inputs import make_inputs
 from parity.measure.gradient_scale import gradient_scale, steepness
@@ -14,6 +13,7 @@ from parity.measure.metrics import measure
 from parity.measure.tolerances import tolerance_for
 from parity.reference.backward import backward
 from parity.reference.model import Reference
+from parity.witnesses.witness import make_witness
 
 PREFIX = "encoder.layer.0.attention.self"
 
@@ -92,12 +92,11 @@ def test_gradients_are_off_by_as_many_times_as_the_loss_is_steep(head):
     weights = from_framework(initial_arrays(CONFIG, head, "torch", 0)[0], CONFIG, head, "torch")
     inputs = make_inputs(CONFIG, 2, 64, seed=0)
     labels = make_labels(CONFIG, head, inputs, 0)
-    witness = WITNESSES["torch"](CONFIG, head, "float32", "cpu")
     for factor, steep in ((1, 1), (64, 60)):
         large = large_norm(weights, factor)
         truth = backward(Reference.of(CONFIG, head, large), inputs, labels)
         assert steep <= steepness(truth.scores) < steep * 1.3
-        witness.load(large)
+        witness = make_witness("torch", CONFIG, head, large)
         found = witness.backward(inputs, labels)
         with_law = worst_excess(truth, found.weights | found.taps, steepness(truth.scores))
         without = worst_excess(truth, found.weights | found.taps, 1.0)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from parity.calibration.calibrate import (
+from parity.measure.calibration import calibrate as calibrate_module
+from parity.measure.calibration.calibrate import (
     DTYPES,
     FACTOR,
     Sample,
@@ -16,7 +17,7 @@ from parity.calibration.calibrate import (
     make_table,
     measure_samples,
 )
-from parity.calibration.cases import SIZES, Size, make_case
+from parity.measure.calibration.cases import SIZES, Size, make_case
 from parity.measure.tolerances import (
     ERRORS,
     GROWTH,
@@ -244,16 +245,14 @@ def test_the_table_is_not_loose(fresh):
     ],
 )
 def test_a_single_element_of_a_weight_off_by_a_percent_is_beyond_the_table(monkeypatch, weight, tap):
-    from parity.calibration.witnesses import TorchWitness
+    make = calibrate_module.make_witness
 
-    load = TorchWitness.load
-
-    def load_wrong(self, weights):
+    def make_wrong(name, config, head, weights, setting):
         values = weights[weight].copy()
         values.flat[np.abs(values).argmax()] *= 1.01
-        load(self, {**weights, weight: values})
+        return make(name, config, head, {**weights, weight: values}, setting)
 
-    monkeypatch.setattr(TorchWitness, "load", load_wrong)
+    monkeypatch.setattr(calibrate_module, "make_witness", make_wrong)
     found = make_table(list(measure_samples([0], ["full-16"], ["float32"], ["cpu"], ["torch"])), "wrong")
     for error in ("local", "accumulated"):
         key = f"{tap}/float32/cpu/{error}"

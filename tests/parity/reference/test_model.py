@@ -16,8 +16,8 @@ from parity.given.golden import derived_taps, golden_taps, read_golden
 from parity.given.inputs import for_head, make_inputs
 from parity.reference.attention import multiplicity, random_blocks_of
 from parity.reference.losses import loss_terms
-from parity.reference.model import Reference, run_reference
-from parity.runners import RUNNERS
+from parity.reference.model import Reference
+from parity.witnesses import whole
 from tests.conftest import CASES, GOLDEN, require
 
 GOLDEN_LIMIT = 2e-6  # of a tensor's largest magnitude; measured: 7e-7, which is the original's float32
@@ -188,14 +188,15 @@ def test_both_frameworks_give_what_the_reference_gives(converted, name, length, 
     assert_twin_agrees(converted(name), head, framework, {"max_encoder_length": 500 if length == 500 else 1024}, length)
 
 
-@pytest.mark.parametrize("framework", RUNNERS)
+@pytest.mark.parametrize("framework", ["torch", "flax"])
 def test_a_framework_with_other_random_blocks_is_caught(converted, monkeypatch, framework):
     """The negative control: the reference keeps the original's plan."""
     folder, overrides = converted("mini-pretrain"), {"max_encoder_length": 528}
     inputs = make_inputs(read_folder_config(folder, "torch"), 2, 528, seed=1)
-    wrong = RUNNERS[framework](folder, "base", inputs, overrides | {"random_blocks": "transformers"}, 5)
-    wrong = dataclasses.replace(wrong, config=wrong.config.replace(random_blocks="original"))
-    monkeypatch.setitem(RUNNERS, framework, lambda *arguments: wrong)
+    right = whole.load_whole
+    wrong = right(framework, folder, "base", inputs, overrides | {"random_blocks": "transformers"}, 5)
+    wrong = wrong._replace(config=wrong.config.replace(random_blocks="original"))
+    monkeypatch.setattr(whole, "load_whole", lambda name, *rest: wrong if name == framework else right(name, *rest))
     with pytest.raises(AssertionError, match=r"layer\.0\.context"):
         assert_equal_runs(folder, "base", framework, inputs, overrides)
 
@@ -230,8 +231,8 @@ def assert_twin_agrees(folder, head, framework, overrides, length):
 
 
 def assert_equal_runs(folder, head, framework, inputs, overrides):
-    expected = run_reference(folder, head, inputs, overrides, 5)
-    run = RUNNERS[framework](folder, head, inputs, overrides, 5)
+    expected = whole.load_whole("reference", folder, head, inputs, overrides, 5)
+    run = whole.load_whole(framework, folder, head, inputs, overrides, 5)
     assert run.config == expected.config
     assert run.initialised == expected.initialised
     assert run.taps.keys() == expected.taps.keys()
@@ -300,17 +301,17 @@ def test_a_stage_takes_hidden_states_from_elsewhere(converted):
     """Stages give what the whole run gives, in any order, on arrays that were fed in."""
     case = read_golden(GOLDEN["mini-pretrain"].cases[-1])
     overrides = {"max_encoder_length": case.max_encoder_length}
-    whole = run_reference(converted("mini-pretrain"), "pretraining", case.inputs, overrides, 0).taps
+    expected = whole.load_whole("reference", converted("mini-pretrain"), "pretraining", case.inputs, overrides, 0).taps
     reference = load(converted, "mini-pretrain", case)
     _, stream = reference.start(case.inputs)
-    last = reference.finish(dataclasses.replace(stream, x=whole["layer.1.output"]))
-    second, _ = reference.layer(1, dataclasses.replace(stream, x=whole["layer.0.output"].copy()))
+    last = reference.finish(dataclasses.replace(stream, x=expected["layer.1.output"]))
+    second, _ = reference.layer(1, dataclasses.replace(stream, x=expected["layer.0.output"].copy()))
     assert len(last) == 4
     assert len(second) == 7
     for tap, x in (last | second).items():
-        np.testing.assert_array_equal(x, whole[tap])
-    other, _ = reference.layer(1, dataclasses.replace(stream, x=whole["layer.0.output"] + 0.1 * stream.x))
-    assert np.abs(other["layer.1.output"] - whole["layer.1.output"]).max() > 1e-3
+        np.testing.assert_array_equal(x, expected[tap])
+    other, _ = reference.layer(1, dataclasses.replace(stream, x=expected["layer.0.output"] + 0.1 * stream.x))
+    assert np.abs(other["layer.1.output"] - expected["layer.1.output"]).max() > 1e-3
 
 
 def test_a_layer_never_holds_the_scores_of_all_heads():

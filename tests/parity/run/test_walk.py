@@ -456,8 +456,8 @@ def test_the_walk_is_the_model(out):
         whole = model(torch.from_numpy(ids), output_taps=True)
     witness = load_witness("torch", source, Setting())
     taps, stream = witness.start({"input_ids": ids})
-    for i in range(3):
-        layer, stream = witness.layer(i, stream)
+    for step in witness.config.family.steps(witness.config)[1:-1]:
+        layer, stream = witness.step(step, stream)
         taps |= layer
     taps |= witness.finish(stream)
     expected = whole.taps | {"prediction_logits": whole.prediction_logits}

@@ -13,6 +13,7 @@ from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.table import weights_of
 from parity.given.inputs import Inputs, for_head, make_inputs
+from parity.measure.losses import make_labels
 
 
 @dataclass(frozen=True)
@@ -104,21 +105,23 @@ def make_case(name: str, seed: int, size: Size | None = None) -> Case:
             value = value + rng.normal(0, 0.1, value.shape).astype(np.float32)
         weights[row.name] = value
     inputs = for_head(make_inputs(config, size.batch, size.length, seed), size.head, config)
-    return Case(name, size, seed, config, weights, inputs, _labels(config, size, rng))
+    return Case(name, size, seed, config, weights, inputs, _labels(config, size, inputs, seed, rng))
 
 
-def _labels(config: BigBirdConfig, size: Size, rng: np.random.Generator) -> Inputs:
+def _labels(config: BigBirdConfig, size: Size, inputs: Inputs, seed: int, rng: np.random.Generator) -> Inputs:
     B, L = size.batch, size.length
     tokens_BL = rng.integers(0, config.vocab_size, (B, L))
     tokens_BL[:, ::3] = -100
-    labels = {
+    drawn = {  # by what a head's record calls its labels; all are drawn, so that a size's stay what they are
         "pretraining": {"labels": tokens_BL, "next_sentence_label": rng.integers(0, 2, B)},
-        "masked-lm": {"labels": tokens_BL},
-        "causal-lm": {"labels": tokens_BL},
-        "sequence-classification": {"labels": rng.integers(0, config.num_labels, B)},
-        "multiple-choice": {"labels": rng.integers(0, 2, B)},
-        "token-classification": {"labels": np.where(tokens_BL < 0, -100, tokens_BL % config.num_labels)},
+        "masked words": {"labels": tokens_BL},
+        "next words": {"labels": tokens_BL},
+        "classes": {"labels": rng.integers(0, config.num_labels, B)},
+        "choices": {"labels": rng.integers(0, 2, B)},
+        "class of each token": {"labels": np.where(tokens_BL < 0, -100, tokens_BL % config.num_labels)},
         # behind the question, whose scores are masked
-        "qa": {"start_positions": rng.integers(L // 4, L, B), "end_positions": rng.integers(L // 4, L, B)},
-    }[size.head]
-    return {name: values.astype(np.int32) for name, values in labels.items()}
+        "spans": {"start_positions": rng.integers(L // 4, L, B), "end_positions": rng.integers(L // 4, L, B)},
+    }
+    kind = config.family.heads[size.head].labels
+    labels = drawn[kind] if kind in drawn else make_labels(config, size.head, inputs, seed)
+    return {name: values.astype(np.int32) if values.dtype.kind in "iu" else values for name, values in labels.items()}

@@ -18,7 +18,7 @@ import numpy as np
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.sparse import pattern as plans
 from bigbird_port.sparse.pattern import Pattern, layer_pattern, pattern_blocks, rand_attn
-from parity.faults.code import Function, InReference
+from parity.faults.inject import Function, InReference
 from parity.reference import model as reference
 from parity.reference.attention import Visibility
 
@@ -123,6 +123,7 @@ def pattern_wrap(change: Change) -> Callable[[Function], Function]:
 
         return faulty
 
+    wrap.__doc__ = change.__doc__
     return wrap
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from parity.integrity import Check
+from parity.checks.integrity import Check
 from parity.witnesses.witness import Witness
 
 _ENCODER = ("embeddings.", "encoder.")

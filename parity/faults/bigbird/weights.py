@@ -7,7 +7,6 @@ Legend: D hidden, N heads, H head size, V vocabulary, L length.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -17,7 +16,6 @@ from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.faults.setup import Setup, Weights
 from parity.given.inputs import Inputs
 
-WeightFault = Callable[[Weights, BigBirdConfig], Weights]
 _SELF = "encoder.layer.{}.attention.self"
 _WORDS = "embeddings.word_embeddings.embedding"
 
@@ -134,9 +132,6 @@ def spans_swapped(weights: Weights, config: BigBirdConfig) -> Weights:
     return weights | {f"{module}.kernel": kernel[:, ::-1].copy(), f"{module}.bias": bias[::-1].copy()}
 
 
-ConfigFault = Callable[[Setup], dict[str, Any]]
-
-
 def large_epsilon(setup: Setup) -> dict[str, Any]:
     """LayerNorm adds 1e-5 to the variance, not the original's 1e-12."""
     return {"layer_norm_eps": 1e-5}
@@ -181,9 +176,6 @@ def full_attention(setup: Setup) -> dict[str, Any]:
 def fewer_random_blocks(setup: Setup) -> dict[str, Any]:
     """There is one random block less in a row of the pattern."""
     return {"num_random_blocks": max(1, setup.config.num_random_blocks - 1)}
-
-
-InputFault = Callable[[Inputs, Setup], Inputs]
 
 
 def _ids(inputs: Inputs) -> np.ndarray:

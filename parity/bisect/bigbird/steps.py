@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.bisect.pattern import other_block
-from parity.faults.catalogue import FAULTS, Fault
+from parity.bisect.bigbird.pattern import other_block
+from parity.faults.bigbird.catalogue import FAULTS
+from parity.faults.fault import Fault
 from parity.faults.setup import Setup, make_reference
 from parity.reference.heads import QUESTION_PENALTY, TRANSFORM, WORDS
 from parity.reference.operations import ACTIVATIONS, Weights, standardise
@@ -48,7 +49,7 @@ def steps_of(finding: Finding, setup: Setup, reference: Any, own: Taps) -> Itera
 
 def _in_reference() -> Iterator[Fault]:
     """Faults that the reference can be given and that need no other weights."""
-    return (fault for fault in FAULTS.values() if fault.reference or fault.change or fault.inputs or fault.config)
+    return (fault for fault in FAULTS.values() if fault.reference or fault.inputs or fault.config)
 
 
 def _said(fault: Fault) -> str:
@@ -81,8 +82,8 @@ def _of_layer(i: int, kind: str, setup: Setup, reference: Any, taps: Taps) -> It
 def _into(i: int, setup: Setup, reference: Any) -> np.ndarray:
     """The reference's input of layer i, which the framework was fed."""
     _, stream = reference.start(setup.inputs)
-    for j in range(i):
-        _, stream = reference.layer(j, stream)
+    for step in setup.config.family.steps(setup.config)[1 : i + 1]:
+        _, stream = reference.step(step, stream)
     x: np.ndarray = reference.hidden(stream)
     return x
 

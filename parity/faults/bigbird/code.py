@@ -1,7 +1,6 @@
-"""Faults in code: a function of the twin is replaced for a while, in the same way for both frameworks.
+"""Faults in code: each wrap takes a function of the twins and returns the faulty one.
 
-Each wrap takes the twin's function and returns the faulty one; its docstring is what reports say of the fault. Where it
-can be written in NumPy, the same fault in the float64 reference says whether it changes anything.
+A wrap's docstring is what reports say of the fault.
 
 Legend: B batch, L length, D hidden, N heads, H head size, Q query blocks, S slots of a key list, W block size, r random
 blocks, n blocks, V vocabulary, K keys.
@@ -9,102 +8,16 @@ blocks, n blocks, V vocabulary, K keys.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
-from bigbird_port.schema.table import Framework
+from parity.faults.inject import Function
 from parity.faults.setup import Setup, make_witness
 from parity.given.inputs import Inputs
-from parity.reference import attention as reference_attention
-from parity.reference import model as reference
-from parity.reference.attention import Visibility
-
-Function = Callable[..., Any]
-Wrap = Callable[[Function], Function]
-Injection = Callable[[Framework], AbstractContextManager[None]]
-InReference = Callable[[], AbstractContextManager[Any]]
-ATTEND = "attention.plain.attend"
-_CALLED = {"torch": "forward", "flax": "__call__"}
-_FLAX_CLASSES = {"BigBirdModel": "FlaxBigBirdModule"}  # the others are called alike
-
-
-def in_twin(path: str, wrap: Wrap) -> Injection:
-    """Return what replaces ``path`` of the twin's package: "room.module.function" or
-    "room.module.Class.method".
-
-    The method "call" is forward, or __call__. Flax compiles anew while it lasts.
-    """
-
-    @contextmanager
-    def inject(framework: Framework) -> Iterator[None]:
-        room, module, *names = path.split(".")
-        owner: Any = importlib.import_module(f"models_{framework}.{room}.{module}")
-        for name in names[:-1]:
-            owner = getattr(owner, _FLAX_CLASSES.get(name, name) if framework == "flax" else name)
-        name, change = _CALLED[framework] if names[-1] == "call" else names[-1], wrap
-        if (framework, path) == ("flax", ATTEND):
-            name, change = "attend_in_part", _in_part(wrap)
-        with mock.patch.object(owner, name, change(getattr(owner, name))), _compiled_anew(framework, path):
-            yield
-
-    return inject
-
-
-def _in_part(wrap: Wrap) -> Wrap:
-    """What is done to attend, done to what Flax's attend and its block-sparse attention call: a part and its weight."""
-
-    def changed(attend_in_part: Function) -> Function:
-        def faulty(q: Any, k: Any, v: Any, bias: Any) -> tuple[Any, Any]:
-            logs = []
-
-            def attend(q: Any, k: Any, v: Any, bias: Any, dropout: Any = None) -> Any:
-                context, log = attend_in_part(q, k, v, bias)
-                logs.append(log)
-                return context
-
-            return wrap(attend)(q, k, v, bias), logs[-1]
-
-        return faulty
-
-    return changed
-
-
-# What of parity/witnesses/with_flax.py is compiled from a module of the twin, whose own layers are compiled anew
-# always. Key lists are no part of it, they are passed to it; the embeddings' Dropout is everybody's.
-_COMPILED_FROM = {
-    "bigbird.encoder.layer_pattern": (),
-    "attention.plain": ("_compiled_layer",),
-    "bigbird.layer": ("_compiled_layer",),
-    "bigbird.embeddings": ("_compiled_layer", "_compiled"),
-    "bigbird.model": ("_compiled",),
-    "bigbird.tasks": ("_compiled",),
-    "bigbird.heads": ("_compiled",),
-}
-
-
-@contextmanager
-def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
-    """Flax's compiled functions hold what they were compiled from: others for as long as the fault lasts."""
-    if framework == "torch":
-        yield
-        return
-    module: Any = importlib.import_module("parity.witnesses.with_flax")
-    names = _COMPILED_FROM[path if path in _COMPILED_FROM else ".".join(path.split(".")[:2])]
-    fresh = {name: functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__) for name in names}
-    encoder: Any = importlib.import_module("models_flax.bigbird.encoder")
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(encoder, "_CompiledLayer", encoder._compiled_layer()))
-        for name, function in fresh.items():
-            stack.enter_context(mock.patch.object(module, name, function))
-        yield
 
 
 def _like(x: Any, array: np.ndarray) -> Any:
@@ -219,107 +132,6 @@ def causal_mask_missing(full: Function) -> Function:
     return lambda q, k, v, mask, causal, dropout=None: full(q, k, v, mask, False, dropout)
 
 
-# The same in the reference.
-
-
-def reference_scale(power: float) -> InReference:
-    """Multiply the reference's queries by head size ** power."""
-    right = reference_attention._probabilities
-    return lambda: mock.patch.object(
-        reference_attention, "_probabilities", lambda q, k, bias: right(q * q.shape[-1] ** power, k, bias)
-    )
-
-
-def reference_scaled_bias() -> AbstractContextManager[Any]:
-    """Divide the reference's penalty by the square root of the head size, but not the logarithm of a block's count."""
-    right = reference_attention._probabilities
-
-    def faulty(q: np.ndarray, k: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        return right(q, k, np.where(bias < -1e9, bias / math.sqrt(q.shape[-1]), bias))
-
-    return mock.patch.object(reference_attention, "_probabilities", faulty)
-
-
-def reference_half_softmax() -> AbstractContextManager[Any]:
-    """Round the reference's probabilities to half precision. Those of a block that is listed twice are added first."""
-    right = reference_attention._probabilities
-    return mock.patch.object(
-        reference_attention,
-        "_probabilities",
-        lambda q, k, bias: right(q, k, bias).astype(np.float16).astype(np.float64),
-    )
-
-
-class _ZeroesBy(Visibility):
-    """Sees by its own mask, and zeroes queries by another (None: none)."""
-
-    def __init__(self, seen: Visibility, mask: np.ndarray, zeroed: np.ndarray | None) -> None:
-        super().__init__(mask, seen.counts, seen.block_size, seen.causal)
-        object.__setattr__(self, "zeroed", np.ones(mask.shape[:2]) if zeroed is None else zeroed.astype(np.float64))
-
-    def live_queries(self) -> np.ndarray:
-        factor: np.ndarray = vars(self)["zeroed"]
-        return factor
-
-
-def seen_as(change: Callable[[Visibility], Visibility]) -> InReference:
-    """Change which keys the reference's queries see."""
-    right = reference.Reference.visibility
-    return lambda: mock.patch.object(
-        reference.Reference, "visibility", lambda self, i, stream: change(right(self, i, stream))
-    )
-
-
-def without_penalty(seen: Visibility) -> Visibility:
-    """Mask no key. Padded queries of block-sparse attention still give 0."""
-    if seen.counts is None:
-        return replace(seen, mask=seen.mask | True)
-    return _ZeroesBy(seen, seen.mask | True, seen.mask)
-
-
-def without_sparse_penalty(seen: Visibility) -> Visibility:
-    """Mask no key of block-sparse attention."""
-    return seen if seen.counts is None else without_penalty(seen)
-
-
-def without_full_penalty(seen: Visibility) -> Visibility:
-    """Mask no key of full attention."""
-    return without_penalty(seen) if seen.counts is None else seen
-
-
-def with_padded_queries(seen: Visibility) -> Visibility:
-    """Let padded queries attend."""
-    return _ZeroesBy(seen, seen.mask, None) if seen.counts is not None else seen
-
-
-def looking_ahead(places: int) -> Callable[[Visibility], Visibility]:
-    """Let causal attention see so many of the tokens that follow."""
-
-    def change(seen: Visibility) -> Visibility:
-        if not seen.causal or seen.mask.ndim == 3:
-            return seen
-        L = seen.mask.shape[-1]
-        mask_BLL = seen.mask[:, None] & np.tril(np.ones((L, L), bool), min(places, L))
-        return replace(seen, mask=mask_BLL, causal=False)
-
-    return change
-
-
-def reference_partial_block() -> AbstractContextManager[Any]:
-    """Fill up the last block with zeros that count as keys."""
-    right = reference_attention.attend
-
-    def faulty(q: np.ndarray, k: np.ndarray, v: np.ndarray, seen: Visibility) -> np.ndarray:
-        L, missing = q.shape[2], -q.shape[2] % seen.block_size
-        if seen.counts is None or not missing:
-            return right(q, k, v, seen)
-        q, k, v = (np.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in (q, k, v))
-        mask = np.pad(seen.mask, ((0, 0), (0, missing)), constant_values=True)
-        return right(q, k, v, replace(seen, mask=mask))[:, :L]
-
-    return mock.patch.object(reference, "attend", faulty)
-
-
 # Modules around attention.
 
 
@@ -379,8 +191,8 @@ def cache_off_by_one(complete_inputs: Function) -> Function:
 
 def last_layer_skipped(witness: Any, setup: Setup) -> None:
     """The last layer does not run."""
-    right, last = witness.layer, witness.config.num_hidden_layers - 1
-    witness.layer = lambda i, stream: ({}, stream) if i == last else right(i, stream)
+    right, last = witness.step, witness.config.num_hidden_layers - 1
+    witness.step = lambda step, stream: ({}, stream) if step.number == last else right(step, stream)
 
 
 # What only a call of the whole model does.

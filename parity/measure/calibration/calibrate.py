@@ -22,20 +22,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.family import Family
+from bigbird_port.families.registry import default_family
 from bigbird_port.files.writing import check_writable, write_whole
-from parity.calibration.cases import SIZES, Case, Size, make_case
-from parity.calibration.witnesses import WITNESSES, Witness
 from parity.given.golden import log_softmax
+from parity.measure.calibration.cases import SIZES, Case, Size, make_case
 from parity.measure.gradient_scale import gradient_scale, steepness
 from parity.measure.metrics import measure, scale_of
 from parity.measure.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
 from parity.reference.backward import Gradients, backward, forward
 from parity.reference.heads import MASKED
 from parity.reference.model import Reference
+from parity.witnesses.whole import run_whole
+from parity.witnesses.witness import Dtype, Framework, Setting, make_witness
 
 DTYPES = ("float32", "bfloat16", "float16")
 SEEDS = (0, 1, 2, 3)
@@ -51,8 +54,6 @@ _GROWTH_REASONS = {
 }
 # Losses and log-probabilities are in nats: errors in them come from the scores', and do not shrink with them.
 _FLOORS = {"loss": 1.0, "log_probs": 1.0}
-_NEAR_THE_LOSS = ("grad.pooler_output", "grad.transform", "grad.span_logits", "grad.logits")
-_NO_DEPTH = tuple(tap.name for tap in BIGBIRD.embeddings)
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,21 @@ class Sample:
     @property
     def growth(self) -> str:
         """How this sample's error grows with depth."""
+        family = default_family()
         if self.error == "gradient":
-            return "none" if self.kind in _NEAR_THE_LOSS else "linear"
-        grows = self.error in ("accumulated", "decoding") and self.kind not in _NO_DEPTH
+            return "none" if self.kind in _near_the_loss(family) else "linear"
+        grows = self.error in ("accumulated", "decoding") and self.kind not in _without_depth(family)
         return "sqrt" if grows else "none"
+
+
+def _near_the_loss(family: Family) -> set[str]:
+    """Kinds of gradients that have passed through no layer."""
+    return {f"grad.{tap.kind or tap.name}" for head in family.heads.values() for tap in head.taps}
+
+
+def _without_depth(family: Family) -> set[str]:
+    """Taps before the first layer."""
+    return {tap.name for tap in family.stages[0].taps}
 
 
 def calibrate(
@@ -124,10 +136,8 @@ def measure_samples(
                 for witness in witnesses:
                     if report:
                         report(f"{name}: {witness} in {dtype} on {device}")
-                    case = truths[0].case
-                    model = WITNESSES[witness](case.config, case.size.head, dtype, device)
                     for truth in truths:
-                        model.load(truth.case.weights)
+                        model = _make(witness, truth.case, dtype, device)
                         for kind, error, layer, found in _compare(model, truth):
                             at = f"{witness}, {truth.case.where}, layer {layer}"
                             yield Sample(kind, dtype, device, error, layer, found, at)
@@ -142,14 +152,14 @@ def growth_exponents(
     and of what follows it.
     """
     worst: dict[tuple[str, str], dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    before = _without_depth(default_family())
     for number in layers:
         size = replace(like, layers=number)
         for seed in seeds:
             truth = _truth(make_case("depth", seed, size))
-            model = WITNESSES["torch"](truth.case.config, size.head, dtype, "cpu")
-            model.load(truth.case.weights)
+            model = _make("torch", truth.case, dtype, "cpu")
             for kind, error, layer, found in _compare(model, truth):
-                if error == "gradient" or (error == "accumulated" and layer >= number - 1 and kind not in _NO_DEPTH):
+                if error == "gradient" or (error == "accumulated" and layer >= number - 1 and kind not in before):
                     worst[error, kind][number] = max(worst[error, kind][number], found)
     fits = {key: np.polyfit(np.log(list(by)), np.log(list(by.values())), 1) for key, by in worst.items()}
     return {key: float(fit[0]) for key, fit in fits.items()}
@@ -190,25 +200,32 @@ def _truth(case: Case) -> Truth:
     taps, streams = forward(reference, case.inputs)
     gradients = backward(reference, case.inputs, case.labels) if case.size.gradients else None
     decoding = None
-    if case.size.head == "causal-lm":
+    if (own := case.config.family.heads[case.size.head]).decodes:
         ids = np.maximum(case.inputs["input_ids"], case.config.pad_token_id + 1)  # decoding has no padding
-        decoding = ids, forward(reference, {"input_ids": ids})[0]["logits"]
+        decoding = ids, forward(reference, {"input_ids": ids})[0][own.returned[0]]
     return Truth(case, taps, [stream.x for stream in streams], gradients, decoding)
 
 
 Found = tuple[str, str, int, float]  # kind, error, layer, found
 
 
-def _compare(model: Witness, truth: Truth) -> Iterator[Found]:
+def _make(witness: str, case: Case, dtype: str, device: str) -> Framework:
+    """Build a witness of a case; raises ValueError for a device that is not there."""
+    setting = Setting(cast(Dtype, dtype), device)
+    model: Framework = make_witness(witness, case.config, case.size.head, case.weights, setting)
+    return model
+
+
+def _compare(model: Framework, truth: Truth) -> Iterator[Found]:
     case, layers = truth.case, truth.case.config.num_hidden_layers
     for error, streams in (("accumulated", None), ("local", truth.streams)):
-        found = model.forward(case.inputs, streams)
+        found = run_whole(model, case.inputs, streams).taps
         if set(found) != set(truth.taps):
             raise ValueError(f"{case.where}: taps differ from the reference's: {sorted(set(found) ^ set(truth.taps))}")
         for name, reference in truth.taps.items():
-            tap = BIGBIRD.heads[case.size.head].tap(name)
+            tap = case.config.family.heads[case.size.head].tap(name)
             where = reference > MASKED if tap and tap.penalised else None
-            yield kind_of(name), error, _layer(name, layers), _found(case, name, found[name], reference, where=where)
+            yield kind_of(name), error, _layer(name, case), _found(case, name, found[name], reference, where=where)
             if tap and tap.distribution:
                 pair = log_softmax(found[name]), log_softmax(reference)
                 yield "log_probs", error, layers, _found(case, "log_probs", *pair)
@@ -216,14 +233,16 @@ def _compare(model: Witness, truth: Truth) -> Iterator[Found]:
         yield from _compare_gradients(model, case, truth.gradients, layers)
     if truth.decoding:
         ids, logits = truth.decoding
-        yield "logits", "decoding", layers, _found(case, "decoding", model.decode(ids), logits)
+        (scores,) = case.config.family.heads[case.size.head].returned
+        yield scores, "decoding", layers, _found(case, "decoding", model.decode(ids), logits)
 
 
-def _compare_gradients(model: Witness, case: Case, truth: Gradients, layers: int) -> Iterator[Found]:
+def _compare_gradients(model: Framework, case: Case, truth: Gradients, layers: int) -> Iterator[Found]:
     found, steep = model.backward(case.inputs, case.labels), steepness(truth.scores)
     yield "loss", "loss", layers, _found(case, "loss", np.array(found.loss), np.array(truth.loss))
     terms = truth.weights | truth.taps
-    for values, references in ((found.weights, truth.weights), (found.taps, truth.taps)):
+    of_taps = {name: x for name, x in truth.taps.items() if name not in truth.scores}  # whose gradients are the loss's
+    for values, references in ((found.weights, truth.weights), (found.taps, of_taps)):
         for name in (name for name in references if name in values):
             scale = gradient_scale(name, terms)
             distance = _found(case, name, values[name], references[name], scale=scale)
@@ -247,10 +266,12 @@ def _found(
     return difference.would_pass
 
 
-def _layer(name: str, layers: int) -> int:
+def _layer(name: str, case: Case) -> int:
     """How many layers lie before a tap's own."""
-    place = BIGBIRD.place(name)
-    return 0 if name in _NO_DEPTH else layers if place is None or place.layer is None else place.layer
+    place = case.config.family.place(name)
+    if name in _without_depth(case.config.family):
+        return 0
+    return case.config.num_hidden_layers if place is None or place.layer is None else place.layer
 
 
 def _check(seeds: Sequence[int], sizes: Sequence[str], dtypes: Sequence[str], witnesses: Sequence[str]) -> None:

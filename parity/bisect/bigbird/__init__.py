@@ -1,0 +1,1 @@
+"""BigBird's modules, each with one step done wrong."""

@@ -1,0 +1,91 @@
+"""Putting a fault into a twin's code: a function is replaced for a while, in the same way for both frameworks."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from bigbird_port.schema.table import Framework
+
+Function = Callable[..., Any]
+Wrap = Callable[[Function], Function]
+Injection = Callable[[Framework], AbstractContextManager[None]]
+InReference = Callable[[], AbstractContextManager[Any]]
+ATTEND = "attention.plain.attend"
+_CALLED = {"torch": "forward", "flax": "__call__"}
+_FLAX_CLASSES = {"BigBirdModel": "FlaxBigBirdModule"}  # the others are called alike
+
+
+def in_twin(path: str, wrap: Wrap) -> Injection:
+    """Return what replaces ``path`` of the twin's package: "room.module.function" or
+    "room.module.Class.method".
+
+    The method "call" is forward, or __call__. Flax compiles anew while it lasts.
+    """
+
+    @contextmanager
+    def inject(framework: Framework) -> Iterator[None]:
+        room, module, *names = path.split(".")
+        owner: Any = importlib.import_module(f"models_{framework}.{room}.{module}")
+        for name in names[:-1]:
+            owner = getattr(owner, _FLAX_CLASSES.get(name, name) if framework == "flax" else name)
+        name, change = _CALLED[framework] if names[-1] == "call" else names[-1], wrap
+        if (framework, path) == ("flax", ATTEND):
+            name, change = "attend_in_part", _in_part(wrap)
+        with mock.patch.object(owner, name, change(getattr(owner, name))), _compiled_anew(framework, path):
+            yield
+
+    return inject
+
+
+def _in_part(wrap: Wrap) -> Wrap:
+    """What is done to attend, done to what Flax's attend and its block-sparse attention call: a part and its weight."""
+
+    def changed(attend_in_part: Function) -> Function:
+        def faulty(q: Any, k: Any, v: Any, bias: Any) -> tuple[Any, Any]:
+            logs = []
+
+            def attend(q: Any, k: Any, v: Any, bias: Any, dropout: Any = None) -> Any:
+                context, log = attend_in_part(q, k, v, bias)
+                logs.append(log)
+                return context
+
+            return wrap(attend)(q, k, v, bias), logs[-1]
+
+        return faulty
+
+    return changed
+
+
+# What of parity/witnesses/with_flax.py is compiled from a module of the twin, whose own layers are compiled anew
+# always. Key lists are no part of it, they are passed to it; the embeddings' Dropout is everybody's.
+_COMPILED_FROM = {
+    "bigbird.encoder.layer_pattern": (),
+    "attention.plain": ("_compiled_layer",),
+    "bigbird.layer": ("_compiled_layer",),
+    "bigbird.embeddings": ("_compiled_layer", "_compiled"),
+    "bigbird.model": ("_compiled",),
+    "bigbird.tasks": ("_compiled",),
+    "bigbird.heads": ("_compiled",),
+}
+
+
+@contextmanager
+def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
+    """Flax's compiled functions hold what they were compiled from: others for as long as the fault lasts."""
+    if framework == "torch":
+        yield
+        return
+    module: Any = importlib.import_module("parity.witnesses.with_flax")
+    names = _COMPILED_FROM[path if path in _COMPILED_FROM else ".".join(path.split(".")[:2])]
+    fresh = {name: functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__) for name in names}
+    encoder: Any = importlib.import_module("models_flax.bigbird.encoder")
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(encoder, "_CompiledLayer", encoder._compiled_layer()))
+        for name, function in fresh.items():
+            stack.enter_context(mock.patch.object(module, name, function))
+        yield
