@@ -20,7 +20,6 @@ from bigbird_port.sparse.pattern import layer_pattern
 from parity.given.inputs import Inputs, select_inputs
 
 Taps = dict[str, np.ndarray]
-REPORTED = "sequence_output"  # what the original calls the hidden states that go into a head
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,16 @@ def tap_name(name: str, family: Family) -> str:
     return name.removeprefix("hidden.")
 
 
+def reported_hidden(config: BigBirdConfig) -> str:
+    """Return what golden cases call the hidden states that go into a head."""
+    family = config.family
+    place = family.place(family.steps(config)[-2].output)
+    return next(tap.name for tap in family.whole if tap.golden and place and tap.kind == place.tap.kind)
+
+
 def derived_taps(taps: Taps, case: GoldenCase, config: BigBirdConfig) -> Taps:
     """Return, from a run's taps, what the original reports: random blocks, log-probabilities and losses (float64)."""
-    derived = {REPORTED: taps[case.family.steps(config)[-2].output]}
+    derived = {reported_hidden(config): taps[case.family.steps(config)[-2].output]}
     for i in range(config.num_hidden_layers):
         derived |= derived_of_layer(i, case, config)
     return derived | derived_scores(taps, case, case.head)

@@ -64,7 +64,7 @@ def _masked_words(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generat
     return {"labels": labels}
 
 
-def _pretraining(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
+def _masked_words_and_next_sentence(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
     words = _masked_words(config, ids, rng)
     return {"next_sentence_label": np.asarray(rng.integers(2, size=len(ids)))} | words
 
@@ -99,7 +99,7 @@ def _choices(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -
 # What a head's record calls its labels -> how they are drawn, from the configuration and ids [B, L] (or [B, C, L]).
 MAKERS: dict[str, Callable[[BigBirdConfig, np.ndarray, np.random.Generator], Inputs]] = {
     "masked words": _masked_words,
-    "pretraining": _pretraining,
+    "masked words, next sentence": _masked_words_and_next_sentence,
     NEXT_WORDS: _next_words,
     "spans": _spans,
     "classes": _classes,

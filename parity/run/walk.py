@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.families.family import Step
-from parity.given.golden import REPORTED, derived_of_layer, derived_scores
+from parity.given.golden import derived_of_layer, derived_scores, reported_hidden
 from parity.given.inputs import Inputs, choices_apart, portions
 from parity.measure.losses import make_labels, why_no_loss
 from parity.run.called import Called
@@ -185,7 +185,7 @@ class Walk:
             for name in taps.keys() - {"golden"}:
                 taps[name] |= derived_scores(taps[name], self.options.golden, self.scene.head)
                 if self.witnesses[name].steps:
-                    taps[name][REPORTED] = self.witnesses[name].hidden(self.streams[name])
+                    taps[name][reported_hidden(self.config)] = self.witnesses[name].hidden(self.streams[name])
         self._compare(self.steps[-1], taps, "the last layer's output is within tolerance", fed, part)
         if called:
             self.result.rows += called.rows(self.scene, taps, self.streams, positions, part)

@@ -45,7 +45,7 @@ _RECORDS = (
             LossTerm("masked_lm_loss", ("prediction_logits", "labels")),
             LossTerm("next_sentence_loss", (_NEXT_SENTENCE, "next_sentence_label")),
         ),
-        "pretraining",
+        "masked words, next sentence",
         original=(
             Original("nsp", _NEXT_SENTENCE, ("next_sentence_labels",)),
             replace(_MASKED, scores="prediction_logits"),

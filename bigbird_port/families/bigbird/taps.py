@@ -61,7 +61,7 @@ _CROSS = tuple(
 WHOLE = (
     *_CROSS,
     Tap("last_hidden_state", _HIDDEN, "encoder", kind="output"),
-    Tap("sequence_output", _HIDDEN, "encoder", kind="output"),
+    Tap("sequence_output", _HIDDEN, "encoder", kind="output", golden="sequence_output"),
     Tap(
         "rand_attn.{i}",
         "heads blocks random",

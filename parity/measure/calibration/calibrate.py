@@ -16,13 +16,14 @@ measured.
 
 from __future__ import annotations
 
+import importlib
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from bigbird_port.families.family import Family
 from bigbird_port.families.registry import default_family
 from bigbird_port.files.writing import check_writable, write_whole
 from parity.given.golden import log_softmax
-from parity.measure.calibration.cases import SIZES, Case, Size, make_case
+from parity.measure.calibration.cases import Case, Size, make_case, sizes_of
 from parity.measure.gradient_scale import gradient_scale, steepness
 from parity.measure.metrics import measure, scale_of
 from parity.measure.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
@@ -38,7 +39,7 @@ from parity.reference.backward import Gradients, backward, forward
 from parity.reference.heads import MASKED
 from parity.reference.model import Reference
 from parity.witnesses.whole import run_whole
-from parity.witnesses.witness import Dtype, Framework, Setting, make_witness
+from parity.witnesses.witness import MODULES, Dtype, Framework, Setting, make_witness
 
 DTYPES = ("float32", "bfloat16", "float16")
 SEEDS = (0, 1, 2, 3)
@@ -96,7 +97,7 @@ def _without_depth(family: Family) -> set[str]:
 def calibrate(
     out: Path | None = None,
     seeds: Sequence[int] = SEEDS,
-    sizes: Sequence[str] = tuple(SIZES),
+    sizes: Sequence[str] = (),
     dtypes: Sequence[str] = DTYPES,
     devices: Sequence[str] = ("cpu",),
     witnesses: Sequence[str] = ("torch", "flax"),
@@ -104,9 +105,11 @@ def calibrate(
 ) -> Table:
     """Measure a table of tolerances and, with ``out``, write it there.
 
-    sizes: names of SIZES. devices: "cpu", "cuda", "tpu" (the last for Flax alone: witnesses=("flax",)). report: is told
-    what is being measured. Raises ValueError for what is unknown or not there; nothing is written then.
+    sizes: names of ``sizes_of``; none: all. devices: "cpu", "cuda", "tpu" (the last for Flax alone:
+    witnesses=("flax",)). report: is told what is being measured. Raises ValueError for what is unknown or not there;
+    nothing is written then.
     """
+    sizes = tuple(sizes) or tuple(sizes_of())
     _check(seeds, sizes, dtypes, witnesses)
     if out:
         check_writable(out, "parity calibrate --out")
@@ -127,7 +130,7 @@ def measure_samples(
 ) -> Iterator[Sample]:
     """Yield every measured tap; raises ValueError if one holds NaN or Inf, or is not that of the reference."""
     for name in sizes:
-        most = SIZES[name].most_seeds
+        most = sizes_of()[name].most_seeds
         if report and seeds[most:]:
             report(f"{name}: seeds {', '.join(map(str, seeds[most:]))} are left out, as this size takes long")
         truths = [_truth(make_case(name, seed)) for seed in seeds[:most]]
@@ -209,8 +212,19 @@ def _truth(case: Case) -> Truth:
 Found = tuple[str, str, int, float]  # kind, error, layer, found
 
 
+# Whose devices a witness runs on, and the function of its module that finds one.
+_DEVICES = {"torch": ("torch", "torch_device"), "flax": ("jax", "flax_device")}
+
+
 def _make(witness: str, case: Case, dtype: str, device: str) -> Framework:
     """Build a witness of a case; raises ValueError for a device that is not there."""
+    library, finder = _DEVICES[witness]
+    adapter: Any = importlib.import_module(MODULES[witness])
+    try:
+        getattr(adapter, finder)(device)
+    except ValueError:
+        message = f"{library} has no device {device!r} here: run the calibration where it is, or leave it out"
+        raise ValueError(message) from None
     setting = Setting(cast(Dtype, dtype), device)
     model: Framework = make_witness(witness, case.config, case.size.head, case.weights, setting)
     return model
@@ -276,7 +290,7 @@ def _layer(name: str, case: Case) -> int:
 
 def _check(seeds: Sequence[int], sizes: Sequence[str], dtypes: Sequence[str], witnesses: Sequence[str]) -> None:
     for name, given, known in (
-        ("size", sizes, SIZES),
+        ("size", sizes, sizes_of()),
         ("dtype", dtypes, DTYPES),
         ("witness", witnesses, ("torch", "flax")),
     ):
@@ -298,7 +312,7 @@ def _command(
 ) -> str:
     """The command line that measures the same again."""
     sides = "" if set(witnesses) == {"torch", "flax"} else "".join(f" --witness {x}" for x in witnesses)
-    sizes = () if list(sizes) == list(SIZES) else sizes
+    sizes = () if list(sizes) == list(sizes_of()) else sizes
     options: list[tuple[str, Sequence[str] | Sequence[int]]] = [
         ("seed", seeds),
         ("size", sizes),

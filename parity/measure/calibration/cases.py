@@ -5,11 +5,15 @@ Legend: B batch, L length.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.family import Family
+from bigbird_port.families.registry import default_family
 from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.table import weights_of
 from parity.given.inputs import Inputs, for_head, make_inputs
@@ -36,42 +40,20 @@ class Size:
     gradients: bool = True
     most_seeds: int = 4
 
-    def config(self) -> BigBirdConfig:
-        """The configuration; weights are of such a size that activations are about 1, as in a trained model."""
-        return BigBirdConfig(
-            vocab_size=211,
-            hidden_size=self.hidden,
-            num_attention_heads=self.heads,
-            num_hidden_layers=self.layers,
-            intermediate_size=4 * self.hidden,
-            max_position_embeddings=1024,
-            block_size=self.block,
-            initializer_range=self.hidden**-0.5,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            attention_type="block_sparse" if self.sparse else "original_full",
-            random_blocks="transformers" if self.sparse == "transformers" else "original",
-            max_encoder_length=self.length if self.sparse == "original" else None,
-            num_labels=3,
-        )
+    def config(self) -> Any:
+        """Return the configuration; weights are of such a size that activations are about 1, as in a trained model."""
+        raise NotImplementedError("a family's sizes make its configurations")
+
+    def labels(self, config: Any, inputs: Inputs, seed: int, rng: np.random.Generator) -> Inputs:
+        """Return labels for the head's loss."""
+        return make_labels(config, self.head, inputs, seed)
 
 
-# Every head, 2 to 12 layers, hidden 16 to 768, all blocks and kinds of attention; padded where there are two texts.
-SIZES: dict[str, Size] = {
-    "full-16": Size("pretraining", 2, 16, 2, 64),
-    "full-32": Size("qa", 2, 32, 2, 64),
-    "full-64-deep": Size("qa", 12, 64, 4, 48),
-    "full-48-deep": Size("pretraining", 12, 48, 4, 40),
-    "sparse-32": Size("sequence-classification", 3, 32, 2, 216, sparse="transformers"),
-    "sparse-64-deep": Size("masked-lm", 12, 64, 4, 208, sparse="transformers", gradients=False),
-    "original-128": Size("token-classification", 4, 128, 4, 528, sparse="original", most_seeds=2),
-    "sparse-256": Size("multiple-choice", 6, 256, 4, 400, block=32, sparse="transformers", batch=1, most_seeds=2),
-    "base-768": Size(
-        "pretraining", 2, 768, 12, 1024, block=64, sparse="original", batch=1, gradients=False, most_seeds=2
-    ),
-    "causal-64": Size("causal-lm", 6, 64, 4, 40),
-    "causal-256": Size("causal-lm", 2, 256, 4, 24, gradients=False),
-}
+def sizes_of(family: Family | None = None) -> dict[str, Size]:
+    """Return the sizes of a family (None: of the default one) by name."""
+    module: Any = importlib.import_module(f"parity.measure.calibration.{(family or default_family()).name}")
+    sizes: dict[str, Size] = module.SIZES
+    return sizes
 
 
 @dataclass(frozen=True)
@@ -93,8 +75,8 @@ class Case:
 
 
 def make_case(name: str, seed: int, size: Size | None = None) -> Case:
-    """Draw everything of one case; size: None is the one of that name in SIZES."""
-    size = size or SIZES[name]
+    """Draw everything of one case; size: None is the one of that name."""
+    size = size or sizes_of()[name]
     config = size.config()
     rows = {row.name: row for side in ("torch", "flax") for row in weights_of(config, size.head, side)}
     rng = np.random.default_rng([seed, *name.encode()])
@@ -105,23 +87,4 @@ def make_case(name: str, seed: int, size: Size | None = None) -> Case:
             value = value + rng.normal(0, 0.1, value.shape).astype(np.float32)
         weights[row.name] = value
     inputs = for_head(make_inputs(config, size.batch, size.length, seed), size.head, config)
-    return Case(name, size, seed, config, weights, inputs, _labels(config, size, inputs, seed, rng))
-
-
-def _labels(config: BigBirdConfig, size: Size, inputs: Inputs, seed: int, rng: np.random.Generator) -> Inputs:
-    B, L = size.batch, size.length
-    tokens_BL = rng.integers(0, config.vocab_size, (B, L))
-    tokens_BL[:, ::3] = -100
-    drawn = {  # by what a head's record calls its labels; all are drawn, so that a size's stay what they are
-        "pretraining": {"labels": tokens_BL, "next_sentence_label": rng.integers(0, 2, B)},
-        "masked words": {"labels": tokens_BL},
-        "next words": {"labels": tokens_BL},
-        "classes": {"labels": rng.integers(0, config.num_labels, B)},
-        "choices": {"labels": rng.integers(0, 2, B)},
-        "class of each token": {"labels": np.where(tokens_BL < 0, -100, tokens_BL % config.num_labels)},
-        # behind the question, whose scores are masked
-        "spans": {"start_positions": rng.integers(L // 4, L, B), "end_positions": rng.integers(L // 4, L, B)},
-    }
-    kind = config.family.heads[size.head].labels
-    labels = drawn[kind] if kind in drawn else make_labels(config, size.head, inputs, seed)
-    return {name: values.astype(np.int32) if values.dtype.kind in "iu" else values for name, values in labels.items()}
+    return Case(name, size, seed, config, weights, inputs, size.labels(config, inputs, seed, rng))

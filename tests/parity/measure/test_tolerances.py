@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from parity.measure.calibration import calibrate as calibrate_module
+from parity.measure.calibration.bigbird import SIZES, BigBirdSize
 from parity.measure.calibration.calibrate import (
     DTYPES,
     FACTOR,
@@ -17,7 +18,7 @@ from parity.measure.calibration.calibrate import (
     make_table,
     measure_samples,
 )
-from parity.measure.calibration.cases import SIZES, Size, make_case
+from parity.measure.calibration.cases import make_case
 from parity.measure.tolerances import (
     ERRORS,
     GROWTH,
@@ -302,7 +303,7 @@ def test_sizes_reach_over_heads_depths_widths_and_attentions():
 
 def test_errors_grow_no_faster_than_the_table_says():
     """Each kind scatters; their median lies between no growth and the law of the table (a root, or in proportion)."""
-    like = Size("pretraining", 1, 32, 2, 32)
+    like = BigBirdSize("pretraining", 1, 32, 2, 32)
     exponents = growth_exponents((1, 2, 4, 8, 12), range(3), like)
     accumulated = [x for (error, _), x in exponents.items() if error == "accumulated"]
     gradients = [x for (error, kind), x in exponents.items() if error == "gradient" and kind != "grad.transform"]
