@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from bigbird_port.files.reading import read_text
 from bigbird_port.files.writing import write_whole
+from parity.measure.stages import stage_of
 from parity.run.results import Result, Row
 
 VERSION = 1
@@ -210,8 +211,6 @@ _SCOPES = ("head", "condition", "pair", "kind of error", "layer", "tap")
 
 
 def _scope(key: Key, name: str) -> tuple[str, ...]:
-    from parity.reports.report import stage_of
-
     if name == "layer":
         stage = stage_of(key[4])
         return (*key[:4], f"layer {stage}") if isinstance(stage, int) else ()

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from parity.reports.report import EMBEDDINGS, HEAD, Stage, figure, pair, stage_of, worst_of
+from parity.measure.stages import EMBEDDINGS, HEAD, Stage, stage_of
+from parity.reports.report import figure, pair, worst_of
 from parity.reports.svg import Element, add, hint, limit, picture
 from parity.run.results import Row
 

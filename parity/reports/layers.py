@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from parity.reports.report import EMBEDDINGS, HEAD, Stage, by_head, stage_of, worst_of
+from parity.measure.stages import EMBEDDINGS, HEAD, Stage, stage_of
+from parity.reports.report import by_head, worst_of
 from parity.run.results import Result, Row
 
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 import bigbird_port
+from parity.measure.stages import stage_of
 from parity.reports import curves, histogram, pattern_picture, svg
 from parity.reports import report as common
 from parity.reports.report import Report
@@ -79,7 +80,7 @@ def heat_maps(rows: Iterable[Row]) -> list[HeatMap]:
     """Return one for each head, condition and pair, of the rows that are about an attention head of a layer."""
     found: dict[tuple[str, str], dict[int, dict[int, Row]]] = {}
     for row in rows:
-        layer = common.stage_of(row.tap)
+        layer = stage_of(row.tap)
         if row.attention_head is None or not isinstance(layer, int) or row.error != "accumulated":
             continue
         key = f"{row.head}, {row.condition}", common.pair(row)

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bigbird_port.families.family import Family
-from bigbird_port.families.registry import default_family
 from parity.run.results import Result, Row
-
-Stage = int | str  # index of a layer, or EMBEDDINGS, or HEAD
-EMBEDDINGS, HEAD = "embeddings", "head"
-_NUMBER = re.compile(r"\.(\d+)(?:\.|$)")  # of a layer, in the name of a tap or of a weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,20 +68,6 @@ def summary(result: Result) -> list[Line]:
 def worst_of(rows: Iterable[Row]) -> Row:
     """Return the row whose error is largest in relation to its tolerance."""
     return max(rows, key=lambda row: row.difference.excess)
-
-
-def stage_of(tap: str, family: Family | None = None) -> Stage:
-    """Return the layer's index in the name of a tap or gradient, or EMBEDDINGS, or HEAD for all that comes after.
-
-    family: whose tap it is; None: of the default one.
-    """
-    family, name = family or default_family(), tap.removeprefix("grad.")
-    place, number = family.place(name), _NUMBER.search(name)
-    if number:
-        return int(number[1])
-    first = family.stages[0].taps
-    is_first = place.tap in first if place else any(name.startswith(f"{one.module}.") for one in first)
-    return EMBEDDINGS if is_first else HEAD
 
 
 def counts(result: Result) -> dict[str, int]:

@@ -23,6 +23,7 @@ from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.sparse.pattern import layer_pattern
 from parity.checks.integrity import Check
 from parity.measure.metrics import Difference, LogitsDifference
+from parity.measure.stages import stage_of
 from parity.measure.tolerances import Tolerance
 from parity.reports import histogram, pattern_picture
 from parity.reports.curves import curves
@@ -30,7 +31,7 @@ from parity.reports.json_file import from_json, read_report, to_json
 from parity.reports.junit import to_junit
 from parity.reports.markdown import to_markdown
 from parity.reports.page import heat_maps, runs, to_html
-from parity.reports.report import Report, by_head, figure, last_line, stage_of
+from parity.reports.report import Report, by_head, figure, last_line
 from parity.reports.terminal import to_text
 from parity.run.results import Condition, Finding, Part, Result, Row
 from tests.conftest import ROOT
