@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 from parity.checks.integrity import Check
 from parity.witnesses.witness import Witness
 
-_ENCODER = ("embeddings.", "encoder.")
-
 
 class Loaded(NamedTuple):
-    """checks: one for each witness with weights. encoder: each one's digests of embeddings and encoder."""
+    """checks: one for each witness with weights. encoder: each one's digests of what stands before the heads."""
 
     checks: list[Check]
     encoder: dict[str, dict[str, str]]
@@ -35,8 +33,10 @@ def check_loaded(head: str, witnesses: Mapping[str, Witness], manifest: dict[str
         if wrong or unknown:
             detail = f"{len(wrong) + len(unknown)} of {len(found)} differ: {', '.join((wrong + unknown)[:3])}"
         checks.append(Check(f"{name} as loaded for {head}", bool(found) and not wrong and not unknown, detail))
+    family = next(iter(witnesses.values())).config.family
+    before_heads = tuple({f"{tap.module.partition('.')[0]}." for stage in family.stages for tap in stage.taps})
     encoder = {
-        name: {weight: sha for weight, sha in found.items() if weight.startswith(_ENCODER)}
+        name: {weight: sha for weight, sha in found.items() if weight.startswith(before_heads)}
         for name, found in digests.items()
     }
     return Loaded(checks, encoder)

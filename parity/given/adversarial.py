@@ -15,11 +15,12 @@ from typing import cast
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.family import Family
+from bigbird_port.families.registry import default_family
 from parity.given.inputs import Inputs
 
 # A power of two, so that no weight is rounded; positions and types lose six bits beside such words.
 WORD_FACTORS = {"large-norm": 64.0}
-_WORDS = "embeddings.word_embeddings.embedding"
 
 
 def adversarial_inputs(config: BigBirdConfig, length: int, seed: int) -> dict[str, Inputs]:
@@ -41,20 +42,24 @@ def adversarial_inputs(config: BigBirdConfig, length: int, seed: int) -> dict[st
     }
 
 
-def large_norm(weights: Mapping[str, np.ndarray], factor: float) -> Mapping[str, np.ndarray]:
+def large_norm(
+    weights: Mapping[str, np.ndarray], factor: float, family: Family | None = None
+) -> Mapping[str, np.ndarray]:
     """Return canonical weights whose word embeddings are ``factor`` times as large; the others are not copied.
 
     The embeddings' LayerNorm then sees large numbers, among which positions and types are lost bit by bit, and the tied
-    decoder gives large scores. Raises ValueError if there are no word embeddings, or if the product is not finite.
+    decoder gives large scores. family: whose weights they are; None: of the default one. Raises ValueError if there are no word embeddings, or if the product is not finite.
     """
-    if _WORDS not in weights:
-        raise ValueError(f"{_WORDS} is not among the weights, found {', '.join(sorted(weights)) or 'nothing'}")
-    words = weights[_WORDS]
+    rows = (family or default_family()).rows
+    name = next(row.name for row in rows if row.axes.split() == ["vocab", "hidden"])
+    if name not in weights:
+        raise ValueError(f"{name} is not among the weights, found {', '.join(sorted(weights)) or 'nothing'}")
+    words = weights[name]
     with np.errstate(over="ignore"):
         scaled = (words * factor).astype(words.dtype)
     if not np.isfinite(scaled).all():
-        raise ValueError(f"factor is {factor}, but {_WORDS} times it is beyond {words.dtype}: choose a smaller one")
-    return ChainMap({_WORDS: scaled}, cast("dict[str, np.ndarray]", weights))
+        raise ValueError(f"factor is {factor}, but {name} times it is beyond {words.dtype}: choose a smaller one")
+    return ChainMap({name: scaled}, cast("dict[str, np.ndarray]", weights))
 
 
 def _one_token(config: BigBirdConfig, L: int, rng: np.random.Generator) -> Inputs:

@@ -8,11 +8,11 @@ import numpy as np
 import safetensors.numpy
 
 from bigbird_port.files.writing import check_kept_folder, write_whole
-from parity.run.locate import Stage
+from parity.run.locate import Comparison
 from parity.run.results import Finding
 
 
-def keep_tensors(folder: Path, stage: Stage, finding: Finding, fed: np.ndarray | None) -> Path:
+def keep_tensors(folder: Path, stage: Comparison, finding: Finding, fed: np.ndarray | None) -> Path:
     """Write input, value and reference of a failing stage to a safetensors file in ``folder``; return its path.
 
     Names are ``input`` (the reference's; absent for embeddings), ``value.<tap>`` and ``reference.<tap>``.

@@ -22,7 +22,7 @@ STAGE = ""  # what goes into a stage: the ids, the last layer's output, or the h
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class Comparison:
     """The two sides of a stage: who, how it was fed, all its rows, and the taps themselves.
 
     input_good: whether what went in was within tolerance, and evidence: how that is known.
@@ -37,7 +37,7 @@ class Stage:
     evidence: str
 
 
-def locate(stage: Stage, config: BigBirdConfig) -> Iterator[Finding]:
+def locate(stage: Comparison, config: BigBirdConfig) -> Iterator[Finding]:
     """Yield a Finding for every tap of the stage that is off while everything that it is computed from is good."""
     passed = {row.tap: row.passed for row in stage.rows if row.attention_head is None}
     for tap, good in passed.items():
@@ -45,7 +45,7 @@ def locate(stage: Stage, config: BigBirdConfig) -> Iterator[Finding]:
             yield _finding(stage, tap, config)
 
 
-def _is_good(source: str, passed: Mapping[str, bool], stage: Stage) -> bool:
+def _is_good(source: str, passed: Mapping[str, bool], stage: Comparison) -> bool:
     return stage.input_good if source == STAGE else passed[source]
 
 
@@ -68,7 +68,7 @@ def module_of(tap: str, head: str, family: Family) -> str:
     return place.module if place else ""
 
 
-def _finding(stage: Stage, tap: str, config: BigBirdConfig) -> Finding:
+def _finding(stage: Comparison, tap: str, config: BigBirdConfig) -> Finding:
     row = next(row for row in stage.rows if row.tap == tap and not row.passed)
     parts = _Parts(stage, tap, config) if tap in stage.sides[0] and tap in stage.sides[1] else None
     heads, blocks, positions = parts.off() if parts else ((), (), ())
@@ -92,7 +92,7 @@ def _finding(stage: Stage, tap: str, config: BigBirdConfig) -> Finding:
 class _Parts:
     """One tap taken apart: attention heads, blocks of queries, classes of positions."""
 
-    def __init__(self, stage: Stage, tap: str, config: BigBirdConfig) -> None:
+    def __init__(self, stage: Comparison, tap: str, config: BigBirdConfig) -> None:
         self.stage, self.tap, self.config = stage, tap, config
         self.value, self.reference = (self._rows_first(side[tap]) for side in stage.sides)
         whole = next(row.difference for row in stage.rows if row.tap == tap and row.attention_head is None)

@@ -22,7 +22,7 @@ from parity.run.called import Called
 from parity.run.compare import Scene, compare
 from parity.run.conditions import Options, Pass
 from parity.run.keep import keep_tensors
-from parity.run.locate import Stage, locate
+from parity.run.locate import Comparison, locate
 from parity.run.results import Part, Result, Row
 from parity.witnesses.witness import FRAMEWORKS, TRUTHS, Taps, Witness, pairs
 
@@ -221,7 +221,7 @@ class Walk:
             if not (step == self.steps[-1] and all(incomplete[1:]) and not sides[1]):
                 rows = list(compare(self.scene, pair, "accumulated", step.name, sides, incomplete, part))
                 self.rows_of_stage[pair] = rows
-                found = Stage(self.scene, pair, "accumulated", rows, sides, self.input_good[pair], evidence)
+                found = Comparison(self.scene, pair, "accumulated", rows, sides, self.input_good[pair], evidence)
                 self._record(found, fed, locates=self._locates(pair, step))
 
     def _locates(self, pair: tuple[str, str], step: Step) -> bool:
@@ -236,9 +236,9 @@ class Walk:
         pair = (name, str(self.truth))
         rows = list(compare(self.scene, pair, "local", step.name, (local, truth), part=part))
         evidence = f"its input was the {self.truth}'s own"
-        self._record(Stage(self.scene, pair, "local", rows, (local, truth), True, evidence), fed, locates=True)
+        self._record(Comparison(self.scene, pair, "local", rows, (local, truth), True, evidence), fed, locates=True)
 
-    def _record(self, stage: Stage, fed: np.ndarray | None, locates: bool) -> None:
+    def _record(self, stage: Comparison, fed: np.ndarray | None, locates: bool) -> None:
         self.result.rows += stage.rows
         findings = list(locate(stage, self.config)) if locates and not all(row.passed for row in stage.rows) else []
         known = {(f.condition, f.value, f.tap) for f in self.result.located if stage.scene.head in (f.head,)}

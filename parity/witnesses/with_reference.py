@@ -36,7 +36,9 @@ class ReferenceWitness:
 
     def scale_words(self, factor: float) -> None:
         """Scale the matrix, and hold it; the others stay where they are."""
-        self.model = replace(self.model, weights=Widened(large_norm(self.model.weights.given, factor)))
+        self.model = replace(
+            self.model, weights=Widened(large_norm(self.model.weights.given, factor, self.config.family))
+        )
 
     def start(self, inputs: Inputs) -> tuple[Taps, Any]:
         """Run the embeddings."""
