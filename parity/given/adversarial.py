@@ -48,7 +48,8 @@ def large_norm(
     """Return canonical weights whose word embeddings are ``factor`` times as large; the others are not copied.
 
     The embeddings' LayerNorm then sees large numbers, among which positions and types are lost bit by bit, and the tied
-    decoder gives large scores. family: whose weights they are; None: of the default one. Raises ValueError if there are no word embeddings, or if the product is not finite.
+    decoder gives large scores. family: whose weights they are; None: of the default one. Raises ValueError if there are
+    no word embeddings, or if the product is not finite.
     """
     rows = (family or default_family()).rows
     name = next(row.name for row in rows if row.axes.split() == ["vocab", "hidden"])
