@@ -32,7 +32,7 @@ def why_no_loss(own: Head, length: int) -> str:
 
 
 def scores_dtype(own: Head, dtype: str) -> str:
-    """Return the dtype of a head's scores: where 1e6 is taken from some, none narrower than float32."""
+    """Return the dtype of a head's scores. Where a penalty of 1e6 is taken from some, it is float32 at least."""
     return "float32" if own.is_penalised and dtype in ("bfloat16", "float16") else dtype
 
 

@@ -1,9 +1,11 @@
-"""The whole model in one call, as its users call it, beside the walk through its modules.
+"""The whole model in one call, as its users call it.
 
-A call may take paths of its own, such as leaving out blocks of padding. What it returns for real tokens is compared
-with what the truth's walk computed; what it returns for padding nobody reads. The scores that a language model gives
-to long texts are larger than the model: there the base model is called, and its hidden states are scored in pieces.
-Texts are called together, but only so many as keep memory small.
+The walk runs a model module by module. A call may take other paths: it may leave out blocks of padding. So every
+framework is called as well. What it returns for real tokens is compared with what the truth computed in its walk. What
+it returns for padding does not count.
+
+A language model's scores of a long text are larger than the model. There the base model is called, and its hidden
+states are scored in pieces. Only so many texts are called together as keep memory small.
 
 Legend: B batch, L length, D hidden.
 """

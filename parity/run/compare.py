@@ -24,10 +24,11 @@ _REAL_ONLY = ("golden", "transformers")  # what these compute for padding is the
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What a comparison is about, beside its two sides.
+    """What a comparison is about. Its two sides are given apart.
 
     settings: of each witness. real_BL: True on tokens that are no padding. layers: of the encoder. table: of
-    tolerances, None for the one that is shipped. steepness: of the loss, where its gradients are compared.
+    tolerances, None for the one that is shipped. steepness: of the loss, where its gradients are compared. family: the
+    one that has the taps.
     """
 
     head: str

@@ -30,9 +30,8 @@ def compare_gradients(
 ) -> Iterator[Row]:
     """Yield a row for every weight and every tap of each framework; ``grad.<name>``.
 
-    A mesh's are compared with those of one device as well, in relation to the reference's.
-
-    What is too large is for check_gradients to say.
+    Gradients of a mesh are compared with those of one device as well. Both errors are relative to the reference's.
+    check_gradients refuses what is too large.
     """
     labels, own = make_labels(config, scene.head, inputs, seed), config.family.heads[scene.head]
     reference = _of(witnesses["reference"], inputs, labels)
@@ -51,7 +50,7 @@ def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Any:
 
 
 def _rows(scene: Scene, pair: tuple[str, str], found: Taps, other: Taps, terms: Taps) -> Iterator[Row]:
-    """Rows of weights or of taps; one that only a side has is a failure, but for weights that the head does not use."""
+    """Yield rows of weights or taps. What only one side has is a failure, unless the head does not use the weight."""
     for key in [*other, *(key for key in found if key not in other)]:
         if key not in other and not found[key].any():
             continue  # carried along by torch's class without a part in the loss

@@ -121,7 +121,7 @@ class Walk:
             self._finish(positions, called)
 
     def _portions(self) -> Iterator[Walk]:
-        """This walk, or walks of some of its texts each; one that cannot be fed a layer's input comes whole."""
+        """Yield this walk, or walks of some texts each. A witness that cannot be fed takes all texts at once."""
         inputs = choices_apart(self.inputs)
         tokens = _TAPS_AT_ONCE // (6 * self.config.hidden_size + self.config.intermediate_size)
         multiple = max(witness.multiple for witness in self.witnesses.values())
@@ -134,7 +134,11 @@ class Walk:
             yield Walk(self.options, self.one, self.scene.head, some, self.witnesses, self.result, part)
 
     def _step(self, step: Step, before: Step) -> None:
-        """One stage: the truth, the frameworks on its input, then everyone else on their own; few taps at a time."""
+        """Run and compare one stage.
+
+        The truth runs first. Every framework then runs on the truth's input, and at last on its own. Few taps are held
+        at a time.
+        """
         self._begin_stage(before.output)
         fed, taps = self._fed(), dict[str, Taps]()
         if self.truth:
@@ -159,7 +163,7 @@ class Walk:
         return self.witnesses[self.truth].hidden(self.streams[self.truth]) if self.truth else None
 
     def _begin_stage(self, output: str) -> None:
-        """Note of every pair whether the stage's input, which is ``output`` of the one before, was good."""
+        """Note for every pair whether the stage's input, the tap ``output`` of the stage before, was good."""
         for pair in self.input_good:
             rows = self.rows_of_stage.get(pair, [])
             of_output = [row for row in rows if row.tap == output and row.attention_head is None]
@@ -170,7 +174,7 @@ class Walk:
         return self.options.local and self.truth is not None and name in FRAMEWORKS
 
     def _finish(self, positions: slice | None, called: Called | None) -> None:
-        """The head, on all positions or on some; its loss, and what the call returned there."""
+        """Run and compare the head on all positions or on some; then its loss, and what a call returned there."""
         part = Part(positions=f"{positions.start}:{positions.stop}") if positions else None
         fed = self._fed()
         taps: dict[str, Taps] = {}
@@ -225,7 +229,7 @@ class Walk:
                 self._record(found, fed, locates=self._locates(pair, step))
 
     def _locates(self, pair: tuple[str, str], step: Step) -> bool:
-        """Whether this comparison is to say where a fault starts: a local one says it better, a truth's too."""
+        """Whether this comparison should say where a fault starts. A local one and one with a truth say it better."""
         has_local = self._runs_local(pair[0]) and pair[1] == self.truth and step != self.steps[0]
         has_truth = any(name in TRUTHS for name in self.witnesses)
         return not has_local and (pair[1] in TRUTHS or not has_truth)
@@ -271,7 +275,7 @@ class Walk:
             self.result.rows += compare(self.scene, pair, "loss", "loss", sides, part=part)
 
     def _judges_losses(self) -> bool:
-        """Whether there is a tolerance; a loss in half precision may be off by all that it is."""
+        """Whether the table has a tolerance of the loss. In half precision it may have none."""
         for pair in pairs(tuple(self.witnesses)):
             try:
                 self.scene.tolerance(pair, "loss", "loss")
