@@ -221,6 +221,13 @@ class Step:
     number: int | None
 
     @property
+    def index(self) -> int:
+        """The number; raises ValueError where there is none."""
+        if self.number is None:
+            raise ValueError(f"the stage {self.stage.name} is the only one of its kind: it has no number")
+        return self.number
+
+    @property
     def name(self) -> str:
         """Such as layer.3."""
         return self.stage.name.replace(LAYER, str(self.number))

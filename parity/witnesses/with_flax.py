@@ -85,9 +85,9 @@ class FlaxWitness:
         """Run a layer."""
         from models_flax.bigbird.encoder import encoder_lists
 
-        params = self.params.get("bert", self.params)["encoder"]["layer"][str(step.number)]
+        params = self.params.get("bert", self.params)["encoder"]["layer"][str(step.index)]
         with self._scope():
-            lists = encoder_lists(self.config, step.number, stream.x.shape[1])
+            lists = encoder_lists(self.config, step.index, stream.x.shape[1])
             run = _compiled_layer(self.config, self.dtype)
             x, taps = run(params, stream.x, stream.inputs.mask, lists)
         return {f"{step.name}.{name}": tap for name, tap in self._arrays(taps).items()}, replace(stream, x=x)

@@ -46,7 +46,7 @@ class ReferenceWitness:
 
     def step(self, step: Step, stream: Any) -> tuple[Taps, Any]:
         """Run a layer."""
-        return self.model.layer(step.number, stream)
+        return self.model.layer(step.index, stream)
 
     def finish(self, stream: Any, positions: slice | None = None) -> Taps:
         """Run the head."""

@@ -68,9 +68,9 @@ class TorchWitness:
         """Run a layer."""
         from models_torch.bigbird.encoder import encoder_lists
 
-        lists = encoder_lists(self.config, step.number, stream.x.shape[1], self.device)
+        lists = encoder_lists(self.config, step.index, stream.x.shape[1], self.device)
         with pinned():
-            x, taps = self.model.base.encoder.layer[step.number](stream.x, stream.inputs.mask, lists)
+            x, taps = self.model.base.encoder.layer[step.index](stream.x, stream.inputs.mask, lists)
         return {f"{step.name}.{name}": tap for name, tap in _arrays(taps).items()}, replace(stream, x=x)
 
     def finish(self, stream: Stream, positions: slice | None = None) -> Taps:
