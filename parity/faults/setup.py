@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 
-from bigbird_port.families.configuration import Configuration
 from bigbird_port.families.family import Family, Step
 from bigbird_port.families.registry import default_family
 from bigbird_port.models.folder import read_model_folder
@@ -37,7 +36,7 @@ class Setup:
 
     name: str
     head: str
-    config: Configuration
+    config: Any  # of its family: a family's own faults read its own fields
     weights: Weights
     inputs: Inputs
     seed: int = 0
@@ -57,7 +56,7 @@ class Case:
     """
 
     length: int
-    config: Configuration
+    config: Any  # of its family: a family's own faults read its own fields
     batch: int = 2
     shrunk: Mapping[str, float] = field(default_factory=dict)
 
@@ -72,7 +71,7 @@ def cases_of(family: Family | None = None) -> dict[str, Case]:
 def make_setup(name: str, head: str, seed: int = 0) -> Setup:
     """Draw a small model of ``cases_of`` for a head."""
     case = cases_of()[name]
-    config = case.config
+    config = case.config.for_head(head)
     rng = np.random.default_rng([seed, *name.encode()])
     weights = {}
     for row in _rows(config, head):
@@ -91,21 +90,21 @@ def read_setup(out: Path, head: str, framework: Framework = "torch", seed: int =
     Raises ValueError as read_model_folder does.
     """
     folder = read_model_folder(out, framework)
-    weights: Weights = {}
+    config, weights = folder.config.for_head(head), Weights()
     for side in FRAMEWORKS:
-        weights |= complete(folder.weights, folder.config, head, side, seed)[0]
-    inputs = own_inputs(folder.config, head, batch, default_length(folder.config), seed)
-    return Setup(out.name, head, folder.config, weights, inputs, seed)
+        weights |= complete(folder.weights, config, head, side, seed)[0]
+    inputs = own_inputs(config, head, batch, default_length(config), seed)
+    return Setup(out.name, head, config, weights, inputs, seed)
 
 
-def own_inputs(config: Configuration, head: str, batch: int, length: int, seed: int) -> Inputs:
+def own_inputs(config: Any, head: str, batch: int, length: int, seed: int) -> Inputs:
     """Return seeded inputs as a head takes them: no token types where the model derives them from the question."""
     inputs = for_head(make_inputs(config, batch, length, seed), head, config)
     derives = config.family.heads[head].inputs == "question"
     return {name: x for name, x in inputs.items() if not derives or name != "token_type_ids"}
 
 
-def _rows(config: Configuration, head: str) -> list[Any]:
+def _rows(config: Any, head: str) -> list[Any]:
     return list({row.name: row for side in FRAMEWORKS for row in weights_of(config, head, side)}.values())
 
 

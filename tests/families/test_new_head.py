@@ -59,14 +59,14 @@ def test_what_was_written_is_a_source(out, source, tmp_path):
 
 
 def test_both_frameworks_and_the_reference_compute_it(out, family):
-    from parity.reference.model import run_reference
+    from parity.witnesses.whole import load_whole
 
     scores = []
     model = family.model_class(NAME, "torch").from_pretrained(out)
     with torch.no_grad():
         scores.append(model(torch.tensor(IDS)).logits.numpy())
     scores.append(np.asarray(family.model_class(NAME, "flax").from_pretrained(out)(IDS).logits))
-    scores.append(run_reference(out / "torch", NAME, {"input_ids": IDS}, {}, 0).taps["logits"])
+    scores.append(load_whole("reference", out / "torch", NAME, {"input_ids": IDS}, {}, 0).taps["logits"])
     assert scores[0].shape == (2, 2)
     assert abs(scores[2]).min() > 1e-4
     np.testing.assert_allclose(scores[0], scores[2], atol=1e-5)
