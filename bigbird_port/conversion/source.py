@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig, config_from, not_carried, read_config
-from bigbird_port.families.bigbird.heads import find_head
+from bigbird_port.families.bigbird.heads import HEADS, find_head
 from bigbird_port.files.json_object import as_json_object, read_json_object
 from bigbird_port.formats.detection.architectures import check_model_type
 from bigbird_port.formats.detection.tensor_names import check_tensor_names
@@ -22,6 +22,10 @@ from bigbird_port.schema.naming import STYLES
 from bigbird_port.schema.nearest import nearest, strayed
 from bigbird_port.schema.subtree import Subtree, Wanted, find_subtree, whole
 from bigbird_port.schema.table import dims, weights_of
+
+# One of which stands in every description of a model, and in none of a tokenizer or an adapter.
+_DESCRIBING = {"model_type", "architectures", "hidden_size", "num_hidden_layers"}
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def open_source(
             source = _from_description(opened, config_file, head)
     except ValueError as error:
         hint = "" if subtree.anchored else nearest(subtree.inner(_shapes(opened)), opened.style)
-        raise ValueError(f"{opened.path}: {error}{hint}") from None
+        named = str(error).startswith(str(opened.path))  # such as a file in it
+        raise ValueError(f"{error}{hint}" if named else f"{opened.path}: {error}{hint}") from None
     if num_attention_heads not in (None, source.config.num_attention_heads):
         found = f"the configuration says {source.config.num_attention_heads}"
         raise ValueError(_contradiction(num_attention_heads, found))
@@ -137,6 +142,11 @@ def _from_description(opened: Opened, config_file: Path | None, head: str | None
         origin, values = str(file), read_json_object(file)
     else:
         raise ValueError("no configuration lies beside it: give --config FILE (the model's config.json)")
+    if not _DESCRIBING & values.keys():
+        raise ValueError(
+            f"{origin}: it describes no model: expected hidden_size and the like, found "
+            f"{', '.join(sorted(values)[:_SHOWN]) or 'nothing'}: give the model's config.json by --config FILE"
+        )
     architectures = values.get("architectures")
     named = isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)
     if not named and head is None:
@@ -150,7 +160,10 @@ def _from_description(opened: Opened, config_file: Path | None, head: str | None
         own_head = find_head(architectures[0]).name if named and architectures else head
     except ValueError:  # a class of the user's own
         if head is None or not architectures:
-            raise
+            raise ValueError(
+                f"{origin}: architectures names {architectures[0]!r}, which is no class of BigBird here: say by --head "
+                f"whose weights these are: one of {', '.join(HEADS)}"
+            ) from None
         notes = (f"{origin} names {architectures[0]}, which is no class of BigBird: --head says {head}",)
     assert own_head is not None
     left = ", ".join(not_carried(values))
