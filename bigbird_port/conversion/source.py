@@ -159,7 +159,8 @@ def _from_description(opened: Opened, config_file: Path | None, head: str | None
     try:
         own_head = find_head(architectures[0]).name if named and architectures else head
     except ValueError:  # a class of the user's own
-        if head is None or not architectures:
+        assert architectures
+        if head is None:
             raise ValueError(
                 f"{origin}: architectures names {architectures[0]!r}, which is no class of BigBird here: say by --head "
                 f"whose weights these are: one of {', '.join(HEADS)}"

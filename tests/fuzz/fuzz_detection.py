@@ -90,9 +90,8 @@ def main() -> None:
         if before and memory - before > MOST_GROWTH:
             sys.exit(f"seed {seed}: memory grew from {before} to {memory} KiB")
         seed += 1
-    lines = [
-        f"{sum(counts.values())} trees from {len(corpus)} files and {len(wholes)} whole models; slowest {slowest[0]:.2f} s (seed {slowest[1]})"
-    ]
+    corpora = f"{len(corpus)} files and {len(wholes)} whole models"
+    lines = [f"{sum(counts.values())} trees from {corpora}; slowest {slowest[0]:.2f} s (seed {slowest[1]})"]
     lines += [f"memory {before} to {memory} KiB", *(f"{count:8} {what}" for what, count in counts.most_common())]
     sys.stdout.write("\n".join(lines) + "\n")
 

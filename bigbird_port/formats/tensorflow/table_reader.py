@@ -28,8 +28,8 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = data[-_FOOTER_SIZE:]
     if int.from_bytes(footer[-8:], "little") != _MAGIC:
         raise ValueError(
-            f"the last 8 of its {len(data)} bytes are not the magic number of a TensorFlow index: it is truncated, or no "
-            "index: fetch it again"
+            f"the last 8 of its {len(data)} bytes are not the magic number of a TensorFlow index: it is truncated, or "
+            "no index: fetch it again"
         )
     _, at = _read_handle(footer, 0)  # the metaindex, which TensorFlow leaves empty
     index_handle, _ = _read_handle(footer, at)
