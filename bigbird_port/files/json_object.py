@@ -25,11 +25,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         return as_json_object(data, str(path))
     except ValueError:
-        _refuse_stand_in(path, data)
+        refuse_stand_in(path, data)
         raise
 
 
-def _refuse_stand_in(path: Path, data: bytes) -> None:
+def refuse_stand_in(path: Path, data: bytes, expected: str = "a JSON configuration") -> None:
     """Raise ValueError, saying what it is, where a pointer or a server's answer stands in place of a file."""
     from bigbird_port.formats.detection.first_bytes import START_BYTES, Start
     from bigbird_port.formats.detection.kinds import refusal, tell
@@ -37,7 +37,7 @@ def _refuse_stand_in(path: Path, data: bytes) -> None:
     start = Start(path, len(data), data[:START_BYTES])
     kind = tell(start)
     if kind and kind.stand_in:
-        raise ValueError(refusal(start, kind, "a JSON configuration")) from None
+        raise ValueError(refusal(start, kind, expected)) from None
 
 
 def as_json_object(data: bytes, origin: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from bigbird_port.conversion.convert import Settings, convert, make_plan
 from bigbird_port.conversion.source import open_source
 from tests.conversion.brought.sources import numbered, read_all, rewrite, write_torch
 from tests.conversion.brought.wrapped import original_arrays, write_bundle
+from tests.vocabulary import train_vocabulary
 
 
 @pytest.fixture
@@ -76,3 +77,21 @@ def test_an_untied_decoder_is_refused_with_the_reason(folder, tmp_path):
     done = CliRunner().invoke(main, ["convert", str(folder), str(tmp_path / "out")])
     assert done.exit_code == 2
     assert "but differs: BigBird's decoder is tied to its embeddings" in done.output
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
+def test_a_pointer_in_place_of_a_tokenizers_file_is_named(folder, file):
+    (folder / "spiece.model").write_bytes(train_vocabulary())
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 700\n"
+    (folder / file).write_bytes(pointer)
+    with pytest.raises(ValueError, match=rf"{file}: expected a .*, found a git-lfs pointer .*git lfs pull"):
+        make_plan(folder)
+    (folder / "spiece.model").unlink()
+    if file == "tokenizer.json":
+        with pytest.raises(ValueError, match=r"tokenizer\.json: expected a .*, found a git-lfs pointer"):
+            make_plan(folder)
+
+
+def test_an_empty_path_is_no_folder(tmp_path):
+    done = CliRunner().invoke(main, ["convert", "", str(tmp_path / "out")])
+    assert (done.exit_code, "the path of a source is empty" in done.output) == (2, True)
