@@ -46,6 +46,8 @@ class SourcePath(click.Path):
         """Return the path."""
         from bigbird_port.formats.detection.typed import check_address
 
+        if value == "":
+            raise BadInput("the path of a source is empty, expected a file or folder: is a shell variable unset?")
         if isinstance(value, str) and not Path(value).exists():
             try:
                 check_address(value)

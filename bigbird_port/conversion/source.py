@@ -23,6 +23,10 @@ from bigbird_port.schema.reading.style import StyleName
 from bigbird_port.schema.reading.subtree import Subtree, Wanted, find_subtree, whole
 from bigbird_port.schema.table import Weight, dims, weights_of
 
+# One of which stands in every description of a model, and in none of a tokenizer or an adapter.
+_DESCRIBING = {"model_type", "architectures", "hidden_size", "num_hidden_layers"}
+_SHOWN = 5
+
 
 @dataclass(frozen=True)
 class Source:
@@ -94,7 +98,8 @@ def open_source(
             source = _from_description(opened, config_file, head)
     except ValueError as error:
         hint = "" if subtree.anchored else nearest(subtree.family, subtree.inner(_shapes(opened)), opened.style)
-        raise ValueError(f"{opened.path}: {error}{hint}") from None
+        named = str(error).startswith(str(opened.path))  # such as a file in it
+        raise ValueError(f"{error}{hint}" if named else f"{opened.path}: {error}{hint}") from None
     if num_attention_heads not in (None, source.config.num_attention_heads):
         found = f"the configuration says {source.config.num_attention_heads}"
         raise ValueError(_contradiction(num_attention_heads, found))
@@ -147,6 +152,11 @@ def _from_description(opened: Opened, config_file: Path | None, head: str | None
         origin, values = str(file), read_json_object(file)
     else:
         raise ValueError("no configuration lies beside it: give --config FILE (the model's config.json)")
+    if not _DESCRIBING & values.keys():
+        raise ValueError(
+            f"{origin}: it describes no model: expected hidden_size and the like, found "
+            f"{', '.join(sorted(values)[:_SHOWN]) or 'nothing'}: give the model's config.json by --config FILE"
+        )
     architectures = values.get("architectures")
     named = isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)
     if not named and head is None:
@@ -160,9 +170,14 @@ def _from_description(opened: Opened, config_file: Path | None, head: str | None
     try:
         own_head = find_head(architectures[0]).name if named and architectures else head
     except ValueError:  # a class of the user's own
-        if head is None or not architectures:
-            raise
-        notes = (f"{origin} names {architectures[0]}, which is no class of {config.family.title}: --head says {head}",)
+        title, heads = config.family.title, ", ".join(config.family.heads)
+        assert architectures
+        if head is None:
+            raise ValueError(
+                f"{origin}: architectures names {architectures[0]!r}, which is no class of {title} here: say by --head "
+                f"whose weights these are: one of {heads}"
+            ) from None
+        notes = (f"{origin} names {architectures[0]}, which is no class of {title}: --head says {head}",)
     assert own_head is not None
     left = ", ".join(config.not_carried(values))
     notes += (f"not carried from {origin}, because it says how that file was written: {left}",) if left else ()

@@ -18,14 +18,18 @@ def read_json_object(path: Path) -> dict[str, Any]:
         data = read_whole(path, MAX_JSON_BYTES)
     except OSError as error:
         raise ValueError(f"{path}: expected a JSON configuration, but it cannot be read: {why_unread(error)}") from None
+    if not data.strip():
+        raise ValueError(
+            f"{path}: expected a JSON configuration, found nothing in its {len(data)} bytes: fetch it again"
+        )
     try:
         return as_json_object(data, str(path))
     except ValueError:
-        _refuse_stand_in(path, data)
+        refuse_stand_in(path, data)
         raise
 
 
-def _refuse_stand_in(path: Path, data: bytes) -> None:
+def refuse_stand_in(path: Path, data: bytes, expected: str = "a JSON configuration") -> None:
     """Raise ValueError, saying what it is, where a pointer or a server's answer stands in place of a file."""
     from bigbird_port.formats.detection.first_bytes import START_BYTES, Start
     from bigbird_port.formats.detection.kinds import refusal, tell
@@ -33,7 +37,7 @@ def _refuse_stand_in(path: Path, data: bytes) -> None:
     start = Start(path, len(data), data[:START_BYTES])
     kind = tell(start)
     if kind and kind.stand_in:
-        raise ValueError(refusal(start, kind, "a JSON configuration")) from None
+        raise ValueError(refusal(start, kind, expected)) from None
 
 
 def as_json_object(data: bytes, origin: str) -> dict[str, Any]:
@@ -55,6 +59,10 @@ def parse_json(data: bytes) -> Any:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_without_doubles)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        if error.pos >= len(error.doc.rstrip()) or "Unterminated string" in error.msg:
+            raise ValueError(f"it ends too soon, after {len(data)} bytes: truncated: fetch it again") from None
+        raise
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

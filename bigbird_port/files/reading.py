@@ -73,6 +73,10 @@ def is_there(path: Path) -> bool:
     try:
         check_regular(path)
     except OSError as error:
+        if path.is_symlink() and isinstance(error, FileNotFoundError):
+            raise ValueError(
+                f"{path}: cannot be read: it is a link to {os.readlink(path)}, which is not there: fetch that file"
+            ) from None
         raise ValueError(f"{path}: cannot be read: {why_unread(error)}") from None
     return True
 

@@ -214,7 +214,8 @@ def _safetensors_style(file: Path, metadata: dict[str, str]) -> Style:
         return "flax"
     if file.name == NEUTRAL_FILE or format_ == "tf":
         expected = NEUTRAL_FORMAT if file.name == NEUTRAL_FILE else "pt"
-        raise ValueError(f"{file}: the format in its metadata is {format_!r}: expected {expected!r}")
+        advice = "" if file.name == NEUTRAL_FILE else ": TensorFlow's names are not known; give torch's or Flax's files"
+        raise ValueError(f"{file}: the format in its metadata is {format_!r}: expected {expected!r}{advice}")
     return "torch"
 
 

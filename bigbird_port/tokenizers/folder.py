@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import AddedToken
 
-from bigbird_port.files.json_object import read_json_object
+from bigbird_port.files.json_object import read_json_object, refuse_stand_in
 from bigbird_port.files.outputs.out_folder import check_out
 from bigbird_port.files.reading import is_there, read_whole
 from bigbird_port.tokenizers.added import attributes_of, changed
@@ -212,8 +212,10 @@ def _library_tokens(path: Path) -> dict[int, AddedToken]:
     """The added tokens of a tokenizer.json, which is too large for the reader of settings."""
     if not is_there(path):
         return {}
+    data = read_whole(path)
+    refuse_stand_in(path, data, f"a {TOKENIZER_FILE}")
     try:
-        values = json.loads(read_whole(path))["added_tokens"]
+        values = json.loads(data)["added_tokens"]
         return {one["id"]: as_token(path, "added_tokens", one) for one in values}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(

@@ -341,6 +341,7 @@ NOT_CARRIED = (
     "_name_or_path",
     "_commit_hash",
     "_attn_implementation_autoset",
+    "quantization_config",
 )
 _RESERVED = {*_JSON_FIELDS, *NOT_CARRIED, "model_type", "architectures"}
 

@@ -51,6 +51,16 @@ def out_of(path: Path) -> Path | None:
     return None
 
 
+def holder_of(path: Path) -> Path | None:
+    """The folder that convert wrote in which something new at ``path`` would lie, however deep; None if in none."""
+    parent = path.absolute().parent
+    for start in dict.fromkeys((os.path.abspath(parent), os.path.realpath(parent))):
+        for folder in (Path(start), *Path(start).parents):
+            if _manifest(folder) is not None:
+                return folder
+    return None
+
+
 def listed_files(out: Path) -> list[str]:
     """The names of all files that a manifest lists, below ``out``, and its own; raises ValueError if it was changed."""
     values = _manifest(out)

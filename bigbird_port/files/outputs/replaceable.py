@@ -8,7 +8,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bigbird_port.conversion.manifest import MANIFEST
-from bigbird_port.files.outputs.out_folder import TARGET_FOLDERS, beside, listed_files, out_of, shown, strangers
+from bigbird_port.files.outputs.out_folder import (
+    TARGET_FOLDERS,
+    beside,
+    holder_of,
+    listed_files,
+    out_of,
+    shown,
+    strangers,
+)
 from bigbird_port.files.reading import read_whole
 
 _REPOSITORIES = (".git", ".hg", ".svn")
@@ -31,6 +39,8 @@ def check_replaceable(out: Path, overwrite: bool, source: Path | None = None) ->
                 )
     if out.is_symlink():
         raise ValueError(f"{out}: is a symbolic link: name the folder to write itself, or remove the link")
+    if holder := holder_of(out):
+        raise ValueError(f"{out}: lies in {holder}, which convert wrote and which may hold nothing else: {_ELSE}")
     if not out.exists():
         return
     if not out.is_dir():

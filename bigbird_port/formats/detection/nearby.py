@@ -23,6 +23,7 @@ from bigbird_port.formats.tensorflow.locate import natural
 MAX_NAMES = 5000  # that are looked at in all
 MAX_LEVELS = 3  # of folders below the path: a hub's cache has models--X/snapshots/REVISION
 _SHOWN = 10
+_FOLDERS = 50  # in a folder that are looked into for parts of a checkpoint
 WEIGHT_FILES = frozenset(
     {
         "model.neutral.safetensors",
@@ -37,7 +38,7 @@ WEIGHT_FILES = frozenset(
     }
 )
 _VARIANT = re.compile(
-    r".*\.(safetensors|bin|msgpack|pt|pth|ckpt|h5|keras|npz|onnx|gguf|pb|zip|tar|gz|tgz)|checkpoint_\d+"
+    r".*\.(safetensors|bin|msgpack|pt|pth|ckpt|pkl|pickle|h5|keras|npz|onnx|gguf|pb|zip|tar|gz|tgz)|checkpoint_\d+"
 )
 # What training and tokenizers keep beside the weights under such endings.
 _BESIDE = re.compile(
@@ -157,9 +158,8 @@ def describe_folder(folder: Path, looked_for: str) -> str:
     names = names_in(folder)
     if below := folders_below(folder):
         return f"{folder}: no weights in this folder itself, but below it: {give(below)}"
-    for kind in FOLDER_KINDS:
-        if kind.is_one(names):
-            return f"{folder}: expected a model, found {kind.found}: {kind.next_step}"
+    if parts := _in_parts(folder, names):
+        return parts
     readable, reasons = _variants(folder, names)
     if readable:
         return f"{folder}: no weights under a usual name, but files that can be read: {give(readable)}"
@@ -172,6 +172,17 @@ def describe_folder(folder: Path, looked_for: str) -> str:
         text += ", but a configuration or a tokenizer: fetch the weight file as well"
     shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     return f"{text}; {looked_for}; found {shown or 'nothing'}"
+
+
+def _in_parts(folder: Path, names: list[str]) -> str | None:
+    """What kind of folder this is, or one in it, if of one that is known; None if of none."""
+    inner = [folder / name for name in names[:_FOLDERS] if not (folder / name).is_symlink()]
+    for each in (folder, *(path for path in inner if path.is_dir())):
+        held = names if each == folder else names_in(each)
+        for kind in FOLDER_KINDS:
+            if kind.is_one(held):
+                return f"{each}: expected a model, found {kind.found}: {kind.next_step}"
+    return None
 
 
 def _variants(folder: Path, names: list[str]) -> tuple[list[str], list[str]]:

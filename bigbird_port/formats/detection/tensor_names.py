@@ -70,6 +70,7 @@ NAMED_KINDS: tuple[NamedKind, ...] = (
     NamedKind("weights quantised by GPTQ", _UNQUANTISED, r"\.qweight ", beside=r"\.g_idx "),
     NamedKind("weights quantised by AWQ or GPTQ", _UNQUANTISED, r"\.qweight |\.qzeros "),
     NamedKind("quantised weights", _UNQUANTISED, r"\._packed_params|\.weight_packed |\.zero_point |\.W_q "),
+    NamedKind("quantised weights (of 8-bit floating point)", _UNQUANTISED, r"F0_E0M0|float0_e0m0"),
     NamedKind("quantised weights (of 8-bit integers)", _UNQUANTISED, r"\.(weight|kernel|weights) u?int8$"),
     # Other models. Those of several parts come first, because their parts are named as other models are.
     NamedKind(
@@ -122,7 +123,7 @@ def check_tensor_names(tensors: Mapping[str, Stored], style: str) -> None:
     """Raise ValueError, saying what it is, if a source is no whole BigBird model in floating point."""
     first: dict[str, str] = {}  # a line -> the first name of it: layers differ in their numbers alone
     for name, stored in tensors.items():
-        line = f"{_DIGIT.sub('0', name).replace('/', '.')} {stored.dtype or stored.type_name}"
+        line = f"{_DIGIT.sub('0', name).replace('/', '.')} {_type(stored)}"
         first.setdefault(line, name)
     lines = "\n".join(first)
     for kind in NAMED_KINDS:
@@ -136,3 +137,7 @@ def check_tensor_names(tensors: Mapping[str, Stored], style: str) -> None:
         name = list(first.values())[lines.count("\n", 0, found.start() + 1)]
         what = kind.found.format(*found.groupdict().values())
         raise ValueError(f"expected a BigBird model, found {what}, such as {name[:120]}: {kind.next_step}")
+
+
+def _type(stored: Stored) -> str:
+    return str(stored.dtype) if stored.dtype else _DIGIT.sub("0", stored.type_name)

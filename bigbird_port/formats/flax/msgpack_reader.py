@@ -228,8 +228,10 @@ class _Scan:
         stored = Stored(DTYPES[dtype], shape)
         held = self.expect("bytes", name)
         run = Run(self.path, self.at, held)
-        if held != stored.nbytes or run.end != end or end > self.size:
-            raise ValueError(f"{name}: its {held} bytes are not those of {dtype} {list(shape)}, or are truncated")
+        if held != stored.nbytes or run.end != end:
+            raise ValueError(f"{name}: its {held} bytes are not those of {dtype} {list(shape)}")
+        if end > self.size:
+            raise ValueError(f"{name}: {self.truncated(end)}")
         self.file.seek(end)
         self.at = end
         return _Array(stored, run)
@@ -280,7 +282,7 @@ class _Scan:
     def skip(self, size: int) -> None:
         """Pass over bytes; raises ValueError where the file ends too soon."""
         if self.at + size > self.size:
-            raise ValueError("it ends too soon: truncated")
+            raise ValueError(self.truncated(self.at + size))
         self.at += size
         self.file.seek(self.at)
 
@@ -288,6 +290,10 @@ class _Scan:
         """Read bytes; raises ValueError where the file ends too soon."""
         data = self.file.read(size)
         if len(data) != size:
-            raise ValueError("it ends too soon: truncated")
+            raise ValueError(self.truncated(self.at + size))
         self.at += size
         return data
+
+    def truncated(self, end: int) -> str:
+        """What is wrong with a file that ends before the byte ``end`` that it needs."""
+        return f"truncated: it has {self.size} bytes, and needs {end} at least: fetch it again"

@@ -115,7 +115,9 @@ def _read_header(path: Path) -> tuple[dict[str, str], list[Placed]]:
         with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > size - 8:
-                raise ValueError(f"its header of {length} bytes does not fit in its {size} bytes: truncated")
+                raise ValueError(
+                    f"its header of {length} bytes does not fit in its {size} bytes: truncated: fetch it again"
+                )
             if length > MAX_HEADER_BYTES:
                 raise ValueError(f"its header has {length} bytes: expected at most {MAX_HEADER_BYTES}")
             text = file.read(length)
@@ -169,5 +171,6 @@ def _check_seamless(placed: list[Placed], start: int, size: int) -> None:
         at = run.end
     if at != size:
         raise ValueError(
-            f"its tensors end at byte {at}, the file at {size}: {'truncated' if at > size else 'trailing bytes'}"
+            f"its tensors end at byte {at}, the file at {size}: "
+            f"{'truncated: fetch it again' if at > size else 'trailing bytes'}"
         )

@@ -128,7 +128,8 @@ def find_flags(prefix: Path) -> Path | None:
 
     Raises ValueError if several could be meant, or if one is a pointer or a server's answer in its place.
     """
-    candidates = [*sorted(prefix.parent.glob("*.config")), prefix.parent / "config.json"]
+    named = (prefix.parent / name for name in ("config.json", "bert_config.json"))
+    candidates = [*sorted(prefix.parent.glob("*.config")), *named]
     there = [path for path in candidates if is_there(path)]
     for path in there:
         refuse_stand_in(path, "a configuration in JSON")

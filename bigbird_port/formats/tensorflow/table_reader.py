@@ -22,10 +22,15 @@ _TRAILER_SIZE = 5  # type byte and crc32c
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the (key, value) pairs of a table in order; raises ValueError saying what is damaged."""
     if len(data) < _FOOTER_SIZE:
-        raise ValueError(f"it has {len(data)} bytes, fewer than its {_FOOTER_SIZE}-byte footer: it is truncated")
+        raise ValueError(
+            f"it has {len(data)} bytes, fewer than its {_FOOTER_SIZE}-byte footer: truncated: fetch it again"
+        )
     footer = data[-_FOOTER_SIZE:]
     if int.from_bytes(footer[-8:], "little") != _MAGIC:
-        raise ValueError("its last 8 bytes are not the magic number of a TensorFlow index: truncated or not an index")
+        raise ValueError(
+            f"the last 8 of its {len(data)} bytes are not the magic number of a TensorFlow index: it is truncated, or "
+            "no index: fetch it again"
+        )
     _, at = _read_handle(footer, 0)  # the metaindex, which TensorFlow leaves empty
     index_handle, _ = _read_handle(footer, at)
     last, key_bytes, blocks_end = None, 0, 0

@@ -7,13 +7,14 @@ that takes anything and does nothing.
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 from bigbird_port.files.reading import open_regular
 
@@ -92,16 +93,28 @@ class _Unpickler(pickle.Unpickler):
         return _Maker(make) if make else Inert
 
 
-def load_beside_foreign(path: Path) -> Any:
-    """Return what a torch file (a zip) holds, with Inert where it names anything but tensors and plain values.
+def load_beside_foreign(path: Path, is_zip: bool) -> Any:
+    """Return what a torch file holds, with Inert where it names anything but tensors and plain values.
 
-    torch finds the storages; every name in the pickle goes through ``_Unpickler``. Raises whatever torch, zipfile and
+    torch finds the storages; every name in the pickles goes through ``_Unpickler``. Raises whatever torch, zipfile and
     pickle raise for a damaged file.
     """
     import torch
 
+    options: dict[str, Any] = {"map_location": "cpu", "weights_only": False, "pickle_module": _PICKLE}
+    if not is_zip:  # as before release 1.6; what has no number of a file is never taken for a tar, and unpacked
+        with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return torch.load(cast(IO[bytes], data), **options)
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         if any(name.endswith("constants.pkl") for name in archive.namelist()):
             raise pickle.UnpicklingError("a program (TorchScript)")  # which torch.load would hand to its interpreter
-    makers = SimpleNamespace(__name__="pickle", Unpickler=_Unpickler, UnpicklingError=pickle.UnpicklingError)
-    return torch.load(path, map_location="cpu", weights_only=False, pickle_module=makers, mmap=True)
+    return torch.load(path, mmap=True, **options)
+
+
+# What torch takes for the module pickle.
+_PICKLE = SimpleNamespace(
+    __name__="pickle",
+    Unpickler=_Unpickler,
+    UnpicklingError=pickle.UnpicklingError,
+    load=lambda file, **options: _Unpickler(file, **options).load(),
+)

@@ -90,6 +90,10 @@ _GLOBALS = re.compile(
 )
 
 
+# What pickle and pickletools say of a pickle without its end.
+_PICKLE_ENDS = re.compile(r"exhausted before seeing STOP|not enough data|Ran out of input|expected \d+ bytes in a")
+
+
 def _torch() -> Any:
     import torch
 
@@ -100,8 +104,11 @@ def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Stored]]:
     """The tensors of a file, and what else it holds."""
     size = file_size(path)
     root, foreign = _unpickle(path)
-    if not isinstance(root, dict) and not foreign:
-        raise ValueError(f"{path}: it holds a {type(root).__name__}: expected a dict of tensors")
+    if not isinstance(root, (dict, list, tuple)) and not foreign:
+        raise ValueError(
+            f"{path}: it holds a {type(root).__name__}, expected a dict of tensors: save one by "
+            "torch.save(model.state_dict(), FILE)"
+        )
     try:
         values, others = flatten(root)
     except ValueError as error:
@@ -129,17 +136,30 @@ def _unpickle(path: Path) -> tuple[Any, str | None]:
                     with open_regular(path) as file:
                         return torch.load(file, map_location="cpu", weights_only=True), None
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip), None
-            if is_zip:
-                return load_beside_foreign(path), foreign
+            return load_beside_foreign(path, is_zip), foreign
     except pickle.UnpicklingError as error:
         foreign = "nothing that torch reads as weights" if foreign is None else str(error)
     except Exception as error:  # torch, zipfile and pickletools raise nearly every type for a damaged file
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{path}: not a torch weight file, or damaged: {lines[0][:200]}") from None
+        raise ValueError(f"{path}: not a torch weight file, or damaged: {_damage(error, file_size(path))}") from None
     raise ValueError(_more_than_weights(path, foreign))
 
 
+def _damage(error: Exception, size: int) -> str:
+    """What is wrong with a damaged file of ``size`` bytes: how much of it lacks, where torch or pickle tells that."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if more := re.match(r"unexpected EOF, expected (\d+) more bytes", line):
+        return f"truncated: it has {size} bytes, and the tensor at its end needs {more[1]} more: fetch it again"
+    if isinstance(error, EOFError) or _PICKLE_ENDS.search(line):
+        return f"truncated: it has {size} bytes, and ends before its weights begin: fetch it again"
+    return line[:200]
+
+
 def _more_than_weights(path: Path, foreign: str) -> str:
+    if re.match(r"numpy\b", foreign):
+        return (
+            f"{path}: expected tensors, found NumPy arrays in a pickle (it names {foreign[:80]}), which is not "
+            "executed: save them as safetensors: safetensors.numpy.save_file(ARRAYS, 'model.safetensors')"
+        )
     return (
         f"{path}: it holds more than weights, or is damaged: it was not executed; save the weights alone, as "
         f"safetensors or by torch.save(model.state_dict(), FILE); found {foreign[:80]}"

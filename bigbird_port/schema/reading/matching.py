@@ -126,10 +126,13 @@ def _unused(row: Weight, head: str, family: Family) -> str:
 
 def _report(problems: list[str], family: Family) -> str:
     lines = "\n".join(f"  {problem}" for problem in sorted(problems))
-    return (
-        f"the checkpoint's variables do not fit the configuration ({len(problems)} problems):\n{lines}\n"
-        f"Check that this is a {family.title} checkpoint and that its configuration belongs to it (--config FILE)."
-    )
+    advice = f"Check that this is a {family.title} checkpoint and that its configuration belongs to it (--config FILE)."
+    if all(problem.startswith("extra: ") for problem in problems):
+        advice = (
+            "All other weights fit. If these belong to another head, its class is what architectures in config.json "
+            "should name; if to a module of your own, save the model without it."
+        )
+    return f"the checkpoint's variables do not fit the configuration ({len(problems)} problems):\n{lines}\n{advice}"
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -172,7 +172,16 @@ REFUSED = {
         "link/",
         "is a symbolic link",
     ),
-    "a target of another OUT": (None, "source", "out/torch", "no manifest.json of convert's"),
+    "a target of another OUT": (None, "source", "out/torch", "lies in .*/out, which convert wrote"),
+    "something new in another OUT": (None, "source", "out/new", "lies in .*/out, which convert wrote"),
+    "something new deep in another OUT": (None, "source", "out/torch/a/b/c/d", "lies in .*/out, which convert wrote"),
+    "something new in SOURCE, which convert wrote": (None, "out", "out/new", "lies in .*/out, which convert wrote"),
+    "something new in another OUT, through a link": (
+        lambda place: (place / "link").symlink_to(place / "out/torch"),
+        "source",
+        "link/new",
+        "lies in .*/out, which convert wrote",
+    ),
     "SOURCE is what was left over": (left_over_as_source, ".out.partial", "out", "clears that away"),
     "SOURCE lies in what was left over": (left_over_as_source, ".out.partial/torch", "out", "clears that away"),
 }

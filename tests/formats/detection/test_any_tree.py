@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from bigbird_port.conversion.source import open_source
 from tests.formats.detection.trees import make_tree, seeds
+from tests.formats.detection.whole_trees import whole_trees
 
 corpus = functools.cache(lambda: list(seeds()))
+wholes = functools.cache(whole_trees)
 
 
 @settings(max_examples=40, deadline=None)
@@ -20,7 +22,7 @@ corpus = functools.cache(lambda: list(seeds()))
 def test_any_tree_opens_or_is_refused(seed):
     root = Path(tempfile.mkdtemp())
     try:
-        path = make_tree(random.Random(seed), root, corpus())
+        path = make_tree(random.Random(seed), root, corpus(), wholes())
         try:
             open_source(path)
         except ValueError as error:

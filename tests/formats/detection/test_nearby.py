@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -72,6 +73,29 @@ def test_a_kind_of_folder_is_named(tmp_path, kind):
     files, message = FOLDERS[kind]
     with pytest.raises(ValueError, match=f"expected a model, found {message}"):
         open_store(tree(tmp_path, *files))
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_kind_of_folder_is_named_one_level_below(tmp_path, kind):
+    """As a trainer's pytorch_model_fsdp_0 or the folder of an adapter's step lies."""
+    files, message = FOLDERS[kind]
+    tree(tmp_path, "config.json", *(f"part_0/{file}" for file in files))
+    with pytest.raises(ValueError, match=rf"/part_0: expected a model, found {message}"):
+        open_store(tmp_path)
+
+
+def test_a_pickle_of_python_is_named(tmp_path):
+    tree(tmp_path, "config.json")
+    (tmp_path / "params.pkl").write_bytes(pickle.dumps({"params": [1.0]}))
+    with pytest.raises(ValueError, match=r"params\.pkl: expected weights, found a Python pickle .*: save|was not exec"):
+        open_store(tmp_path)
+
+
+def test_a_link_to_nothing_says_where_it_leads(tmp_path):
+    (tmp_path / "model.safetensors").symlink_to("../blobs/0123")
+    for given in (tmp_path, tmp_path / "model.safetensors"):
+        with pytest.raises(ValueError, match=r"it is a link to \.\./blobs/0123, which is not there: fetch that file"):
+            open_store(given)
 
 
 def test_every_kind_of_folder_is_tried():

@@ -32,6 +32,8 @@ KINDS = {
     "packed": ("torch", [BODY, f"{SELF}.weight_packed"], "quantised weights, such as"),
     "integers": ("torch", [BODY, f"{SELF}.weight int8"], "of 8-bit integers"),
     "integers of Flax": ("flax", ["bert/encoder/layer/0/attention/self/query/kernel uint8"], "of 8-bit integers"),
+    "floats of 8 bits": ("torch", [BODY, f"{SELF}.weight of type F8_E4M3"], "of 8-bit floating point"),
+    "floats of 8 bits in torch": ("torch", [f"{SELF}.weight of type float8_e5m2"], "of 8-bit floating point"),
     "BERT": ("torch", [BODY, "bert.pooler.dense.weight"], "BERT's weights, such as bert.pooler.dense.weight"),
     "BERT of Flax": ("flax", ["bert/pooler/dense/kernel"], "BERT's weights"),
     "BERT of TensorFlow": ("original", ["bert/embeddings/LayerNorm/gamma"], "BERT's variables"),
@@ -57,7 +59,10 @@ KINDS = {
 
 def tensors(names):
     parts = (name.partition(" ") for name in names)
-    return {name: Stored(np.dtype(dtype or "float32"), (2, 2)) for name, _, dtype in parts}
+    return {
+        name: Stored(None, (2, 2), dtype) if dtype.startswith("of") else Stored(np.dtype(dtype or "float32"), (2, 2))
+        for name, _, dtype in parts
+    }
 
 
 @pytest.mark.parametrize("case", KINDS)

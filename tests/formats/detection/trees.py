@@ -12,6 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from tests.conftest import DEMO
+from tests.formats.detection.whole_trees import Tree
 
 NAMES = (
     "model.safetensors",
@@ -165,9 +166,11 @@ def damaged(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
     return bytes(changed)
 
 
-def make_tree(rng: random.Random, root, corpus: list[bytes]):
+def make_tree(rng: random.Random, root, corpus: list[bytes], wholes: list[Tree]):
     """Write a small tree below ``root`` and return a path to open: in it, beside it, or of another kind."""
     made = [root]
+    if rng.randrange(4) == 0:  # a whole model in one of its wrappers, damaged here and there
+        made += _write_whole(rng, root, corpus, rng.choice(wholes))
     if rng.randrange(8) == 0:  # a whole checkpoint, so that what lies beside it is met as well
         for file in DEMO.iterdir():
             (root / file.name).write_bytes(file.read_bytes())
@@ -193,3 +196,12 @@ def make_tree(rng: random.Random, root, corpus: list[bytes]):
     if rng.randrange(12) == 0:
         return type(root)(rng.choice(TYPED))
     return chosen
+
+
+def _write_whole(rng: random.Random, root, corpus: list[bytes], whole: Tree):
+    if rng.randrange(3) == 0:
+        root = root / rng.choice(FOLDERS)
+    for name, data in whole.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(damaged(rng, data, corpus) if rng.randrange(8) == 0 else data)
+    return [root, *(root / name for name in whole)]

@@ -44,7 +44,11 @@ TREES = {
     "many axes": (msgpack.packb({"a": array(shape=(1,) * 33)}), "33 sizes"),
     "size": (msgpack.packb({"a": array(data=bytes(7))}), "its 7 bytes are not those of"),
     "inside": (msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb(((2,), "float32", bytes(8))) + b"x")}), "are not"),
-    "truncated": (msgpack.packb({"a": array()})[:-1], "truncated"),
+    "truncated": (
+        msgpack.packb({"a": array()})[:-1],
+        "a: truncated: it has 26 bytes, and needs 27 at least: fetch it again",
+    ),
+    "truncated in its shape": (msgpack.packb({"a": array()})[:7], "truncated: it has 7 bytes, and needs 8 at least"),
     "trailing": (msgpack.packb({"a": array()}) + b"x", "1 trailing bytes"),
     "endless map": (b"\xdf\xff\xff\xff\xff", "truncated"),
     "endless bytes": (b"\x81\xa1a\xc9\xff\xff\xff\xff\x01\x93\x91\x02\xa7float32\xc6\xff\xff\xff\xf0", "are not those"),

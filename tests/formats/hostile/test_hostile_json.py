@@ -6,7 +6,11 @@ from bigbird_port.files.json_object import read_json_object
 from tests.formats.hostile.hostile import refused
 
 JSON = {
-    "empty": (b"", "cannot be read"),
+    "empty": (b"", "found nothing in its 0 bytes: fetch it again"),
+    "blank": (b" \n", "found nothing in its 2 bytes"),
+    "cut off": (b'{"hidden_size": 8,', "it ends too soon, after 18 bytes: truncated: fetch it again"),
+    "cut off in a word": (b'{"hidden_size": 8, "hidd', "it ends too soon, after 24 bytes: truncated"),
+    "no JSON": (b"{hidden}", "cannot be read: Expecting property name"),
     "list": (b"[]", "expected a JSON object, found list"),
     "key twice": (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
     "inner key twice": (b'{"a": {"b": 1, "b": 1}}', "the key 'b' is there twice"),

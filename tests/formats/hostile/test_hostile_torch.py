@@ -77,8 +77,9 @@ class Options(dict):
     """A foreign dict."""
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_weights_beside_foreign_objects_are_read_and_nothing_runs(tmp_path, protocol):
+def test_weights_beside_foreign_objects_are_read_and_nothing_runs(tmp_path, protocol, is_zip):
     import argparse
     import collections
     import pathlib
@@ -99,7 +100,8 @@ def test_weights_beside_foreign_objects_are_read_and_nothing_runs(tmp_path, prot
         "p": torch.nn.Parameter(torch.ones(2)),
         "b": torch.ones(3).bfloat16(),
     }
-    torch.save(foreign | {"state_dict": collections.OrderedDict(weights), "epoch": 3}, path, pickle_protocol=protocol)
+    values = foreign | {"state_dict": collections.OrderedDict(weights), "epoch": 3}
+    torch.save(values, path, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip)
     with memory(8 * MIB):
         store = TorchBin(path)
     assert not (tmp_path / "ran").exists()
@@ -109,6 +111,69 @@ def test_weights_beside_foreign_objects_are_read_and_nothing_runs(tmp_path, prot
         assert np.array_equal(read(store, f"state_dict/{name}").astype(np.float32), values.detach().float().numpy())
     assert store.tensors["hyper_parameters"].type_name == "no array but an object of a foreign class"
     assert {"epoch", "program", "harmless", "callbacks/a", "(tuple)"} <= store.tensors.keys()
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_plain_weights_of_every_protocol(tmp_path, protocol, is_zip):
+    import torch
+
+    values = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(values, path, pickle_protocol=protocol, _use_new_zipfile_serialization=is_zip)
+    store = TorchBin(path)
+    assert store.tensors.keys() == values.keys()
+    assert np.array_equal(read(store, "a"), np.arange(6, dtype=np.float32).reshape(2, 3))
+
+
+def test_a_tar_that_is_also_a_pickle_is_not_unpacked(tmp_path, monkeypatch):
+    """torch unpacks a tar, as its first releases wrote; here the pickle is read that the file begins with."""
+    import tarfile
+
+    import torch
+
+    monkeypatch.setattr(tarfile.TarFile, "extract", lambda *_, **__: pytest.fail("it was unpacked"))
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("\x7f"), io.BytesIO())
+    plain = io.BytesIO()
+    torch.save({"a": torch.ones(2), "b": Callback(1)}, plain, _use_new_zipfile_serialization=False)
+    path = tmp_path / "pytorch_model.bin"
+    for content in (data.getvalue(), plain.getvalue() + data.getvalue(), b"\x80\x02" + data.getvalue()[2:]):
+        path.write_bytes(content)
+        try:
+            assert list(read(TorchBin(path), "a")) == [1, 1]
+        except ValueError as error:
+            assert "pytorch_model.bin" in str(error)
+
+
+def test_truncated_files_of_old_releases_tell_their_sizes(tmp_path):
+    import torch
+
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.ones(1000)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-400])
+    with pytest.raises(ValueError, match=rf"truncated: it has {len(whole) - 400} bytes, and .* needs 400 more: fetch"):
+        TorchBin(path)
+    path.write_bytes(whole[:100])
+    with pytest.raises(ValueError, match="truncated: it has 100 bytes, and ends before its weights begin: fetch it ag"):
+        TorchBin(path)
+
+
+def test_arrays_of_numpy_in_a_pickle_are_named(tmp_path):
+    import torch
+
+    torch.save({"a": np.ones(2)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"expected tensors, found NumPy arrays in a pickle .*numpy\.save_file"):
+        TorchBin(tmp_path / "pytorch_model.bin")
+
+
+def test_a_list_of_state_dicts_is_read_by_its_numbers(tmp_path):
+    import torch
+
+    torch.save(({"a": torch.ones(2)}, {"lr": 0.1}), tmp_path / "pytorch_model.bin")
+    assert list(TorchBin(tmp_path / "pytorch_model.bin").tensors) == ["0/a", "1/lr"]
 
 
 def opcodes(*parts):
@@ -187,11 +252,27 @@ def doubled(value, times):
     return value
 
 
+def laughs(value, times):
+    """One list or dict that holds itself ten times, and so on."""
+    for _ in range(times):
+        value = [value] * 10 if isinstance(value, list) else dict.fromkeys(map(str, range(10)), value)
+    return value
+
+
+def within_itself():
+    value = {}
+    value["x"] = value
+    return value
+
+
 def torch_values():
     import torch
 
     return {
-        "list": ([torch.ones(2)], "it holds a list: expected a dict of tensors"),
+        "tensor": (torch.ones(2), "it holds a Tensor, expected a dict of tensors: save one"),
+        "endless lists": ({"a": laughs(["ha"], 60)}, "more than 50000 values"),
+        "endless dicts": ({"a": laughs({"0": "ha"}, 60), "b": torch.ones(2)}, "more than 50000 values"),
+        "itself": ({"a": within_itself()}, "nested more than 64 deep"),
         "deep": (nested({"a": torch.ones(2)}, 70), "nested more than 64 deep"),
         "nameless": ({"": torch.ones(2)}, "printable characters"),
         "twice": ({"a": {"b": torch.ones(2)}, "a/b": torch.ones(2)}, "a/b is there twice"),
