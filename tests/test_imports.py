@@ -22,7 +22,6 @@ HEAVY = {"torch", "jax", "flax", "tensorflow", "transformers"}
 FILES, LINES = 13, 400
 # One module for each part of the model, the same in both twins.
 FULLER = {"models_torch/bigbird": 14, "models_flax/bigbird": 14}
-LONGER = {"parity/faults/code.py": 409}
 MAY_IMPORT_AT_TOP = {"models_torch": {"torch"}, "models_flax": {"jax", "flax"}}
 
 
@@ -134,7 +133,7 @@ def test_rooms_and_files_stay_small():
     folders = Counter(path.parent.relative_to(ROOT).as_posix() for path in paths if path.name != "__init__.py")
     assert {folder: count for folder, count in folders.items() if count > FILES} == FULLER
     lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in paths}
-    assert {path: length for path, length in lengths.items() if length > LINES} == LONGER
+    assert not {path: length for path, length in lengths.items() if length > LINES}
 
 
 def loaded(program):

@@ -23,6 +23,7 @@ REASONS = {
     ("bigbird_port/formats/torch/reader.py", "mmap"): "of a file that was opened in the one place",
     ("bigbird_port/formats/torch/reader.py", "load"): "torch takes a path alone; the file was opened before",
     ("bigbird_port/formats/torch/inert.py", "ZipFile"): "of a file that was opened in the one place",
+    ("bigbird_port/formats/torch/inert.py", "mmap"): "of a file that was opened in the one place",
     ("bigbird_port/formats/torch/inert.py", "load"): "torch takes a path alone; the file was opened before",
     ("bigbird_port/formats/detection/archives.py", "ZipFile"): "of a file that was opened in the one place",
     ("bigbird_port/formats/detection/archives.py", "open"): "a member of an archive that was opened in the one place",
