@@ -55,7 +55,8 @@ def total_loss(module: Any, config: BigBirdConfig, head: str, scores: dict[str, 
 
 def make_labels(config: BigBirdConfig, head: str, inputs: Inputs, seed: int) -> Inputs:
     """Return labels of a head with a loss, drawn from ``seed``; token labels [B, L] count at one position in seven."""
-    return MAKERS[config.family.heads[head].labels](config, inputs["input_ids"], np.random.default_rng([seed, 1]))
+    make, rng = MAKERS[config.family.heads[head].labels], np.random.default_rng([seed, 1])
+    return make(config.for_head(head), inputs["input_ids"], rng)
 
 
 def _masked_words(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
