@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.families.registry import default_family
+from bigbird_port.models.folder import read_folder_config
 from bigbird_port.schema.table import Framework
 from parity.faults.catalogue import find_faults
 from parity.faults.fault import Fault
@@ -145,8 +146,9 @@ def run_faults(
     out: what convert wrote, in place of the small models. report: is told what is being done. Raises ValueError for
     what is unknown or cannot be read. Nothing is injected where the comparison is red without.
     """
-    every = default_family().heads
-    faults, chosen = find_faults(tuple(names)), tuple(heads) or tuple(every)
+    family = read_folder_config(out, "torch").family if out else default_family()
+    faults, every = find_faults(tuple(names), family), family.heads
+    chosen = tuple(heads) or tuple(every)
     idle = [fault for fault in faults if not fault.heads & set(chosen)]
     if idle and names:
         said = "; ".join(f"{fault.name} touches {', '.join(x for x in every if x in fault.heads)}" for fault in idle)
