@@ -213,7 +213,7 @@ def question_too_long(inputs: Inputs, setup: Setup) -> Inputs:
 
 def labels_off_by_one(labels: Inputs) -> Inputs:
     """Labels of the loss are one place off: the next token's, the position after, the next text's."""
-    moved = {name: np.roll(x, 1, axis=-1) if x.ndim > 1 else x + 1 for name, x in labels.items()}
+    moved = {name: np.roll(x, 1, axis=-1) if x.ndim > 1 and x.shape[-1] > 1 else x + 1 for name, x in labels.items()}
     return moved | {name: _next_class(x) for name, x in labels.items() if x.ndim == 1 and "position" not in name}
 
 

@@ -59,7 +59,7 @@ def test_the_catalogue_says_what_everything_is():
     for fault in FAULTS.values():
         assert fault.what.endswith("."), fault.name
         assert fault.heads <= set(HEADS)
-        injected = (fault.weights, fault.config, fault.inputs, fault.labels, fault.twin, fault.change, fault.witness)
+        injected = (fault.weights, fault.config, fault.inputs, fault.labels, fault.twin, fault.witness)
         assert sum(bool(way) for way in injected) == 1, fault.name
         if fault.twin and not fault.reference:
             assert fault.always, f"{fault.name}: nothing says whether it changes the function"
