@@ -1,6 +1,7 @@
 """Weight files beside those that were read are named: by convert, by inspect and in the manifest."""
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -64,11 +65,12 @@ def test_of_shards_and_older_steps_one_name_stands_for_all(tmp_path):
 
     folder = write_torch(tmp_path / "in", numbered("base"), "base")
     convert(folder, tmp_path / "out", Settings(to=("torch", "tf"), choices=Choices(max_shard_size=4_000)))
-    (tmp_path / "out/torch/model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    assert convert(tmp_path / "out/torch", tmp_path / "a").plan.passed_over == ("model.safetensors.index.json",)
-    for path in list((tmp_path / "out/tf").glob("model.ckpt*")):
-        (tmp_path / "out/tf" / path.name.replace("ckpt", "old")).write_bytes(path.read_bytes())
-    assert len(convert(tmp_path / "out/tf", tmp_path / "b").plan.passed_over) == 1
+    torch, tf = (shutil.copytree(tmp_path / "out" / name, tmp_path / name) for name in ("torch", "tf"))
+    (torch / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    assert convert(torch, tmp_path / "a").plan.passed_over == ("model.safetensors.index.json",)
+    for path in list(tf.glob("model.ckpt*")):
+        (tf / path.name.replace("ckpt", "old")).write_bytes(path.read_bytes())
+    assert len(convert(tf, tmp_path / "b").plan.passed_over) == 1
 
 
 def test_of_what_convert_wrote_the_other_folders_are_named(tmp_path):
