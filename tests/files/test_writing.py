@@ -109,3 +109,12 @@ def test_parity_refuses_before_it_begins(tmp_path, option):
         assert result.exit_code == 2
         assert place in result.output
     assert (tmp_path / "notes").read_text() == "mine"
+
+
+def test_a_report_in_an_output_that_is_not_there_yet_is_to_be_placed_elsewhere(tmp_path):
+    """Not: to make the folder first, which would then be refused as well."""
+    for name in ("out/report.json", "out/torch/report.json"):
+        done = CliRunner().invoke(main, ["convert", str(DEMO), str(tmp_path / "out"), "--json", str(tmp_path / name)])
+        assert done.exit_code == 2
+        assert "which may hold nothing but what convert lists: choose another place" in done.output
+    assert not list(tmp_path.iterdir())
