@@ -36,7 +36,7 @@ def passing(folder):
 
 def failing(folder):
     """A report of a run on a model with a fault; then a NaN, a head that was not compared, and names full of markup."""
-    with patch.object(TorchWitness, "layer", shift_one_head(TorchWitness.layer)):
+    with patch.object(TorchWitness, "step", shift_one_head(TorchWitness.step)):
         result = run(folder)
     nan = Difference(problem="NaN or Inf", worst_index=(0, 3, 1))
     i = next(i for i, row in enumerate(result.rows) if row.head == "qa" and row.tap == "layer.0.query")
@@ -49,12 +49,12 @@ def failing(folder):
     return Report(result, config_of(folder), DETECTION)
 
 
-def shift_one_head(layer):
-    """Return TorchWitness.layer with a fault: in layer 1, the context of attention head 1 is off at one token."""
+def shift_one_head(right):
+    """Return TorchWitness.step with a fault: in layer 1, the context of attention head 1 is off at one token."""
 
-    def faulty(self, i, stream):
-        taps, after = layer(self, i, stream)
-        if i == 1:
+    def faulty(self, step, stream):
+        taps, after = right(self, step, stream)
+        if step.number == 1:
             taps["layer.1.context"] = taps["layer.1.context"].copy()
             taps["layer.1.context"][0, 40, 1] += 0.01
         return taps, after

@@ -117,16 +117,16 @@ def test_growth_within_tolerance_is_a_regression(runs, baseline):
 
 def test_a_loss_of_precision_is_caught(converted, baseline):
     """A fault of the model's own: contexts rounded to 19 bits are within tolerance, and not what they were."""
-    layer = TorchWitness.layer
+    right = TorchWitness.step
 
-    def rounded(self, i, stream):
-        taps, after = layer(self, i, stream)
-        name = f"layer.{i}.context"
+    def rounded(self, step, stream):
+        taps, after = right(self, step, stream)
+        name = f"{step.name}.context"
         mantissa, exponent = np.frexp(taps[name])
         taps[name] = np.ldexp(np.round(mantissa * 2**17) / 2**17, exponent).astype(np.float32)
         return taps, after
 
-    with patch.object(TorchWitness, "layer", rounded):
+    with patch.object(TorchWitness, "step", rounded):
         result = loose(run(converted("mini-pretrain"), seed=SEEDS))
     assert result.passed
     found = check(result, baseline)

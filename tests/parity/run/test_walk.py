@@ -186,13 +186,13 @@ def test_what_was_not_compared_fails():
 
 
 def test_a_tap_that_a_witness_skips_fails_the_run(out, monkeypatch):
-    layer = parity.witnesses.with_torch.TorchWitness.layer
+    right = parity.witnesses.with_torch.TorchWitness.step
 
-    def without_value(self, i, stream):
-        taps, stream = layer(self, i, stream)
+    def without_value(self, step, stream):
+        taps, stream = right(self, step, stream)
         return {name: tap for name, tap in taps.items() if name != "layer.2.value"}, stream
 
-    monkeypatch.setattr(parity.witnesses.with_torch.TorchWitness, "layer", without_value)
+    monkeypatch.setattr(parity.witnesses.with_torch.TorchWitness, "step", without_value)
     result = run_parity(out, ["base"], SHORT)
     assert {(row.tap, row.difference.problem) for row in result.failures} == {
         ("layer.2.value", "torch has no such tap")
@@ -279,17 +279,17 @@ def test_texts_one_after_the_other_are_the_same_texts(out, monkeypatch, tamper, 
 
 def test_a_fault_in_one_text_is_named(out, monkeypatch):
     """It shows in that text's rows alone, and what comes before it is good."""
-    right = parity.witnesses.with_torch.TorchWitness.layer
+    right = parity.witnesses.with_torch.TorchWitness.step
 
-    def layer(self, i, stream):
-        taps, stream = right(self, i, stream)
-        if i == 1 and "second" in seen:
-            taps[f"layer.{i}.output"] = taps[f"layer.{i}.output"] + np.float32(0.1)
-        seen.append("second" if i == 2 else "first")
+    def changed(self, step, stream):
+        taps, stream = right(self, step, stream)
+        if step.number == 1 and "second" in seen:
+            taps[step.output] = taps[step.output] + np.float32(0.1)
+        seen.append("second" if step.number == 2 else "first")
         return taps, stream
 
     seen = []
-    monkeypatch.setattr(parity.witnesses.with_torch.TorchWitness, "layer", layer)
+    monkeypatch.setattr(parity.witnesses.with_torch.TorchWitness, "step", changed)
     monkeypatch.setattr("parity.run.walk._TAPS_AT_ONCE", 0)
     result = run_parity(out, ["base"], dataclasses.replace(SHORT, local=False, batch=2))
     assert [(row.tap, row.part.texts) for row in result.failures] == [("layer.1.output", "1:2")]
