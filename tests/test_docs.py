@@ -4,7 +4,6 @@ import re
 
 import click
 import pytest
-from parity.tolerances import shipped_table
 
 from bigbird_port.conversion.manifest import MANIFEST
 from bigbird_port.families.bigbird.config import BigBirdConfig
@@ -14,6 +13,7 @@ from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.table import weights_of
 from bigbird_port.tokenizers import write_tokenizer_files
 from parity.faults.bigbird.catalogue import FAULTS
+from parity.measure.tolerances import shipped_table
 from tests.commands import parse, shown_commands
 from tests.conftest import ROOT
 from tests.vocabulary import train_vocabulary
