@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+_TOLD = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
 
 
 class Terminated(BaseException):
@@ -22,30 +23,41 @@ class StoppableGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named."""
+        came: list[signal.Signals] = []
         try:
-            with terminable():
+            with stoppable(came):
                 return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("Interrupted: what was begun was cleaned up.", err=True)
-            ctx.exit(INTERRUPTED)
-        except Terminated:
-            click.echo("Terminated: what was begun was cleaned up.", err=True)
-            ctx.exit(TERMINATED)
+        except BaseException as error:
+            # A signal can arrive inside a lock of Python's own, whose exit then raises an error of its own in place
+            # of the signal's. So the signal that came decides, and not the exception.
+            if not came and not isinstance(error, KeyboardInterrupt):
+                raise
+            first = came[0] if came else signal.SIGINT
+            click.echo(f"{_TOLD[first]}: what was begun was cleaned up.", err=True)
+            ctx.exit(128 + first)
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Raise Terminated on SIGTERM, where nobody else handles it."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
+def stoppable(came: list[signal.Signals]) -> Iterator[None]:
+    """Note SIGINT and SIGTERM in ``came`` and raise KeyboardInterrupt and Terminated, where nobody else handles them."""
 
-    def stop(number: int, frame: Any) -> None:
+    def interrupt(number: int, frame: Any) -> None:
+        came.append(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    def terminate(number: int, frame: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: a second one would stop the cleaning up
+        came.append(signal.SIGTERM)
         raise Terminated
 
-    signal.signal(signal.SIGTERM, stop)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    ours = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    mine = threading.current_thread() is threading.main_thread()
+    taken = [number for number, handler in usual.items() if mine and signal.getsignal(number) == handler]
+    for number in taken:
+        signal.signal(number, ours[number])
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in taken:
+            signal.signal(number, usual[number])

@@ -144,6 +144,8 @@ _FETCH = (
 _FLOAT = "give the model that it was made from, in float32, bfloat16 or float16"
 
 KINDS: tuple[Kind, ...] = (
+    # First, because a header's length may begin as a pickle, a zip or an archive does.
+    Kind("safetensors", _is_safetensors, reader="safetensors"),
     Kind(
         _pointed,
         begins(b"version https://git-lfs.github.com/spec/"),
@@ -264,7 +266,6 @@ KINDS: tuple[Kind, ...] = (
         _message(rb"\x0a.{1,5}\x0a[\x01-\x7f][\x20-\x7e]+\x12[\x01-\x40][A-Z][A-Za-z0-9]+"),
         "give the checkpoint (model.ckpt-N.index and .data-*) or the SavedModel that it was frozen from",
     ),
-    Kind("safetensors", _is_safetensors, reader="safetensors"),
     Kind("Flax's weights (msgpack)", _is_msgpack, reader="flax"),
     Kind(
         lambda start: f"nothing but zeros in the first {len(start.data)} of its {start.size} bytes",

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from bigbird_port.formats.detection.first_bytes import Start
+from bigbird_port.formats.detection.kinds import tell
 from bigbird_port.formats.open_store import open_store
 from tests.conftest import DEMO
 from tests.formats.hostile.stores import arrays, assert_same
@@ -216,3 +218,17 @@ def test_a_model_folder_names_a_stand_in_for_its_configuration(tmp_path, kind):
     (tmp_path / "config.json").write_bytes(b"{")
     with pytest.raises(ValueError, match=r"config\.json: expected a JSON configuration, but it cannot be read"):
         read_folder_config(tmp_path, "torch")
+
+
+MAGICS = (b"\x80\x02", b"\x80\x04", b"\x1f\x8b", b"BZh", b"PK\3\4", b"\x82\xa5", b"\x0a\x04", b"\x08\x01\x12")
+LENGTHS = (*range(52, 70_000), *(int.from_bytes(magic, "little") for magic in MAGICS))
+
+
+def test_no_length_of_a_header_hides_safetensors(tmp_path):
+    """The length is the file's first bytes: 896 begins as a pickle does, and 35615 as gzip does."""
+    header = b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}'
+    begun = {tell(Start(tmp_path / "x", 10_000_000, length.to_bytes(8, "little") + header)).reader for length in LENGTHS}
+    assert begun == {"safetensors"}
+    for magic in MAGICS:  # the control: another file's bytes after the same start are no safetensors
+        kind = tell(Start(tmp_path / "x", 10_000_000, magic.ljust(8, b"\0") + b"no header"))
+        assert kind is None or kind.reader != "safetensors"
