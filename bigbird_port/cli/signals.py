@@ -39,7 +39,7 @@ class StoppableGroup(click.Group):
 
 @contextmanager
 def stoppable(came: list[signal.Signals]) -> Iterator[None]:
-    """Note SIGINT and SIGTERM in ``came`` and raise KeyboardInterrupt and Terminated, where nobody else handles them."""
+    """Note in ``came`` each SIGINT and SIGTERM that nobody else handles, and raise KeyboardInterrupt or Terminated."""
 
     def interrupt(number: int, frame: Any) -> None:
         came.append(signal.SIGINT)

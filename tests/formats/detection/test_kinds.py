@@ -227,8 +227,8 @@ LENGTHS = (*range(52, 70_000), *(int.from_bytes(magic, "little") for magic in MA
 def test_no_length_of_a_header_hides_safetensors(tmp_path):
     """The length is the file's first bytes: 896 begins as a pickle does, and 35615 as gzip does."""
     header = b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}'
-    begun = {tell(Start(tmp_path / "x", 10_000_000, length.to_bytes(8, "little") + header)).reader for length in LENGTHS}
-    assert begun == {"safetensors"}
+    starts = [Start(tmp_path / "x", 10_000_000, length.to_bytes(8, "little") + header) for length in LENGTHS]
+    assert {tell(start).reader for start in starts} == {"safetensors"}
     for magic in MAGICS:  # the control: another file's bytes after the same start are no safetensors
         kind = tell(Start(tmp_path / "x", 10_000_000, magic.ljust(8, b"\0") + b"no header"))
         assert kind is None or kind.reader != "safetensors"
