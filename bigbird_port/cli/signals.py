@@ -50,7 +50,7 @@ def stoppable(came: list[signal.Signals]) -> Iterator[None]:
         came.append(signal.SIGTERM)
         raise Terminated
 
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     ours = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
     mine = threading.current_thread() is threading.main_thread()
     taken = [number for number, handler in usual.items() if mine and signal.getsignal(number) == handler]
