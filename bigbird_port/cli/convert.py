@@ -176,7 +176,7 @@ def print_report(report: Any) -> None:
             click.echo(f"  {reasons.count(reason)} {what}: {reason}")
     for fill, text in (
         ("initialise", f"initialised from seed {plan.settings.seed}"),
-        ("zeros", "zero, as the original has none"),
+        ("zeros", "zero, because the original has none"),
     ):
         names = [name for name, how in plan.match.fills.items() if how == fill]
         if names:

@@ -158,7 +158,7 @@ parity.add_command(baseline)
 
 
 def check_files(options: dict[str, Any]) -> None:
-    """Raise ValueError, before anything runs, where what an option names may not be written, or not be read later."""
+    """Raise ValueError, before anything runs, where a file of an option may not be written or cannot be read."""
     from bigbird_port.files.writing import check_kept_folder
 
     check_reports(options)
@@ -224,7 +224,7 @@ def run_and_print(
 
 
 def no_effect(result: Any, options: dict[str, Any]) -> Iterator[str]:
-    """Say of options that were typed what came of them, where nothing did."""
+    """Say which of the typed options changed nothing, and why."""
     from parity.measure.tolerances import read_table
 
     if options.get("keep") and not result.kept:

@@ -116,7 +116,7 @@ def _print_matrix(proof: Proof) -> None:
         table.add_row(found.fault, found.head, _MARKS[found.verdict], found.tap, factor, found.located)
     console.print(table)
     if proof.idle:
-        console.print(f"not injected, as they touch none of these heads: {', '.join(proof.idle)}", soft_wrap=True)
+        console.print(f"not injected, because they touch none of these heads: {', '.join(proof.idle)}", soft_wrap=True)
     for run in proof.false_alarms:
         console.print(f"red without a fault: {run.case}, {run.head}: {run.problem}")
     for found in proof.failures:

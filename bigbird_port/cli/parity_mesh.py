@@ -44,8 +44,8 @@ class MeshSizes(click.ParamType):
 def mesh_options(options: dict[str, Any], heads: Sequence[str]) -> dict[str, Any]:
     """Return parity's options for a run on a mesh: Flax on it, Flax on one device and the reference, with gradients.
 
-    On the CPU that many host devices are made. Witnesses that were chosen take the place of Flax on one device. Where
-    none of the heads has a loss, gradients are compared only if they are asked for.
+    On the CPU, as many host devices are made as the mesh has. Witnesses that were chosen replace Flax on one device.
+    Where none of the heads has a loss, gradients are compared only if they are asked for.
     """
     from parity.measure.losses import has_loss
 

@@ -183,7 +183,7 @@ def _on_one(side: Side, other: Side) -> Iterator[Row]:
         if side.head in row.torch_unused_heads:
             status, detail = BY_DESIGN, f"{status}: a {side.head} model in torch carries it without using it"
         elif other.match.fills.get(name) == "zeros" and not any(piece.any() for piece in side.pieces(name, row.axes)):
-            status, detail = BY_DESIGN, "zero in {}, as the original has none in {}".format(*letters)
+            status, detail = BY_DESIGN, "zero in {}, because the original has none in {}".format(*letters)
         yield Row(name, status, dtypes, detail=detail)
 
 

@@ -1,6 +1,6 @@
 """The engine of a conversion: every weight is read once and goes, piece by piece, to its place in every target.
 
-Weights are carried by several threads at once, for reading, hashing and writing leave Python's lock alone. Peak memory
+Several threads carry weights at once, because reading, hashing and writing leave Python's lock alone. Peak memory
 is, for each thread, a few pieces and, where a target lays a kernel out otherwise, two copies of that kernel.
 """
 

@@ -139,7 +139,7 @@ def _checks(out: Path, manifest: Manifest, source: Source | None) -> Iterator[Ch
         detail = f"{found.count} files, {found.bytes} bytes, sha256 as listed"
         yield _check(f"{target} files", found.problems, detail, files=found.count, bytes=found.bytes)
         if found.safe and found.problems and (out / target / ORBAX_FOLDER).exists():
-            detail = "not read, as its files differ: the library of Orbax is not made for damaged ones"
+            detail = "not read, because its files differ: the library of Orbax is not made for damaged ones"
             yield Check(f"{target} weights", False, detail)
         elif found.safe:
             yield _guarded(f"{target} weights", partial(_check_weights, out / target, target, manifest))
@@ -275,7 +275,7 @@ def _check_source_files(source: Source, manifest: Manifest) -> Check:
     listed = sorted((record["name"], record["sha256"]) for record in manifest.values["source"]["files"])
     files = sorted((path.name, path) for path in source.opened.store.files)
     if [name for name, _ in files] != [name for name, _ in listed]:
-        return Check("source files", True, "not compared, as their names are others; the weights count")
+        return Check("source files", True, "not compared, because their names are others; the weights count")
     found = sorted((name, file_digest(path)) for name, path in files)
     changed = [f"{name} differs from its sha256" for name, _ in sorted(set(found) - set(listed))]
     return _check("source files", changed, f"{len(found)} files, sha256 as listed")

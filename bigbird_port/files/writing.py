@@ -46,7 +46,7 @@ def check_writable(path: Path, kind: str, out: Path | None = None) -> None:
     if not folder.is_dir():
         raise ValueError(f"{path}: there is no folder {folder}: make it first, or choose another place")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{path}: cannot be written, as {folder} may not be: choose another place")
+        raise ValueError(f"{path}: cannot be written, because {folder} may not be: choose another place")
     if written := out_of(folder):
         raise ValueError(
             f"{path}: lies in {written}, which convert wrote and which may hold nothing else: choose another place"

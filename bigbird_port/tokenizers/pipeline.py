@@ -70,7 +70,8 @@ def _check_same(pipeline: Tokenizer, vocabulary: Vocabulary, added: Collection[s
         if ours != theirs:
             raise ValueError(
                 f"{vocabulary.path}: the tokenizers library cuts {text!r} otherwise than sentencepiece ({ours[:8]}, "
-                f"not {theirs[:8]}), as it follows the vocabulary's normaliser or scores in part: use BigBirdTokenizer"
+                f"not {theirs[:8]}), because it follows the vocabulary's normaliser or scores in part: "
+                "use BigBirdTokenizer"
             )
 
 

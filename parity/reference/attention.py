@@ -5,7 +5,7 @@ n blocks of the pattern.
 
 Source: the rules of bigbird/core/attention.py of google-research/bigbird, written as one softmax over all keys: a key
 whose block is listed m times has the weight m exp(score), which is exp(score + log m), and 0 for m = 0. Keys whose
-blocks none of a chunk's queries lists are left out, as their weight is 0.
+blocks none of a chunk's queries lists are left out, because their weight is 0.
 """
 
 from __future__ import annotations

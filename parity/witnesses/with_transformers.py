@@ -81,11 +81,11 @@ class TransformersWitness:
         return {name: tap for name, tap in stream.items() if name in own}
 
     def inject(self, stream: Taps, x: np.ndarray) -> Taps:
-        """Raise, as the hooks only listen."""
+        """Raise, because the hooks only listen."""
         raise NotImplementedError("transformers is run as a whole")
 
     def hidden(self, stream: Taps) -> np.ndarray:
-        """Raise, as the hooks only listen."""
+        """Raise, because the hooks only listen."""
         raise NotImplementedError("transformers is run as a whole")
 
     def loss(self, scores: Taps, labels: Inputs) -> float:

@@ -1,4 +1,4 @@
-"""How large a configuration may say that a model is: what no model has ends no loop and fits no memory."""
+"""The largest sizes that a configuration may give: a loop over larger ones would not end, or fill the memory."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ def _checked_extra(extra: Any) -> FrozenDict:
         raise ValueError(f"config: extra is {extra!r}, but it must map names to JSON values")
     taken = sorted(set(extra) & _RESERVED)
     if taken:
-        raise ValueError(f"config: extra holds {', '.join(taken)}, but it is for what is no field of the model")
+        raise ValueError(f"config: extra holds {', '.join(taken)}, but these have a place of their own")
     frozen = {}
     for name, value in extra.items():
         try:

@@ -132,7 +132,7 @@ def measure_samples(
     for name in sizes:
         most = sizes_of()[name].most_seeds
         if report and seeds[most:]:
-            report(f"{name}: seeds {', '.join(map(str, seeds[most:]))} are left out, as this size takes long")
+            report(f"{name}: seeds {', '.join(map(str, seeds[most:]))} are left out, because this size takes long")
         truths = [_truth(make_case(name, seed)) for seed in seeds[:most]]
         for dtype in dtypes:
             for device in devices:
