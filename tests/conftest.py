@@ -70,3 +70,17 @@ def converted(tmp_path_factory):
         return out
 
     return get
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Of a test marked ``quick``, only the cases that the mark names run in ``make test``; the others are slow."""
+    unnamed = {}
+    for item in items:
+        if mark := item.get_closest_marker("quick"):
+            test = item.nodeid.partition("[")[0]
+            unnamed.setdefault(test, set(mark.args)).discard(item.callspec.id)
+            if item.callspec.id not in mark.args:
+                item.add_marker(pytest.mark.slow)
+    if wrong := {test: ids for test, ids in unnamed.items() if ids and not any("::" in arg for arg in config.args)}:
+        raise pytest.UsageError(f"quick names cases that the test does not have: {wrong}")

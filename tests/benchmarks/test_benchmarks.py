@@ -38,6 +38,7 @@ def run_main(monkeypatch, *arguments):
     runner.main()
 
 
+@pytest.mark.slow
 def test_every_subject_runs(in_this_process, monkeypatch, tmp_path, capsys):
     file = tmp_path / "figures.json"
     run_main(monkeypatch, "--quick", "--json", file)
@@ -72,6 +73,9 @@ def test_the_other_subjects_of_a_file_stay(in_this_process, monkeypatch, tmp_pat
 
 @pytest.mark.parametrize("framework", ["torch", "flax"])
 @pytest.mark.parametrize("name", runner.SUBJECTS)
+@pytest.mark.quick(
+    "attention-flax", "attention-torch", "encoder_layer-torch", "growth-torch", "first_call-torch", "model-torch"
+)
 def test_nothing_is_timed_that_differs(name, framework, in_this_process, monkeypatch, tmp_path):
     """A wrong number in our attention ends the run, and no file is written."""
     attention = importlib.import_module(f"models_{framework}.attention.block_sparse")

@@ -60,6 +60,7 @@ def assert_same_as_tensorflow(prefix):
 
 
 @pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.quick("mini-pretrain", "tiny-pretrain-bert-names")
 def test_every_variable_is_byte_identical_to_tensorflows(name):
     bundle = assert_same_as_tensorflow(find_checkpoint(require(GOLDEN[name]).checkpoint))
     assert len(bundle.entries) > 100

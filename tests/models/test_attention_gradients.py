@@ -56,6 +56,7 @@ def plain(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")  # torch's own, in forward mode
 @EACH
+@pytest.mark.quick("shorter than the pattern")
 def test_the_gradient_is_that_of_finite_differences(case):
     function, inputs = torch_function(case)
     assert torch.autograd.gradcheck(function, inputs, check_forward_ad=True)

@@ -60,6 +60,7 @@ def test_an_input_shape_that_does_not_fit_is_refused():
 
 
 @BY_HEAD
+@pytest.mark.quick("qa", "sequence-classification")
 def test_jit_vmap_and_the_tuple_give_what_the_call_gives(head):
     # with skip_padding, what padded positions hold is another matter where the mask is not known
     model, inputs = model_of(head, ONE, seed=1, skip_padding=False), make_inputs(head)
@@ -140,6 +141,7 @@ def test_a_checkpointed_gradient_is_that_of_its_own_dropout():
 
 @pytest.mark.parametrize(("dtype", "limit"), [(jnp.bfloat16, 0.15), (jnp.float16, 0.02)], ids=["bfloat16", "float16"])
 @BY_HEAD
+@pytest.mark.quick("pretraining-bfloat16", "qa-float16")
 def test_half_precision_computes_in_it_and_keeps_float32_parameters(head, dtype, limit):
     """The error is a few roundings (2**-8 and 2**-11) of scores whose size is about 3."""
     inputs, outputs = make_inputs(head), []
@@ -355,6 +357,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_data_and_tensor_parallel_runs_equal_one_device(monkeypatch):
     """On four forced host devices: the batch over four, or two by heads and intermediate units over two."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")

@@ -25,6 +25,7 @@ def padded_ids(length=10):
 
 @pytest.mark.parametrize("cross", [False, True], ids=["alone", "cross"])
 @pytest.mark.parametrize("head", ["base", "causal-lm"])
+@pytest.mark.quick("causal-lm-alone", "base-cross")
 def test_token_by_token_equals_the_full_pass(head, cross):
     """One token, then four, then one at a time, jitted, with the padding known from the ids alone."""
     model, ids = model_of(head, CROSS if cross else DECODER, seed=1), padded_ids()
@@ -175,6 +176,7 @@ def test_bad_generation_is_named(options, message):
     [(SPARSE, 1024), (SPARSE, 760), (TINY, LENGTH), (FULL, 20), (DECODER, 20)],
     ids=["paper-plan", "general-plan", "transformers", "full", "decoder"],
 )
+@pytest.mark.quick("general-plan", "decoder")
 def test_attentions_are_the_weights_of_the_values(config, length):
     """Rows of real tokens sum to 1, and the values weighted by them are the context; a repeated block is summed."""
     model, ids = model_of("base", config, seed=1), make_ids((2, length))
@@ -195,6 +197,7 @@ def test_attentions_are_the_weights_of_the_values(config, length):
 
 
 @pytest.mark.parametrize("config", [TINY, FULL], ids=["sparse", "full"])
+@pytest.mark.quick("sparse")
 def test_a_head_mask_multiplies_probabilities_and_context(config):
     model, ids = model_of("base", config, seed=1), make_ids((1, LENGTH))
     run = jax.jit(lambda mask: model(ids, head_mask=mask, output_attentions=True, output_taps=True))

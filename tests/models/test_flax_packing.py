@@ -156,6 +156,7 @@ def test_lengths_that_are_nearly_alike_are_compiled_once():
 
 @pytest.mark.parametrize("device", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.quick("float32-cpu", "bfloat16-gpu", "float32-tpu")
 def test_every_formulation_computes_the_same(device, dtype):
     """Those of other devices run here too, on an ordinary pattern with both global blocks and padding."""
     rng, how = np.random.default_rng(0), FORMULATIONS["flax", device]

@@ -10,7 +10,8 @@ import pytest
 FORCED = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
 
 
-@pytest.mark.parametrize("case", ["refused", "padded_batch", "volume", pytest.param("models", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("case", ["refused", "padded_batch", "volume", "models"])
+@pytest.mark.quick("refused", "volume")
 def test_a_mesh_equals_one_device(case):
     command = [sys.executable, "-W", "error", "-m", "tests.models.mesh_cases", case]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | FORCED)

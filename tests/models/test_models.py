@@ -59,6 +59,7 @@ def test_padding_is_where_the_ids_say_so(framework):
 
 @BY_FRAMEWORK
 @pytest.mark.parametrize("length", [520, 600, 639])
+@pytest.mark.quick("520-torch", "600-torch", "639-torch", "639-flax")
 def test_lengths_that_are_no_multiple_of_the_block_are_padded_inside(framework, length):
     """The outputs are cut back, and equal those of the same text padded by the caller."""
     model = model_class(framework, "base").from_config(TINY.replace(max_encoder_length=640))

@@ -33,6 +33,7 @@ def sharded_rows(file):
     return [row for row in json.loads(file.read_text())["rows"] if row["value"] == "sharded"]
 
 
+@pytest.mark.slow
 def test_a_mesh_is_the_same_model(converted, tmp_path):
     file, mesh = tmp_path / "found.json", "data=2,model=2,sequence=2"
     done = run(converted("mini-pretrain"), "--head", "masked-lm", "--no-local", "--mesh", mesh, "--json", file)

@@ -96,6 +96,13 @@ def assert_slopes(reference, loss, gradients, step=STEP):
 
 @pytest.mark.parametrize("attention", [SPARSE, FULL], ids=["block_sparse", "full"])
 @pytest.mark.parametrize("head", LABELLED)
+@pytest.mark.quick(
+    "pretraining-block_sparse",
+    "multiple-choice-full",
+    "qa-block_sparse",
+    "causal-lm-full",
+    "token-classification-block_sparse",
+)
 def test_every_weight_of_every_head_by_finite_differences(head, attention):
     reference, inputs, labels = prepare(head, 34, **attention)
     found = backward(reference, inputs, labels)
@@ -122,6 +129,7 @@ def test_a_gradient_that_is_off_by_a_thousandth_is_caught():
         ("sequence-classification", {"problem_type": "multi_label_classification"}),
     ],
 )
+@pytest.mark.quick("masked-lm-overrides1", "pretraining-overrides6", "sequence-classification-overrides8")
 def test_every_activation_and_option_by_finite_differences(head, overrides):
     reference, inputs, labels = prepare(head, 34, **SPARSE, **overrides)
     if "problem_type" in overrides:

@@ -51,6 +51,7 @@ def change_flax(out, change):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.quick("tiny-classifier")
 def test_every_head_passes_on_every_golden_checkpoint(converted, name, tmp_path):
     require(GOLDEN[name])
     result = parity(converted(name), "--head", "all", "--length", 528 if "block16" in name else 768,
