@@ -43,6 +43,7 @@ def peer_of(head, config):
 
 @pytest.mark.parametrize("config", [TINY, FULL], ids=["sparse", "full"])
 @pytest.mark.parametrize("head", [head for head in HEADS if head != "causal-lm"])
+@pytest.mark.quick("base-full")
 def test_outputs_and_gradients_are_those_of_transformers(head, config):
     """Every score, hidden state and parameter's gradient, on real tokens of a padded batch."""
     config = config.replace(num_hidden_layers=2 if head == "base" else 1)

@@ -83,6 +83,7 @@ def test_every_head_passes_on_every_golden_checkpoint(converted, name, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.quick("bfloat16")
 def test_every_dtype_passes(converted, dtype):
     """Question answering takes 1e6 from some scores, which float16 does not reach."""
     result = run_parity(converted("mini-pretrain"), ["qa", "pretraining"], Options(length=24, dtype=dtype, local=False))
@@ -93,6 +94,7 @@ def test_every_dtype_passes(converted, dtype):
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.quick("tiny-classifier", "mini-pretrain")
 def test_golden_cases_pass_on_the_command_line(converted, name):
     case = require(GOLDEN[name]).cases[0]
     result = parity(converted(name), "--golden", case)

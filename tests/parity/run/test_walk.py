@@ -248,6 +248,7 @@ def test_gradients_and_decoding(out):
 
 
 @pytest.mark.parametrize(("heads", "texts"), [(["base", "masked-lm"], 3), (["multiple-choice"], 6)])
+@pytest.mark.quick("heads1-6")
 def test_texts_one_after_the_other_are_the_same_texts(out, monkeypatch, tamper, heads, texts):
     """What large inputs are run as: the same taps, figures and findings as of the whole batch."""
     tamper(scale_output_kernel, before_digest=False)
