@@ -82,7 +82,7 @@ def test_fast_offsets_words_and_tokens(fast: BigBirdTokenizerFast, peer_fast) ->
 
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("clean", [None, False, True])
-@pytest.mark.quick("fixture-None-True", "fixture-False-False", "fixture")
+@pytest.mark.quick("fixture-None-True", "fixture-False-False")
 def test_decoded_text(
     slow: BigBirdTokenizer, fast: BigBirdTokenizerFast, peer_slow, skip: bool, clean: bool | None
 ) -> None:
