@@ -120,6 +120,7 @@ class Head:
     settings: fields of the configuration under which the head always runs, none of which is the size of a weight;
     settings_note says it in words.
     packages: modules where its classes are, reference: module of its float64 reference; empty: those of its family.
+    schedule: of the original's run that trains it: "linear" or "rsqrt".
     """
 
     name: str
@@ -137,6 +138,7 @@ class Head:
     settings_note: str = ""
     packages: Mapping[Framework, str] = field(default_factory=dict)
     reference: str = ""
+    schedule: str = "linear"
 
     def __post_init__(self) -> None:
         """Raise ValueError for a head that neither has a loss nor says why."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1  # of names, axes and orientation; docs/schema.md
 Framework = Literal["torch", "flax"]
+NO_DECAY = ("LayerNorm", "layer_norm", "bias")  # in a variable's name: the original does not decay it
 EVERY = frozenset({"*"})  # owners of a row that all heads of its family have; Family.schema names them
 
 
@@ -32,7 +33,8 @@ class Weight:
     pairs without which the weight does not exist.
     fill: what stands in where a checkpoint lacks it: nothing ("required"), seeded initial values
     ("initialise"), or zeros if fill_when holds and nothing otherwise ("zeros").
-    init: how initial values are drawn.
+    init: how initial values are drawn. still: (head, flag, value): a run of this head under this flag of the original
+    does not train the weight, because its loss does not reach it.
     """
 
     name: str
@@ -50,6 +52,22 @@ class Weight:
     fill: Literal["required", "initialise", "zeros"] = "required"
     fill_when: tuple[tuple[str, Any], ...] = ()
     keras: tuple[str, ...] = ()
+    still: tuple[str, str, Any] | None = None
+
+    @property
+    def decays(self) -> bool:
+        """Whether the original's weight decay takes it: by its name there, or where it has none the canonical."""
+        name = self.original[0] if self.original else self.name
+        return not any(part in name for part in NO_DECAY)
+
+    def trains(self, config: Configuration, head: str, flags: Mapping[str, Any]) -> bool:
+        """Whether a run of ``head`` under the original's ``flags`` trains the weight.
+
+        Not one that the head carries without using it, nor one that the original has not.
+        """
+        if head not in self.heads or self.fill_for(config) == "zeros":
+            return False
+        return self.still is None or self.still[0] != head or flags.get(self.still[1]) != self.still[2]
 
     def owners(self, framework: Framework) -> frozenset[str]:
         """Heads whose class in ``framework`` has this weight."""

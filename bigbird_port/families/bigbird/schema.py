@@ -105,7 +105,8 @@ _USE_BIAS: dict[str, Any] = {"when": (("use_bias", True),)}
 # Without use_bias the original has no bias here either, transformers always does.
 _ZERO_BIAS: dict[str, Any] = {"fill": "zeros", "fill_when": (("use_bias", False),)}
 _MLM: dict[str, Any] = {"heads": LM, "fill": "initialise"}
-_NSP: dict[str, Any] = {"heads": frozenset({"pretraining"}), "fill": "initialise"}
+_WITHOUT_NSP = ("pretraining", "use_nsp", False)  # the loss is that of masked words alone
+_NSP: dict[str, Any] = {"heads": frozenset({"pretraining"}), "fill": "initialise", "still": _WITHOUT_NSP}
 _QA: dict[str, Any] = {"heads": frozenset({"qa"}), "fill": "initialise"}
 _SEQUENCE: dict[str, Any] = {"heads": frozenset({"sequence-classification"}), "fill": "initialise"}
 
@@ -193,6 +194,7 @@ ROWS: tuple[Weight, ...] = (
         torch_unused_heads=frozenset({"masked-lm", "causal-lm", "token-classification"}),
         fill="initialise",
         keras=("pooler", "pooler/dense"),
+        still=_WITHOUT_NSP,
     ),
     # masked and causal language modelling
     *_dense(
