@@ -67,6 +67,12 @@ class Targets(click.ParamType):
 )
 @click.option("--subtree", metavar="NAME", help="Which part of SOURCE, where it holds several models.")
 @click.option("--ema", is_flag=True, help="Take moving averages instead of the weights.")
+@click.option("--optimizer", is_flag=True, help="Carry the optimizer's slots and step: training goes on.")
+@click.option("--fresh-optimizer", is_flag=True, help="Write an optimizer's state with empty slots and step 0.")
+@click.option("--rebuild-factors", is_flag=True, help="Adafactor's factors of 3-D kernels: make those of matrices.")
+@click.option("--learning-rate", type=float, help="The peak, where no flags tell it (or another one).")
+@click.option("--num-train-steps", type=click.IntRange(min=1), help="Where the rate ends, likewise.")
+@click.option("--num-warmup-steps", type=click.IntRange(min=0), help="How long the rate rises, likewise.")
 @click.option("--allow-nonfinite", is_flag=True, help="Convert weights that hold NaN or Inf as they are.")
 @follow_links
 @click.option("--no-checksums", "checksums", flag_value=False, default=True, help="Faster; proves nothing.")
@@ -87,6 +93,12 @@ def convert(
     overwrite: bool,
     quiet: bool,
     json_file: Path | None,
+    optimizer: bool,
+    fresh_optimizer: bool,
+    rebuild_factors: bool,
+    learning_rate: float | None,
+    num_train_steps: int | None,
+    num_warmup_steps: int | None,
     **options: Any,
 ) -> None:
     """Convert SOURCE into OUT/torch and OUT/flax (or what --to says), and verify them by reading back.
@@ -98,6 +110,12 @@ def convert(
     from bigbird_port.files.outputs.replaceable import check_replaceable
     from bigbird_port.files.writing import check_writable, write_whole
 
+    given = {
+        "learning_rate": learning_rate,
+        "num_train_steps": num_train_steps,
+        "num_warmup_steps": num_warmup_steps,
+    }
+    check_training_options(optimizer or fresh_optimizer, rebuild_factors, given)
     check_replaceable(out, overwrite, source)
     if json_file:
         check_writable(json_file, "convert --json", out)
@@ -109,9 +127,11 @@ def convert(
         from bigbird_port.conversion.convert import convert as run_convert
         from bigbird_port.conversion.targets import Choices
         from bigbird_port.files.memory import keep_freed_memory
+        from bigbird_port.training.carried import Asked
 
         keep_freed_memory()
-        settings = Settings(choices=Choices(max_shard_size, flax_format, tf_names), **options)
+        training = Asked(fresh_optimizer, rebuild_factors, given) if optimizer or fresh_optimizer else None
+        settings = Settings(choices=Choices(max_shard_size, flax_format, tf_names), training=training, **options)
         if dry:
             report = dry_run(source, out, settings, overwrite=overwrite)
         else:
@@ -121,6 +141,14 @@ def convert(
         write_whole(json_file, json.dumps(report_values(report), indent=1) + "\n", "convert --json")
     if not quiet:
         print_report(report)
+
+
+def check_training_options(wanted: bool, rebuild: bool, given: dict[str, Any]) -> None:
+    """Raise ValueError for options of a training state where none is asked for."""
+    names = [name for name, value in {"rebuild_factors": rebuild or None, **given}.items() if value is not None]
+    if names and not wanted:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise ValueError(f"{options}: of use with --optimizer or --fresh-optimizer alone: add one of them")
 
 
 def begin(source: Path, digests: Any) -> None:
@@ -165,6 +193,11 @@ def print_report(report: Any) -> None:
     if not plan.settings.checksums:
         verb = f"copied to {folders}, nothing verified (--no-checksums)"
     click.echo(f"  {fates.count('converted')} variables {verb}")
+    if plan.training:
+        state, count = plan.training.state, len(plan.training.slots)
+        rebuilt = sum(slot.how == "rebuilt" for slot in plan.training.slots)
+        made = f", {rebuilt} of them rebuilt from other factors" if rebuilt else ""
+        click.echo(f"  {count} slots of {state.training.optimizer} at step {state.global_step} {verb}{made}")
     for target in plan.targets:
         lacking = left_out(target.name, plan.config, plan.head)
         for reason in sorted(set(lacking.values())):

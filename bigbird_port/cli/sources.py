@@ -81,6 +81,8 @@ def print_inspection(found: Any) -> None:
         ("name", "shape", "dtype", "min", "max", "mean", "std", "means", "remarks"),
         (_tensor_cells(tensor) for tensor in found.tensors if tensor.use.what != "ignored"),
     )
+    if found.training:
+        click.echo(f"training: {found.training}")
     for reason, count in found.ignored.items():
         click.echo(f"{count} ignored: {reason}")
     for name, fill in found.fills.items():
@@ -116,6 +118,7 @@ def inspection_values(found: Any) -> dict[str, Any]:
         "head": found.head,
         "layers": found.config and found.config.num_hidden_layers,
         "parameters": found.parameters,
+        "training": found.training or None,
         "ignored": found.ignored,
         "lacking": dict(found.fills),
         "problems": list(found.problems),

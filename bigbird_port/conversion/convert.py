@@ -19,6 +19,7 @@ from bigbird_port.conversion.manifest import MANIFEST, file_record, manifest_val
 from bigbird_port.conversion.plan import Plan, Settings, make_plan
 from bigbird_port.conversion.streaming import Weight, Written, stream
 from bigbird_port.conversion.targets import ORBAX_FOLDER, Target, left_out
+from bigbird_port.conversion.training_places import state_tensors
 from bigbird_port.conversion.values.canonical import pieces_as, reading_order
 from bigbird_port.conversion.values.content import Finding, check_contents
 from bigbird_port.families.configuration import described
@@ -28,13 +29,14 @@ from bigbird_port.files.outputs.output import whole_folder
 from bigbird_port.files.outputs.replaceable import check_replaceable, check_sources_apart
 from bigbird_port.files.reading import read_whole
 from bigbird_port.formats.filling import flush_one, open_files, read_back
-from bigbird_port.formats.open_store import open_store
+from bigbird_port.formats.flax.orbax_reader import open_orbax, orbax_items
 from bigbird_port.formats.store import Store, read
 from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.positions import extend_positions
 from bigbird_port.schema.table import Weight as Row
 from bigbird_port.schema.table import dims, weights_of
 from bigbird_port.schema.weights import digest
+from bigbird_port.training.state import SLOTS_FOLDER, STATE_FILE
 
 if TYPE_CHECKING:
     pass
@@ -127,7 +129,7 @@ def _pass(
 ) -> tuple[Written, tuple[Finding, ...]]:
     """Carry all weights through, and judge their contents."""
     written = stream(
-        list(_weights(plan)),
+        [*_weights(plan), *_state(plan)],
         plan.targets,
         staged,
         float_type(plan.settings.dtype),
@@ -138,7 +140,8 @@ def _pass(
     )
     _check_aliases(plan)
     _check_nothing_lost(plan, written)
-    findings = tuple(check_contents(written.contents))
+    _check_state(plan, written)
+    findings = tuple(check_contents(written.contents | written.state))
     fatal = [finding.text for finding in findings if finding.fatal]
     if fatal and not plan.settings.allow_nonfinite:
         more = f" and {len(fatal) - 3} more" if len(fatal) > 3 else ""
@@ -164,6 +167,23 @@ def _weights(plan: Plan) -> Iterator[Weight]:
     for name, fill in plan.match.fills.items():
         row = replace(rows[name], init="zeros") if fill == "zeros" else rows[name]
         yield Weight(name, row.axes, counts[name], partial(_filled, row, plan))
+
+
+def _state(plan: Plan) -> Iterator[Weight]:
+    """The training state, if it is carried: as much of it as some target has a place for."""
+    for tensor in state_tensors(plan.training) if plan.training else ():
+        if any(tensor.name in target.places for target in plan.targets):
+            yield Weight(tensor.name, tensor.axes, tensor.count, tensor.pieces, tensor.dtype)
+
+
+def _check_state(plan: Plan, written: Written) -> None:
+    """Raise ValueError for means of squares that are negative: no run leaves such behind."""
+    for slot in plan.training.slots if plan.training else ():
+        if slot.slot.kind != "m" and slot.slot.name in written.state and written.state[slot.slot.name].low < 0:
+            raise ValueError(
+                f"{plan.source.opened.path}: {slot.source} holds {written.state[slot.slot.name].low:g}, but a mean of "
+                "squares is never negative: the state is damaged: begin anew by --fresh-optimizer"
+            )
 
 
 def _more_positions(store: Store, name: str, plan: Plan) -> Iterator[np.ndarray]:
@@ -228,11 +248,15 @@ def _write_orbax(target: Target, folder: Path, written: Written) -> None:
     from bigbird_port.formats.flax.orbax_writer import write_orbax  # slow to import
 
     held = written.held[target.name]
-    write_orbax(folder / ORBAX_FOLDER, held)
-    store = open_store(folder / ORBAX_FOLDER).store
-    for name, values in held.items():
-        if name not in store.tensors or digest(read(store, name)) != digest(values):
-            raise ValueError(f"{folder / ORBAX_FOLDER}: {name} read back differs from what was written")
+    for inner, slots in ((ORBAX_FOLDER, False), (SLOTS_FOLDER, True)):
+        arrays = {name: values for name, values in held.items() if (name in target.slots) == slots}
+        if not arrays:
+            continue
+        write_orbax(folder / inner, arrays)
+        store = open_orbax(orbax_items(folder / inner))
+        for name, values in arrays.items():
+            if name not in store.tensors or digest(read(store, name)) != digest(values):
+                raise ValueError(f"{folder / inner}: {name} read back differs from what was written")
 
 
 def _write_beside(target: Target, folder: Path, plan: Plan) -> None:
@@ -242,9 +266,13 @@ def _write_beside(target: Target, folder: Path, plan: Plan) -> None:
         if plan.vocabulary:
             (folder / plan.vocabulary.name).write_bytes(read_whole(plan.vocabulary))
             flags["vocab_model_file"] = plan.vocabulary.name
+        if plan.training:
+            flags = dict(sorted((flags | plan.training.state.training.flags).items()))
         _write_json(folder / plan.config.family.flags_file, flags)
         return
     _write_json(folder / "config.json", described(plan.config, plan.head))
+    if plan.training:
+        (folder / STATE_FILE).write_text(plan.training.state.text(), encoding="utf-8")
     if plan.tokenizer:
         plan.tokenizer.write(folder)
 

@@ -19,11 +19,13 @@ from bigbird_port.schema.layout import same_order
 from bigbird_port.schema.reading.matching import Match
 from bigbird_port.schema.reading.subtree import Wanted
 from bigbird_port.schema.table import Weight, dims, weights_of
+from bigbird_port.training.found import Found, find_training
 
 EQUAL = "equal"
 OTHER_DTYPE = "equal values, dtype differs"
 BY_DESIGN = "by design"
 DIFFERENT = "different"
+_OF_TRAINING = ("optimizer slot", "training step counter", "optimizer state")
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,14 @@ def diff(
     ]
     left, right = sides
     rows = [*_on_both(left, right), *_on_one(left, right), *_on_one(right, left), *_on_neither(left, right)]
+    slots, apart = _slots(left, right)
     order = {name: i for i, name in enumerate(left.rows)}
     rows.sort(key=lambda row: order.get(row.name, len(order)))
     fields_a, fields_b = (side.source.config.to_dict() for side in sides)
     pairs = {name: (fields_a.get(name), fields_b.get(name)) for name in fields_a | fields_b}
     config = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    return Difference(left, right, (*rows, *_aliases(left), *_aliases(right)), config, _not_compared(sides))
+    not_compared = _not_compared(sides, bool(slots)) | apart
+    return Difference(left, right, (*rows, *_aliases(left), *_aliases(right), *slots), config, not_compared)
 
 
 def _side(letter: str, source: Source, head: str | None) -> Side:
@@ -135,9 +139,49 @@ def _side(letter: str, source: Source, head: str | None) -> Side:
     return Side(letter, source, head or source.head, match, match.sources if head else match.sources | match.unused)
 
 
-def _not_compared(sides: Iterable[Side]) -> dict[str, int]:
+def _not_compared(sides: Iterable[Side], with_slots: bool) -> dict[str, int]:
     fates = ((side.letter, fate) for side in sides for fate in side.match.fates.values())
-    return dict(Counter(f"{letter}: {fate.detail}" for letter, fate in fates if fate.what == "ignored"))
+    told = (f"{letter}: {fate.detail}" for letter, fate in fates if fate.what == "ignored")
+    return dict(Counter(text for text in told if not (with_slots and any(of in text for of in _OF_TRAINING))))
+
+
+def _slots(a: Side, b: Side) -> tuple[list[Row], dict[str, int]]:
+    """Training states compared, slot by slot, where both have one; else how many slots one of them has beside it."""
+    try:
+        found = {side.letter: find_training(side.source, side.match) for side in (a, b)}
+    except ValueError as error:
+        return [], {f"optimizer slots: {error}": 1}
+    left, right = found["A"], found["B"]
+    if left is None or right is None:
+        beside = {letter: each for letter, each in found.items() if each is not None and each.state is not None}
+        return [], {f"{letter}: optimizer slots": len(each.slots) for letter, each in beside.items()}
+    rows = []
+    for what in ("optimizer", "global_step", "powers"):
+        values = [each.rule.name if what == "optimizer" else getattr(each, what) for each in (left, right)]
+        if values[0] != values[1]:
+            rows.append(Row(what, DIFFERENT, (None, None), detail=f"{values[0]} in A, {values[1]} in B"))
+    for name in sorted(left.slots.keys() | right.slots.keys()):
+        if name.rpartition("/")[0] in a.held.keys() | b.held.keys():
+            rows.append(_slot_row(name, a, b, left, right))
+    return rows, {}
+
+
+def _slot_row(name: str, a: Side, b: Side, left: Found, right: Found) -> Row:
+    held = [letter for letter, found in (("A", left), ("B", right)) if name in found.slots]
+    dtypes = ("float32" if "A" in held else None, "float32" if "B" in held else None)
+    if len(held) < 2:
+        return Row(name, f"only in {held[0]}", dtypes)
+    one, other = left.slots[name], right.slots[name]
+    pairs = ((a, left, one), (b, right, other))
+    shapes = [stored.slot.shape(dims(side.source.config)) for side, _, stored in pairs]
+    if shapes[0] != shapes[1] or one.split or other.split:
+        return Row(name, "shape differs", dtypes, detail=f"A {list(shapes[0])}, B {list(shapes[1])}")
+    values = [
+        pieces_as(found.store, stored.name, stored.axes, stored.slot.axes, dims(side.source.config))
+        for side, found, stored in pairs
+    ]
+    comparison = _compared(values[0], values[1], name)
+    return Row(name, DIFFERENT if comparison.differing else EQUAL, dtypes, comparison)
 
 
 def _on_both(a: Side, b: Side) -> Iterator[Row]:

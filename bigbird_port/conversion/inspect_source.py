@@ -25,6 +25,7 @@ from bigbird_port.formats.store import Store
 from bigbird_port.schema.reading.naming import naming_of
 from bigbird_port.schema.reading.subtree import Subtree, Wanted, whole
 from bigbird_port.schema.reading.training_state import ignored_reason, state_reason
+from bigbird_port.training.found import find_training
 
 KINDS = {
     "original": "TensorFlow checkpoint",
@@ -76,7 +77,7 @@ class Inspection:
 
     notes: what was inferred, in sentences. problems: why the names or values do not fit the schema, in sentences.
     fills: what a conversion would put where weights lack, by canonical name. subtree: the part that holds the weights,
-    "" for the whole.
+    "" for the whole. training: what it holds of an optimizer's state, in words; "" where there is none.
     """
 
     opened: Opened
@@ -89,6 +90,7 @@ class Inspection:
     tensors: tuple[Tensor, ...]
     findings: tuple[Finding, ...]
     subtree: str = ""
+    training: str = ""
 
     @property
     def parameters(self) -> int:
@@ -135,6 +137,7 @@ def inspect(
         for tensor in tensors
         if tensor.use.what == "weight" and tensor.use.name and tensor.statistics and tensor.sha256
     }
+    training = _training(source, head, problems) if source and head and not problems else ""
     return Inspection(
         opened,
         {file: file.stat().st_size for file in opened.store.files},
@@ -146,7 +149,23 @@ def inspect(
         tuple(tensors),
         tuple(check_contents(dict(sorted(contents.items())))),
         source.subtree.label if source and source.subtree else "",
+        training,
     )
+
+
+def _training(source: Source, head: str, problems: list[str]) -> str:
+    """The optimizer, how far it is, and how many slots of each kind there are; what is wrong goes to ``problems``."""
+    try:
+        found = find_training(source, source.match(head, source.config.for_head(head)))
+    except ValueError as error:
+        problems.append(str(error))
+        return ""
+    if found is None:
+        return ""
+    kinds = Counter(stored.slot.kind for stored in found.slots.values())
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    step = "an unknown step" if found.global_step is None else f"step {found.global_step}"
+    return f"{found.rule.name} at {step}, {len(found.slots)} slots ({counts}), which convert --optimizer carries"
 
 
 def _passed_over(path: Path, opened: Opened) -> list[str]:

@@ -15,7 +15,7 @@ from bigbird_port.families.configuration import Configuration, described
 from bigbird_port.families.registry import config_from, find_head
 from bigbird_port.files.digests import file_digest
 from bigbird_port.files.json_object import read_json_object
-from bigbird_port.schema.table import SCHEMA_VERSION, weights_of
+from bigbird_port.schema.table import SCHEMA_VERSION, dims, weights_of
 
 if TYPE_CHECKING:
     from bigbird_port.conversion.plan import Plan
@@ -108,6 +108,7 @@ def manifest_values(
     shapes = {row.name: row.shape(plan.config) for row in weights_of(plan.config, plan.head, "torch")}
     hows = dict.fromkeys(plan.match.sources, "converted") | plan.match.fills | plan.extended
     vocabulary = plan.vocabulary and record_of(plan.vocabulary, plan.vocabulary.name)
+    training = {"training": _training_values(plan, written)} if plan.training else {}
     source = {"style": plan.source.opened.style, "name": plan.source.opened.path.name, "files": source_files}
     return {
         "versions": versions(),
@@ -131,10 +132,33 @@ def manifest_values(
             }
             for name, content in sorted(written.contents.items())
         },
+        **training,
         "source_names": {
             name: {"fate": fate.what, "detail": fate.detail} for name, fate in sorted(plan.match.fates.items())
         },
         "findings": [{"kind": finding.kind, "weight": finding.weight, "text": finding.text} for finding in findings],
+    }
+
+
+def _training_values(plan: Plan, written: Written) -> dict[str, Any]:
+    """What a manifest says of a training state: the state, and every slot."""
+    assert plan.training is not None
+    return {
+        "state": plan.training.state.to_json(),
+        "slots": {
+            carried.slot.name: {
+                "source": carried.source,
+                "how": carried.how,
+                "names": {
+                    target.name: target.places[carried.slot.name].name
+                    for target in plan.targets
+                    if carried.slot.name in target.places
+                },
+                "shape": list(carried.slot.shape(dims(plan.config))),
+                "sha256": written.state[carried.slot.name].sha256,
+            }
+            for carried in sorted(plan.training.slots, key=lambda carried: carried.slot.name)
+        },
     }
 
 
@@ -188,6 +212,9 @@ def _check_shape(values: dict[str, Any]) -> None:
         if not all(isinstance(text, str) for text in texts) or not isinstance(entry["shape"], list):
             raise TypeError
         if entry["source"] is not None and not isinstance(entry["source"], str):
+            raise TypeError
+    for entry in values["training"]["slots"].values() if "training" in values else ():
+        if not all(isinstance(text, str) for text in (entry["sha256"], entry["how"], *entry["names"].values())):
             raise TypeError
 
 

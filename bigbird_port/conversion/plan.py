@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from bigbird_port.schema.positions import check_extension, how_extended
 from bigbird_port.schema.reading.matching import Match
 from bigbird_port.schema.reading.subtree import Wanted
 from bigbird_port.schema.table import weights_of
+from bigbird_port.training.carried import Asked, Carried, plan_training
 
 if TYPE_CHECKING:
     from bigbird_port.tokenizers.files import CarriedTokenizer
@@ -31,7 +32,8 @@ class Settings:
     SentencePiece file; None takes the one that the flags name or that lies beside the source, if any.
     max_position_embeddings: how many to make of the source's, positions: how (positions.METHODS). checksums:
     without them nothing is hashed or read back, and the output cannot be verified. subtree: which part of the source,
-    where several could be meant. ema: take moving averages instead of the weights.
+    where several could be meant. ema: take moving averages instead of the weights. training: carry the
+    optimizer's state; None leaves it behind.
     """
 
     to: tuple[TargetName, ...] = ("torch", "flax")
@@ -48,6 +50,7 @@ class Settings:
     positions: str = "tile"
     subtree: str | None = None
     ema: bool = False
+    training: Asked | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Plan:
     """What a conversion will do.
 
     vocabulary: a SentencePiece file. notes: what was inferred or chosen, in sentences. passed_over: weight files
-    beside those that are read.
+    beside those that are read. training: the state that is carried.
     """
 
     source: Source
@@ -68,6 +71,7 @@ class Plan:
     tokenizer: CarriedTokenizer | None
     notes: tuple[str, ...]
     passed_over: tuple[str, ...] = ()
+    training: Carried | None = None
 
     @property
     def extended(self) -> dict[str, str]:
@@ -81,7 +85,8 @@ class Plan:
     def size(self) -> int:
         """Bytes of values to read."""
         shapes = (row.shape(self.config) for row in weights_of(self.config, self.head, "torch"))
-        return sum(map(math.prod, shapes)) * float_type(self.settings.dtype).itemsize
+        slots = self.training.size if self.training else 0
+        return sum(map(math.prod, shapes)) * float_type(self.settings.dtype).itemsize + slots
 
 
 def make_plan(source: Path, settings: Settings | None = None) -> Plan:
@@ -115,12 +120,39 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
         if not is_float(stored.dtype):
             found = stored.dtype or stored.type_name
             raise ValueError(f"{opened.opened.path}: {name} is {found}, expected floating-point numbers")
-    targets = tuple(plan_target(name, config, head, dtype, settings.choices) for name in dict.fromkeys(settings.to))
+    training = _training(opened, match, config, head, settings) if settings.training else None
+    if training:
+        match = replace(match, fates={**match.fates, **training.fates})
+        notes += training.notes
+    targets = tuple(
+        plan_target(name, config, head, dtype, settings.choices, training) for name in dict.fromkeys(settings.to)
+    )
     tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config)
     notes += said
     if "tf" in settings.to:
         notes += config.family.flags(config, None)[1]
-    return Plan(opened, config, head, match, targets, settings, vocabulary, tokenizer, tuple(notes), tuple(others))
+    return Plan(
+        *(opened, config, head, match, targets, settings, vocabulary, tokenizer, tuple(notes), tuple(others)),
+        training=training,
+    )
+
+
+def _training(source: Source, match: Match, config: Configuration, head: str, settings: Settings) -> Carried:
+    """What is carried of training; raises ValueError where the weights would not be those that were trained."""
+    assert settings.training is not None
+    for option, changed in (
+        (f"--dtype {settings.dtype}", settings.dtype != "float32"),
+        ("--max-position-embeddings", config.max_position_embeddings != source.config.max_position_embeddings),
+        ("--ema", settings.ema),
+    ):
+        if changed and not settings.training.fresh:
+            raise ValueError(
+                f"--optimizer with {option}: the slots belong to the weights as they were trained: leave {option} out, "
+                "or begin with fresh slots by --fresh-optimizer"
+            )
+        if changed and option.startswith("--dtype"):
+            raise ValueError(f"--fresh-optimizer with {option}: the original trains in float32: leave {option} out")
+    return plan_training(source, match, config, head, settings.training)
 
 
 def _extended(config: Configuration, settings: Settings, notes: list[str]) -> Configuration:

@@ -17,7 +17,8 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from bigbird_port.conversion.targets import Place, Target, TargetName
+from bigbird_port.conversion.places import Place
+from bigbird_port.conversion.targets import Target, TargetName
 from bigbird_port.conversion.values.content import Content, extremes
 from bigbird_port.files.casting import EXACT, Rounding, cast
 from bigbird_port.formats.filling import OpenSlot, as_bytes, open_files
@@ -28,19 +29,27 @@ Checksums = dict[str, int]
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight on its way. axes: canonical layout. pieces: its values in that order, flat, in its stored type."""
+    """One weight on its way. axes: canonical layout. pieces: its values in that order, flat, in its stored type.
+
+    state: it is no weight but a training state's, and keeps its type.
+    """
 
     name: str
     axes: str
     count: int
     pieces: Callable[[], Iterator[np.ndarray]]
+    state: np.dtype | None = None
 
 
 @dataclass
 class Written:
-    """What a pass found out. crc32c: by target and by name in that target. held: arrays for targets not streamed."""
+    """What a pass found out. crc32c: by target and by name in that target. held: arrays for targets not streamed.
+
+    contents: of weights; state: of a training state.
+    """
 
     contents: dict[str, Content] = field(default_factory=dict)
+    state: dict[str, Content] = field(default_factory=dict)
     roundings: dict[str, Rounding] = field(default_factory=dict)
     crc32c: dict[str, Checksums] = field(default_factory=dict)
     held: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -98,10 +107,13 @@ def stream(
         stack.callback(_abandon, carried)  # before the files are closed
         for weight, ways, future in zip(weights, outlets, carried, strict=True):
             found = future.result()
-            written.contents[weight.name], written.roundings[weight.name] = found.content, found.rounding
+            if weight.state is None:
+                written.contents[weight.name], written.roundings[weight.name] = found.content, found.rounding
+            else:
+                written.state[weight.name] = found.content
             for outlet, crc32c in zip(ways, found.crc32c, strict=True):
                 written.crc32c[outlet.target][outlet.place.name] = crc32c
-            on(weight.name, found.content.count * dtype.itemsize)
+            on(weight.name, found.content.count * (weight.state or dtype).itemsize)
     return written
 
 
@@ -127,7 +139,7 @@ def _outlets(
             continue
         held = None
         if target.format is None:
-            held = written.held.setdefault(target.name, {})[place.name] = np.empty(place.shape, dtype)
+            held = written.held.setdefault(target.name, {})[place.name] = np.empty(place.shape, weight.state or dtype)
         slot = files[target.name][place.name] if target.name in files and held is None else None
         outlets.append(Outlet(target.name, place, not same_order(weight.axes, place.axes), slot, held))
     return outlets
@@ -139,7 +151,7 @@ def _carry(weight: Weight, outlets: Sequence[Outlet], dtype: np.dtype, sizes: Di
     low, high, rounding, count = np.inf, -np.inf, EXACT, 0
     whole = any(outlet.turned for outlet in outlets)
     for piece in iter([_whole(weight)]) if whole else weight.pieces():
-        values, cost = cast(piece, dtype, weight.name)
+        values, cost = cast(piece, weight.state or dtype, weight.name)
         if checked:
             digest.update(as_bytes(values).data)
         least, most = extremes(values)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from bigbird_port.conversion.places import Place
+from bigbird_port.conversion.training_places import state_places, state_tensors
 from bigbird_port.families.configuration import Configuration
-from bigbird_port.formats.file_plan import FilePlan, Format, Planned
+from bigbird_port.formats.file_plan import FilePlan, Format, Planned, TwoFormats
 from bigbird_port.formats.flax.msgpack_writer import FlaxMsgpackFormat
 from bigbird_port.formats.safetensors.neutral import NeutralFormat
 from bigbird_port.formats.safetensors.writer import SafetensorsFormat
 from bigbird_port.formats.tensorflow.bundle_writer import TensorBundleFormat
 from bigbird_port.schema.layout import merged_shape, split_shape
 from bigbird_port.schema.table import Weight, dims, weights_of
+from bigbird_port.training.state import SLOTS_FILE
+
+if TYPE_CHECKING:
+    from bigbird_port.training.carried import Carried
 
 TargetName = Literal["torch", "flax", "tf", "neutral"]
 TARGETS: tuple[TargetName, ...] = get_args(TargetName)
 FlaxFormat = Literal["msgpack", "orbax"]
+STATE_SLOTS = SafetensorsFormat({"format": "bigbird-port training"}, SLOTS_FILE)
 TfNames = Literal["current", "bert"]
 ORBAX_FOLDER = "orbax"
 
@@ -34,23 +41,18 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one weight goes: its name in the target, the layout of its bytes, and the shape that is written."""
-
-    name: str
-    axes: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Target:
-    """One target of a conversion, planned. places: by canonical name. format: None where a library writes (Orbax)."""
+    """One target of a conversion, planned. places: by canonical name. format: None where a library writes (Orbax).
+
+    slots: names in it of what belongs to a training state.
+    """
 
     name: TargetName
     places: Mapping[str, Place]
     tensors: Mapping[str, Planned]
     format: Format | None
     files: tuple[FilePlan, ...]
+    slots: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -60,13 +62,31 @@ class Target:
         return sum(file.size for file in self.files)
 
 
-def plan_target(name: TargetName, config: Configuration, head: str, dtype: np.dtype, choices: Choices) -> Target:
-    """Plan one target for the weights of ``head``; raises ValueError where it cannot hold them."""
+def plan_target(
+    name: TargetName,
+    config: Configuration,
+    head: str,
+    dtype: np.dtype,
+    choices: Choices,
+    training: Carried | None = None,
+) -> Target:
+    """Plan one target for a head's weights and a training state; raises ValueError where it cannot hold them."""
     places = _PLACES[name](config, head, choices)
     tensors = {place.name: Planned(dtype, place.shape) for place in places.values()}
     file_format = _FORMATS[name](config, head, choices)
+    slots: frozenset[str] = frozenset()
+    if training is not None:
+        slot_places = state_places(name, places, training, config, choices.tf_names == "bert")
+        places = {**places, **slot_places}
+        types = {state.name: state.dtype for state in state_tensors(training) if state.name in slot_places}
+        tensors |= {place.name: Planned(types[own], place.shape) for own, place in slot_places.items()}
+        slots = frozenset(place.name for place in slot_places.values())
+        if isinstance(file_format, TensorBundleFormat):
+            file_format = replace(file_format, prefix_name=f"model.ckpt-{training.state.global_step}")
+        elif file_format is not None:
+            file_format = TwoFormats(file_format, STATE_SLOTS, slots)
     files = tuple(file_format.plan(tensors)) if file_format else ()
-    return Target(name, places, tensors, file_format, files)
+    return Target(name, places, tensors, file_format, files, slots)
 
 
 def carried_by(target: str, config: Configuration, head: str) -> dict[str, Weight]:

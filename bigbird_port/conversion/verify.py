@@ -30,6 +30,8 @@ from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.positions import extend_positions, how_extended, read_how
 from bigbird_port.schema.reading.subtree import Wanted
 from bigbird_port.schema.table import dims, weights_of
+from bigbird_port.training.state import state_from
+from bigbird_port.training.verified import hash_problems, source_problems, training_problems
 
 _STYLES_OF = {"torch": "torch", "flax": "flax", "tf": "original", "neutral": "neutral"}
 _SHOWN = 3  # differences that a line names
@@ -143,11 +145,15 @@ def _checks(out: Path, manifest: Manifest, source: Source | None) -> Iterator[Ch
             yield Check(f"{target} weights", False, detail)
         elif found.safe:
             yield _guarded(f"{target} weights", partial(_check_weights, out / target, target, manifest))
+            if "training" in manifest.values:
+                yield _guarded(f"{target} training", partial(_check_training, out / target, target, manifest))
         if found.safe:
             yield _guarded(f"{target} configuration", partial(_check_config, out / target, target, manifest))
     if source:
         yield _check_source_files(source, manifest)
         yield _guarded("source weights", partial(_check_source_weights, source, manifest))
+        if "training" in manifest.values:
+            yield _guarded("source training", partial(_check_source_training, source, manifest))
         yield _guarded("fills", partial(_check_fills, source, manifest))
 
 
@@ -176,7 +182,12 @@ def _check_weights(folder: Path, target: str, manifest: Manifest) -> Check:
     problems = [
         f"{name} is not in it" for name in carried_by(target, manifest.config, manifest.head) if name not in held
     ]
-    problems += [f"{name} is not in the manifest" for name, fate in match.fates.items() if fate.what != "converted"]
+    state = _state_names(manifest, target)
+    problems += [
+        f"{name} is not in the manifest"
+        for name, fate in match.fates.items()
+        if fate.what != "converted" and name not in state
+    ]
     for name, stored_name in held.items():
         if stored_name != names.get(name):
             problems.append(f"{name} is called {stored_name}, in the manifest {names.get(name)}")
@@ -185,6 +196,30 @@ def _check_weights(folder: Path, target: str, manifest: Manifest) -> Check:
     problems += _differing(_hashes(source, held), manifest.digests(target))
     detail = f"{len(held)} read again, sha256 of each as listed"
     return _check(f"{target} weights", problems, detail, tensors=len(held))
+
+
+def _state_names(manifest: Manifest, target: str) -> set[str]:
+    """Names in a target that are of a training state; the original keeps it beside its weights."""
+    training = manifest.values.get("training")
+    if training is None or target != "tf":
+        return set()
+    return {entry["names"].get(target, "") for entry in training["slots"].values()} | {
+        "global_step",
+        *training["state"]["powers"],
+    }
+
+
+def _check_training(folder: Path, target: str, manifest: Manifest) -> Check:
+    """The training state beside one target's weights, every slot read again in canonical form."""
+    source = Source(open_weights(folder), manifest.config, manifest.head, ())
+    problems, count = training_problems(source, source.match(manifest.head), manifest, target)
+    return _check(f"{target} training", problems, f"{count} slots read again, sha256 of each as listed", tensors=count)
+
+
+def _check_source_training(source: Source, manifest: Manifest) -> Check:
+    """Every slot read again from the source, against the manifest."""
+    problems, count = source_problems(source, source.match(manifest.head), manifest)
+    return _check("source training", problems, f"{count} slots read again from the source, sha256 of each as listed")
 
 
 def _dtype(manifest: Manifest) -> np.dtype:
@@ -207,12 +242,7 @@ def _hashes(source: Source, sources: Mapping[str, str], dtype: np.dtype | None =
 
 def _differing(found: Mapping[str, str | ValueError], expected: Mapping[str, str]) -> list[str]:
     """What keeps two sets of hashes from being one and the same."""
-    problems = [str(value) for value in found.values() if isinstance(value, ValueError)]
-    for name in sorted(found.keys() | expected.keys()):
-        if name not in expected or name not in found:
-            problems.append(f"{name} is {'not in the manifest' if name in found else 'missing'}")
-        elif isinstance(found[name], str) and found[name] != expected[name]:
-            problems.append(f"{name} differs from its sha256")
+    problems = hash_problems(found, expected)
     return problems if found or problems else ["there is nothing to compare"]
 
 
@@ -222,6 +252,8 @@ def _check_config(folder: Path, target: str, manifest: Manifest) -> Check:
     if target == "tf":
         family, vocabulary = manifest.config.family, manifest.values["vocabulary"] or {}
         name, expected = family.flags_file, family.flags(manifest.config, vocabulary.get("name"))[0]
+        if "training" in manifest.values:
+            expected |= state_from(manifest.values["training"]["state"], str(manifest.path)).training.flags
     problems = _unequal(name, read_json_object(folder / name), expected)
     if target != "tf":
         records = manifest.values.get("added_tokens", [])

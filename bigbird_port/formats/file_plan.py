@@ -48,3 +48,28 @@ class Format(Protocol):
     def finish(self, tensors: Mapping[str, Planned], crc32c: Mapping[str, int]) -> list[FilePlan]:
         """Return the files that can only be written once every tensor's crc32c (unmasked) is known; often none."""
         ...
+
+
+@dataclass(frozen=True)
+class TwoFormats:
+    """Two files' formats as one: ``apart`` are the names of the tensors that the second of them holds."""
+
+    first: Format
+    second: Format
+    apart: frozenset[str]
+
+    def plan(self, tensors: Mapping[str, Planned]) -> list[FilePlan]:
+        """Return the files of both; raises ValueError as they do."""
+        ours, others = self._parts(tensors)
+        return [*self.first.plan(ours), *self.second.plan(others)]
+
+    def finish(self, tensors: Mapping[str, Planned], crc32c: Mapping[str, int]) -> list[FilePlan]:
+        """Return what can only be written once every tensor's crc32c is known, of both."""
+        ours, others = self._parts(tensors)
+        return [*self.first.finish(ours, crc32c), *self.second.finish(others, crc32c)]
+
+    def _parts(self, tensors: Mapping[str, Planned]) -> tuple[dict[str, Planned], dict[str, Planned]]:
+        parts: tuple[dict[str, Planned], dict[str, Planned]] = ({}, {})
+        for name, tensor in tensors.items():
+            parts[name in self.apart][name] = tensor
+        return parts
