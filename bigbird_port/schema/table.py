@@ -34,7 +34,8 @@ class Weight:
     fill: what stands in where a checkpoint lacks it: nothing ("required"), seeded initial values
     ("initialise"), or zeros if fill_when holds and nothing otherwise ("zeros").
     init: how initial values are drawn. still: (head, flag, value): a run of this head under this flag of the original
-    does not train the weight, because its loss does not reach it.
+    does not train the weight, because its loss does not reach it. idle: no loss depends on it, so that its gradient is
+    rounding alone.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Weight:
     fill_when: tuple[tuple[str, Any], ...] = ()
     keras: tuple[str, ...] = ()
     still: tuple[str, str, Any] | None = None
+    idle: bool = False
 
     @property
     def decays(self) -> bool:

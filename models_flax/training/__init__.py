@@ -1,5 +1,6 @@
 """Training that goes on where the original stopped: its optimizers, schedules and losses, and resume."""
 
 from models_flax.training.optimizers import Adafactor, Adam, AdamWeightDecay
+from models_flax.training.run import TrainingRun, resume
 
-__all__ = ["Adafactor", "Adam", "AdamWeightDecay"]
+__all__ = ["Adafactor", "Adam", "AdamWeightDecay", "TrainingRun", "resume"]

@@ -251,13 +251,16 @@ def definitions(path: Path) -> list[str]:
 TORCH_ONLY_FILES = {"inference.py", "attention/onednn.py", "attention/rows.py", "bigbird/tracing.py"}
 # Positions on several devices, which torch does not offer here; modules with their parameters, which torch's hold.
 FLAX_ONLY_FILES = {"attention/sequence.py", "bigbird/holders.py"}
-# JAX places arrays, torch wraps modules; tensors are no arrays; a gather is made of other steps.
+# JAX places arrays, torch wraps modules; tensors are no arrays; a gather is made of other steps; an optimizer holds its
+# state, a transformation hands it on.
 OTHER_NAMES = {
     "sharding.py",
     "pretrained/files.py",
     "attention/plain.py",
     "attention/gathering.py",
     "attention/gradient.py",
+    "training/optimizers.py",
+    "training/state.py",
 }
 
 

@@ -146,7 +146,7 @@ ROWS: tuple[Weight, ...] = (
         "hidden",
         "(heads head_dim)",
         f"{_TF}/attention/self/key",
-        bias=_USE_BIAS,
+        bias=_USE_BIAS | {"idle": True},  # it moves all scores of a query alike, and no softmax
         keras=(f"{_KERAS_SELF}/key",),
     ),
     *_dense(
