@@ -22,6 +22,7 @@ from bigbird_port.cli.parity_reports import (
     report_options,
     write_reports,
 )
+from bigbird_port.cli.parity_training import calibrate_training, check_training_usage, run_and_print_training
 from bigbird_port.cli.parity_usage import check_usage, given_options
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -97,11 +98,13 @@ def parity() -> None:
 @click.option("--torch-device", help="cpu, cuda or auto; wins over --device.")
 @click.option("--flax-device", help="cpu, cuda, tpu or auto; wins over --device.")
 @click.option("--mesh", type=MeshSizes(), help="Flax on several devices too: data=2,model=2,sequence=2.")
-@click.option("--with-faults", is_flag=True, help="Then inject each fault of a --mesh: it must be caught.")
+@click.option("--with-faults", is_flag=True, help="Then inject each fault of --mesh or --training: it must be caught.")
 @click.option("--no-local", is_flag=True, help="Do not feed each layer the reference's input as well: half the time.")
 @click.option("--no-losses", is_flag=True, help="Do not compare losses.")
 @click.option("--no-calls", is_flag=True, help="Do not call the whole models as well.")
 @click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
+@click.option("--training", is_flag=True, help="Take optimizer steps from OUT's state, and compare behind each.")
+@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="How many, with --training.")
 @click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
 @click.option("--layers", is_flag=True, help="Print one row a layer and tap of every head, in place of every row.")
 @click.option("--tolerances", type=click.Path(path_type=Path), help="Entries that win over the table that is shipped.")
@@ -116,8 +119,13 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
     OUT is what convert wrote; without it, the shipped demo checkpoint is converted first. Exit code 0: every tap of
     every head is within tolerance; 1: a difference, NaN, or nothing compared; 2: bad usage or input.
     """
+    check_training_usage(options, given_options(), heads)
     check_usage(options, given_options())
     check_files(options | {"json_file": json_file})
+    if options["training"]:
+        if out is None:
+            raise ValueError("--training: name the folder that convert --optimizer wrote")
+        sys.exit(0 if run_and_print_training(out, heads, options | {"json_file": json_file}) else FAILED)
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "demo"
@@ -137,13 +145,17 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
 @click.option("--dtype", "dtypes", type=click.Choice(DTYPES[:3]), multiple=True, help="Several [default: all].")
 @click.option("--device", "devices", multiple=True, help="cpu, cuda or tpu, several [default: cpu].")
 @click.option("--witness", "witnesses", type=click.Choice(("torch", "flax")), multiple=True, help="[default: both].")
+@click.option("--training", is_flag=True, help="The table of parity --training instead: four seeds of every optimizer.")
 @no_traceback
-def calibrate(out: Path | None, **chosen: tuple[Any, ...]) -> None:
+def calibrate(out: Path | None, training: bool, **chosen: tuple[Any, ...]) -> None:
     """Measure how far torch and Flax are from the float64 reference, over seeds and sizes: the table of tolerances.
 
     Each entry keeps the worst that was measured, on how many samples, the factor, and the reasons. All of it
     takes minutes; devices other than this machine's CPU need a table of their own, for parity --tolerances FILE.
     """
+    if training:
+        calibrate_training(out, [name for name, values in chosen.items() if values])
+        return
     from parity.measure.calibration.calibrate import calibrate as measure_table
 
     table = measure_table(out, **{name: values for name, values in chosen.items() if values}, report=click.echo)

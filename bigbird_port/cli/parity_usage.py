@@ -64,8 +64,8 @@ def _check_inputs(options: Mapping[str, Any], given: Collection[str]) -> None:
 def _check_together(options: Mapping[str, Any]) -> None:
     if bool(options.get("question")) != bool(options.get("context_file")):
         raise click.UsageError("--question and --context go together")
-    if options.get("with_faults") and not options.get("mesh"):
-        raise click.UsageError("--with-faults injects the faults of a --mesh: give one")
+    if options.get("with_faults") and not (options.get("mesh") or options.get("training")):
+        raise click.UsageError("--with-faults injects the faults of a --mesh: give one, or --training")
     if options.get("with_faults") and options.get("matrix"):
         raise click.UsageError("--with-faults makes the detection matrix that --faults would bring: leave out one")
     if options.get("golden_file") and options.get("max_encoder_length"):

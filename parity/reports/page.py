@@ -58,6 +58,7 @@ def to_html(report: Report) -> str:
         failures_shown=_FAILURES,
         failures_open=_FAILURES_OPEN,
         curves=list(_curves(result, name)),
+        training=_training(result, name),
         heat_maps=heat_maps(result.rows),
         pattern=_pattern(report, name),
         histogram=_histogram(result, name),
@@ -151,6 +152,17 @@ def detection(report: Report) -> dict[str, Any] | None:
         "caught": caught,
         "all": len(report.detection),
     }
+
+
+def _training(result: Result, name: svg.Names) -> dict[str, Any] | None:
+    """The curves of a training run over its steps; None of any other run."""
+    from parity.training.curves import curves as found_in
+    from parity.training.curves import growth_picture
+
+    if not any(row.error == "training" for row in result.rows):
+        return None
+    found = found_in(result)
+    return {"curves": found, "picture": svg.markup(growth_picture(found, name("training")))}
 
 
 def _curves(result: Result, name: svg.Names) -> Iterator[tuple[str, str, int, list[dict[str, Any]]]]:

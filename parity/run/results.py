@@ -14,7 +14,7 @@ from parity.checks.integrity import Check
 from parity.measure.metrics import Difference
 from parity.measure.tolerances import Tolerance
 
-Error = Literal["accumulated", "local", "called", "gradient", "loss", "decoding"]
+Error = Literal["accumulated", "local", "called", "gradient", "loss", "decoding", "training"]
 ORIGINAL = "original"  # the witness that replays a golden case
 
 
@@ -48,8 +48,9 @@ class Row:
 
     error: "accumulated" where each witness went on from its own values, "local" where ``value`` was given the
     reference's input of this layer or head, "called" where it is what the whole model returned in one call, on real
-    tokens, "gradient" (tap: ``grad.<canonical name or tap>``), "loss", or "decoding" (token by token against all at
-    once). condition: name of the Condition. part: None for the whole tap.
+    tokens, "gradient" (tap: ``grad.<canonical name or tap>``), "loss", "decoding" (token by token against all at
+    once), or "training" (tap: ``after.<weight or slot>`` behind an update, or what the update said). condition: name of
+    the Condition. part: None for the whole tap.
     shared_by: other heads with the same inputs and encoder weights, for which this row stands as well.
     """
 
