@@ -22,6 +22,7 @@ REASONS = {
     "bigbird_port/formats/detection/architectures.py": "it names other models as what they are",
     "bigbird_port/formats/detection/tensor_names.py": "it knows other models by the names of their tensors",
     "bigbird_port/conversion/targets.py": "--tf-names bert: the older of the original's two spellings",
+    "bigbird_port/conversion/training_places.py": "--tf-names bert: the older of the original's two spellings",
     "bigbird_port/cli/convert.py": "--tf-names bert: the older of the original's two spellings",
 }
 

@@ -14,7 +14,8 @@ from models_torch.training import resume as torch_resume
 from tests.training.steps import FOLDERS, KEY_BIAS, MINI, SNAPSHOTS, steps_of, worst
 
 LIMIT = 1e-5
-SOME = {("torch", MINI), ("flax", MINI), ("torch", "crossing"), ("torch", "from-zero"), ("torch", "adafactor")}
+FRAMEWORKS = ["torch", pytest.param("flax", marks=pytest.mark.slow)]  # whose compilation takes a while
+SOME = {("torch", MINI), ("flax", MINI), ("torch", "crossing"), ("torch", "adafactor")}
 EACH = [
     (framework, name) if (framework, name) in SOME else pytest.param(framework, name, marks=pytest.mark.slow)
     for framework in ("torch", "flax")
@@ -98,7 +99,7 @@ def test_a_loop_of_ones_own_takes_the_same_steps(resumable):
     assert 2 in SNAPSHOTS
 
 
-@pytest.mark.parametrize("framework", ["torch", "flax"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_what_does_not_train_is_held_still(framework, resumable):
     """crossing has no next sentence's loss; from-zero no bias of the attention's output, which both frameworks have."""
     for name, still in (("crossing", "pooler"), ("from-zero", "attention.output.dense.bias")):
@@ -167,7 +168,7 @@ def test_a_save_that_fails_leaves_what_was_there(resumable, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
-@pytest.mark.parametrize("framework", ["torch", "flax"])
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_parts_of_a_batch_give_the_mean_of_their_gradients(framework, resumable):
     """As the original's replicas do, each with a denominator of its own: one after the other, or in one batch."""
     steps = steps_of(MINI)

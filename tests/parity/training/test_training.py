@@ -63,15 +63,20 @@ def test_the_originals_own_steps_pass(result):
     assert any(row.tap.endswith("/m") for row in of_original)
 
 
-@pytest.mark.parametrize("optimizer", list(UPDATES))
+@pytest.mark.parametrize("optimizer", [pytest.param(x, marks=pytest.mark.slow) for x in UPDATES])
 def test_a_clean_run_is_not_caught(optimizer, made):
     assert not first_off("none", made(optimizer), QUICK).caught
 
 
-CASES = [(fault, optimizer) for fault in FAULTS for optimizer in fault.optimizers]
+QUICKLY = {"bias-correction", "no-decay-on-transform", "tied-weight-updated-twice"}  # all in make test-slow
+CASES = [
+    pytest.param(fault, optimizer, id=f"{fault.name}-{optimizer}",
+                 marks=() if fault.name in QUICKLY else pytest.mark.slow)
+    for fault in FAULTS for optimizer in fault.optimizers
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("fault", "optimizer"), CASES, ids=lambda x: getattr(x, "name", x))
+@pytest.mark.parametrize(("fault", "optimizer"), CASES)
 def test_every_mistake_is_caught(fault, optimizer, made):
     found = detect(fault, made(optimizer, fault), QUICK)
     assert found.caught, fault.name
@@ -94,6 +99,7 @@ def test_flax_takes_the_same_steps(made):
     assert {row.value for row in found.rows} == {"torch", "flax"}
 
 
+@pytest.mark.slow
 def test_the_matrix_says_what_was_not_injected(mini):
     said = []
     records = detection_matrix(mini, TrainingOptions(who=("reference", "torch"), steps=2, length=32), said.append)
