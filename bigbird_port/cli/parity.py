@@ -22,7 +22,7 @@ from bigbird_port.cli.parity_reports import (
     report_options,
     write_reports,
 )
-from bigbird_port.cli.parity_usage import check_usage, given_options
+from bigbird_port.cli.parity_usage import check_usage, given_options, is_plain
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 WITNESSES = "Who is compared: golden, reference, torch, flax, transformers. [default: torch,flax,reference]"
@@ -101,6 +101,8 @@ def parity() -> None:
 @click.option("--no-local", is_flag=True, help="Do not feed each layer the reference's input as well: half the time.")
 @click.option("--no-losses", is_flag=True, help="Do not compare losses.")
 @click.option("--no-calls", is_flag=True, help="Do not call the whole models as well.")
+@click.option("--no-conditions", is_flag=True, help="Only the passes: leave out the ways in which users call models.")
+@click.option("--thorough", is_flag=True, help="More conditions, which take minutes: forced paths, half precision, ..")
 @click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
 @click.option("--decoding", is_flag=True, help="Compare causal-lm token by token with all tokens at once.")
 @click.option("--layers", is_flag=True, help="Print one row a layer and tap of every head, in place of every row.")
@@ -113,8 +115,9 @@ def parity() -> None:
 def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **options: Any) -> None:
     """Run torch and Flax on the same inputs and compare every layer.
 
-    OUT is what convert wrote; without it, the shipped demo checkpoint is converted first. Exit code 0: every tap of
-    every head is within tolerance; 1: a difference, NaN, or nothing compared; 2: bad usage or input.
+    OUT is what convert wrote; without it, the shipped demo checkpoint is converted first. Then the model is called in
+    the ways in which users call it (docs/conditions.md). Exit code 0: everything is within tolerance; 1: a difference,
+    NaN, or nothing compared; 2: bad usage or input.
     """
     check_usage(options, given_options())
     check_files(options | {"json_file": json_file})
@@ -238,6 +241,7 @@ def no_effect(result: Any, options: dict[str, Any]) -> Iterator[str]:
 
 def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
     """Build the run's Options from those of the command line."""
+    from parity.conditions.table import PLAIN, THOROUGH
     from parity.measure.tolerances import read_table, shipped_table
     from parity.run.conditions import DEFAULT_WITNESSES, Options
 
@@ -246,6 +250,9 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
     if inputs is None and golden is None:  # those bring their own
         plain |= {"length", "batch"}
     device, given = options.get("device") or "cpu", options.get("tolerances")
+    conditions: tuple[str, ...] = ()
+    if not options.get("no_conditions") and is_plain(options):
+        conditions = THOROUGH if options.get("thorough") else PLAIN
     return Options(
         **{name: options[name] for name in plain if name in options},
         inputs=inputs,
@@ -257,6 +264,7 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
         local=not options.get("no_local"),
         losses=not options.get("no_losses"),
         called=not options.get("no_calls"),
+        conditions=conditions,
         tolerances=shipped_table().joined(read_table(given)) if given else None,
     )
 
