@@ -121,13 +121,13 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
     """
     check_usage(options, given_options())
     check_files(options | {"json_file": json_file})
-    if out is None:
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "demo"
-            convert_demo(out)
-            passed = run_and_print(out, heads, json_file, options, taps=True)
-    else:
+    if out is not None and not proves_build(options):
         passed = run_and_print(out, heads, json_file, options, taps=True)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            demo = Path(folder) / "demo"
+            convert_demo(demo)
+            passed = run_and_print(out or demo, heads, json_file, options, taps=True, demo=demo)
     sys.exit(0 if passed else FAILED)
 
 
@@ -171,6 +171,11 @@ def check_files(options: dict[str, Any]) -> None:
         check_kept_folder(options["keep"])
 
 
+def proves_build(options: dict[str, Any]) -> bool:
+    """Whether the demo is held against the original before the model is run."""
+    return is_plain(options) and not options.get("no_conditions")
+
+
 OVERRIDES = ("max_encoder_length", "attention_type", "random_blocks")
 
 
@@ -191,11 +196,20 @@ def given_inputs(out: Path, options: dict[str, Any]) -> Any:
 
 
 def run_and_print(
-    out: Path, heads: tuple[str, ...], json_file: Path | None, options: dict[str, Any], taps: bool
+    out: Path,
+    heads: tuple[str, ...],
+    json_file: Path | None,
+    options: dict[str, Any],
+    taps: bool,
+    demo: Path | None = None,
 ) -> bool:
-    """Run parity, print its tables, write its reports; return whether it passed."""
+    """Run parity, print its tables, write its reports; return whether it passed.
+
+    demo: the converted demo, where the build is proven first.
+    """
     from bigbird_port.families.registry import default_family
     from bigbird_port.files.memory import return_freed_arrays
+    from parity.checks.build import check_build
     from parity.given.golden import read_golden
     from parity.reports.terminal import make_console, print_layers, print_report
     from parity.run.run import run_parity
@@ -208,7 +222,9 @@ def run_and_print(
     if mesh := options.get("mesh"):
         options = mesh_options(options, chosen)
     run_options = make_options(out, options, golden)
+    build = check_build(demo, run_options) if demo and proves_build(options) else []
     result = run_parity(out, chosen, run_options)
+    result.checks = build + result.checks
     if mesh:
         result.environment["mesh"] = mesh_line(result, mesh)
     found = report_of(result, out, options.get("matrix"))

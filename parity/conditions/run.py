@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbird_port.models.folder import read_folder_config
+from parity.checks.drawn import Drawn
 from parity.conditions.bench import TRUTH, Bench, Shelf
 from parity.conditions.condition import UserCondition
 from parity.conditions.table import CONDITIONS
@@ -19,15 +20,16 @@ from parity.witnesses.user import USERS
 _JUDGED = ("float32", "float64")
 
 
-def run_conditions(out: Path, reads: Path, heads: Sequence[str], options: Options, result: Result) -> None:
-    """Run the conditions that the options name. reads: the folder that the reference reads.
+def run_conditions(out: Path, reads: Path, heads: Sequence[str], options: Options, result: Result) -> list[Drawn]:
+    """Run the conditions that the options name, and return the patterns that they had.
 
+    reads: the folder that the reference reads.
     A condition that raises is a failed row, because to raise is not to do what the reference does.
     """
     shelf = Shelf(out, reads, options)
     config = read_folder_config(out, "torch").replace(**options.overrides)
     own = dict(options.overrides) | {"max_encoder_length": config.max_encoder_length or default_length(config)}
-    config = config.replace(**own)
+    config, patterns = config.replace(**own), list[Drawn]()
     for one in chosen(options.conditions):
         able = one.heads(config.family, heads)
         if why := why_none(options) or one.why_not(config):
@@ -39,6 +41,8 @@ def run_conditions(out: Path, reads: Path, heads: Sequence[str], options: Option
             _run(one, bench, result)
         if benches:
             result.conditions.append(_condition(one, benches, options))
+            patterns += [Drawn(bench.config, bench.config.max_encoder_length) for bench in benches]
+    return patterns
 
 
 def chosen(names: Sequence[str]) -> list[UserCondition]:

@@ -34,11 +34,11 @@ def words(config: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> np.n
 
 
 def mixed(config: Any, rng: np.random.Generator, ends: list[int], length: int) -> Inputs:
-    """Return ids alone, of texts with so many tokens each, and a separator early in each that has room for it."""
+    """Return ids alone, of texts with so many tokens each, and two separators in each that has room for them."""
     ids = words(config, rng, (len(ends), length))
     for b, end in enumerate(ends):
-        if end > 2 and config.sep_token_id < config.vocab_size:
-            ids[b, min(end // 8 + 1, 40)] = config.sep_token_id
+        if end > 3 and config.sep_token_id < config.vocab_size:
+            ids[b, [min(end // 8 + 1, 40), end // 2 + 1]] = config.sep_token_id
         ids[b, max(1, end) :] = config.pad_token_id
     return {"input_ids": ids}
 
@@ -46,7 +46,7 @@ def mixed(config: Any, rng: np.random.Generator, ends: list[int], length: int) -
 def seven(config: Any, rng: np.random.Generator) -> Inputs:
     """Return seven texts of mixed lengths: some end with a block, some within one, one is a single token."""
     W, L = config.block_size, short_length(config)
-    ends = [L - 1, 4 * W, W - 1, 2 * W + 1, L, 1, W]
+    ends = [L - 1, 1, W - 1, W, 4 * W, 2 * W + 1, L]
     return mixed(config, rng, [max(1, min(end, L)) for end in ends], L)
 
 

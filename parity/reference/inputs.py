@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.sparse.pattern import pattern_blocks
 from parity.given.inputs import NAMES, Inputs, check_ids
+from parity.reference.pattern import blocks_of_pattern
 
 _OF_LAYERS = ("head_mask", "encoder_hidden_states", "encoder_attention_mask")
 
@@ -77,7 +77,7 @@ def complete_inputs(config: BigBirdConfig, head: str, inputs: Inputs) -> Complet
         "position_ids": np.broadcast_to(inputs.get("position_ids", np.arange(ids.shape[1])), ids.shape),
     }
     check_ids(completed, config)
-    blocks = pattern_blocks(config, ids.shape[1])
+    blocks = blocks_of_pattern(config, ids.shape[1])
     mask = inputs.get("attention_mask", ids != config.pad_token_id).astype(bool)
     if mask.ndim == 3 and blocks is not None:
         raise ValueError("attention_mask has three axes: a mask of queries and keys works with full attention only")

@@ -1,7 +1,7 @@
 """The third witness: BigBird for all eight heads in plain NumPy float64, written from the original's rules.
 
 It runs stage by stage (start, layer 0, layer 1, .., finish), keeps nothing between the stages, and shares with the
-two frameworks only the configuration, the canonical weights and the original's draw of random blocks.
+two frameworks only the configuration and the canonical weights. It draws the random blocks anew (pattern.py).
 
 Legend: B batch, L length, D hidden, N heads, H head size.
 

@@ -133,6 +133,11 @@ class Pass:
     config: BigBirdConfig
     word_factor: float = 1.0
 
+    @property
+    def pattern_length(self) -> int:
+        """Tokens of the whole pattern, whatever the texts' length."""
+        return self.config.max_encoder_length or self.condition.length
+
 
 def passes(out: Path, options: Options) -> Iterator[Pass]:
     """Yield the passes that the options ask for; raises ValueError for inputs that do not fit the model."""

@@ -17,6 +17,7 @@ from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.family import Family
 from bigbird_port.files.json_object import read_json_object
 from bigbird_port.schema.table import weights_of
+from parity.checks.drawn import Drawn, check_drawn
 from parity.checks.environment import check_environment
 from parity.checks.integrity import Check, check_integrity
 from parity.checks.loaded import check_loaded
@@ -52,7 +53,9 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     _note_environment(result, runs[0].one)
     for run in runs:
         run.run(heads)
-    run_conditions(out, unchanged(out, result), heads, options, result)
+    patterns = [Drawn(run.one.config, run.one.pattern_length) for run in runs]
+    patterns += run_conditions(out, unchanged(out, result), heads, options, result)
+    result.checks.append(check_drawn(patterns))
     result.checks += check_done(result, options, runs[0].one.config.family)
     return result
 
