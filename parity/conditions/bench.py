@@ -6,6 +6,7 @@ Legend: B batch, C choices, L length.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from parity.run.conditions import Options
 from parity.run.results import Error, Row
 from parity.witnesses.user import USERS, User, users_of
 from parity.witnesses.whole import run_whole
-from parity.witnesses.witness import Source, Taps, Witness, load_witness
+from parity.witnesses.witness import Dtype, Source, Taps, Witness, load_witness
 
 TRUTH = "reference"
 
@@ -29,7 +30,7 @@ class Shelf:
 
     def __init__(self, out: Path, reads: Path, options: Options) -> None:
         """reads: the folder that the reference reads."""
-        self.out, self.options = out, options
+        self.out, self.reads, self.options = out, reads, options
         self._folders = {TRUTH: reads}
         self._key: tuple[Any, ...] = ()
         self._found: dict[str, Witness] = {}
@@ -60,6 +61,24 @@ class Bench:
     def under(self, **overrides: Any) -> Bench:
         """Return the same under further overrides."""
         return Bench(self.shelf, self.name, self.head, self.overrides | overrides)
+
+    def with_users(self, users: list[User]) -> Bench:
+        """Return the same with some of the users."""
+        other = self.under()
+        other.users, other.options = users, self.options
+        return other
+
+    def in_type(self, dtype: Dtype) -> Bench:
+        """Return the same with both frameworks in another type."""
+        options = replace(self.options, dtype=dtype)
+        shelf = Shelf(self.shelf.out, self.shelf.reads, options)
+        return Bench(shelf, self.name, self.head, self.overrides)
+
+    def judged_as(self, dtype: Dtype) -> Bench:
+        """Return the same, judged by what another type may be off."""
+        other = self.with_users(self.users)
+        other.options = replace(self.options, dtype=dtype)
+        return other
 
     @property
     def witnesses(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class UserCondition:
     name: one more in the report's list. purpose: what it is for, in a sentence. kills: the kinds of wrong code that it
     turns red, for the docs. heads: on which of the heads that were asked for it runs. run: compares, and yields rows.
     overrides: fields of the configuration under which it runs, from the model's own. why_not: why a model cannot have
-    it; empty where it can. thorough: it is run with --thorough only.
+    it; empty where it can.
     """
 
     name: str
@@ -60,4 +60,3 @@ class UserCondition:
     run: Callable[[Bench], Iterator[Row]]
     overrides: Callable[[BigBirdConfig], dict[str, Any]] = field(default=lambda config: {})
     why_not: Callable[[BigBirdConfig], str] = _never
-    thorough: bool = False

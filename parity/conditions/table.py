@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from parity.conditions import calls, losses, saving, writing
+from parity.conditions import calls, forced, losses, saving, writing
 from parity.conditions.condition import UserCondition, decoding, texts_head, trained_head, with_loss
 from parity.conditions.plans import other_plan, why_no_other_plan
 from parity.conditions.texts import most_tokens
@@ -23,7 +23,7 @@ def _why_no_cache(config: BigBirdConfig) -> str:
     return "" if most_tokens(config) >= 16 else f"the model takes {most_tokens(config)} tokens, fewer than 16"
 
 
-CONDITIONS = (
+_PLAINLY = (
     UserCondition(
         "mixed-lengths",
         "seven texts of mixed lengths, ids alone, all hidden states: no length is a multiple of the block",
@@ -123,5 +123,97 @@ CONDITIONS = (
         why_not=_why_no_cache,
     ),
 )
-PLAIN = tuple(one.name for one in CONDITIONS if not one.thorough)
+_THOROUGHLY = (
+    UserCondition(
+        "bfloat16",
+        "both frameworks in bfloat16",
+        "what is dropped or summed in the wrong type in half precision only",
+        texts_head,
+        forced.in_type("bfloat16", forced.many_texts),
+    ),
+    UserCondition(
+        "float16",
+        "both frameworks in float16",
+        "what overflows in half precision",
+        texts_head,
+        forced.in_type("float16", forced.many_texts),
+    ),
+    UserCondition(
+        "autocast",
+        "torch's autocast to bfloat16",
+        "products that autocast does not know",
+        texts_head,
+        forced.judged_as("bfloat16", forced.in_a_way("autocast", forced.full_texts)),
+    ),
+    UserCondition(
+        "small-chunks",
+        "full attention some scores at a time, as long texts have it",
+        "chunks that overlap or are left out",
+        texts_head,
+        forced.in_a_way("small-chunks", forced.full_texts),
+        _full,
+    ),
+    UserCondition(
+        "small-lists",
+        "few query blocks and tokens at a time",
+        "chunks of lists that overlap or are left out",
+        texts_head,
+        forced.in_a_way("small-chunks", forced.many_texts),
+    ),
+    UserCondition(
+        "all-at-once",
+        "everything at once and fused, as on an accelerator",
+        "paths of accelerators",
+        texts_head,
+        forced.in_a_way("all-at-once", forced.many_texts),
+    ),
+    UserCondition(
+        "onednn",
+        "torch's products of query blocks in oneDNN, also where MKL is faster",
+        "the scale, the bias or the layout of products in oneDNN",
+        texts_head,
+        forced.in_a_way("onednn", forced.full_texts),
+        why_not=forced.why_no_onednn,
+    ),
+    UserCondition(
+        "fast-linears",
+        "linear layers from weights that oneDNN has laid out",
+        "weights or biases lost when they are laid out",
+        texts_head,
+        forced.in_a_way("fast-linears", forced.full_texts),
+        why_not=forced.why_no_onednn,
+    ),
+    UserCondition(
+        "compiled",
+        "traced by a compiler, with padding that is not known beforehand",
+        "paths of compiled code, masks that are lost there",
+        texts_head,
+        forced.in_a_way("compiled", forced.many_texts),
+    ),
+    UserCondition(
+        "training",
+        "training mode without dropout, with a fixed key",
+        "training computes what evaluation does not",
+        texts_head,
+        forced.in_a_way("training", forced.full_texts),
+        forced.without_dropout,
+    ),
+    UserCondition(
+        "checkpointing",
+        "gradients whose layers are computed again",
+        "gradients lost or doubled by checkpointing",
+        trained_head,
+        forced.in_a_way("checkpointing", losses.packed_gradients),
+        forced.without_dropout,
+    ),
+    UserCondition(
+        "gradients-of-heads",
+        "gradients through a call, for every head with a loss",
+        "gradients cut or wrong in one head",
+        with_loss,
+        losses.packed_gradients,
+    ),
+)
+CONDITIONS = _PLAINLY + _THOROUGHLY
+PLAIN = tuple(one.name for one in _PLAINLY)
 THOROUGH = tuple(one.name for one in CONDITIONS)

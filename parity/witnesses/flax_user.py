@@ -15,6 +15,7 @@ import numpy as np
 from bigbird_port.schema.weights import from_framework
 from parity.given.inputs import Inputs
 from parity.measure.losses import total_loss
+from parity.witnesses.flax_ways import WAYS
 from parity.witnesses.user import flat
 from parity.witnesses.with_flax import FlaxWitness, narrowed, quickly
 from parity.witnesses.witness import Gradients, Setting, Taps
@@ -25,7 +26,7 @@ _DEEP = 4  # layers: all of them in one program take longer to compile than one 
 class FlaxUser:
     """A user of a Flax model."""
 
-    name, takes_embeddings = "flax", False
+    name, takes_embeddings, ways = "flax", False, WAYS
 
     def __init__(self, witness: FlaxWitness) -> None:
         self.witness, self.model, self.config = witness, witness.model, witness.config

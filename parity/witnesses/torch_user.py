@@ -13,6 +13,7 @@ import numpy as np
 
 from bigbird_port.schema.weights import from_framework
 from parity.given.inputs import Inputs
+from parity.witnesses.torch_ways import WAYS
 from parity.witnesses.user import flat
 from parity.witnesses.with_torch import TorchWitness, gradient_of, pinned, to_array
 from parity.witnesses.witness import Gradients, Setting, Taps
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class TorchUser:
     """A user of a torch model."""
 
-    name, takes_embeddings = "torch", True
+    name, takes_embeddings, ways = "torch", True, WAYS
 
     def __init__(self, witness: TorchWitness) -> None:
         self.witness, self.model = witness, witness.model
@@ -45,7 +46,7 @@ class TorchUser:
             loss = self.model(**self._tensors(inputs | labels)).loss
             loss.backward()
         arrays = {name: gradient_of(x) for name, x in self.model.named_parameters()}
-        config, head = self.witness.config, self.model.head
+        config, head = self.witness.config, self.witness.model.head
         return Gradients(float(loss.detach()), from_framework(arrays, config, head, "torch", any_pooler=True), {})
 
     def continued(self, pieces: Sequence[Inputs]) -> np.ndarray:

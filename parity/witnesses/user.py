@@ -6,7 +6,8 @@ Legend: B batch, L length, V vocabulary.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,11 +22,12 @@ USERS = {"torch": "parity.witnesses.torch_user", "flax": "parity.witnesses.flax_
 class User(Protocol):
     """One framework's model of one head, and what a user does with it. name: of the framework.
 
-    takes_embeddings: whether a call takes word embeddings in place of ids.
+    takes_embeddings: whether a call takes word embeddings in place of ids. ways: contexts in which it runs otherwise.
     """
 
     name: str
     takes_embeddings: bool
+    ways: Mapping[str, Callable[[Any], AbstractContextManager[Any]]]
 
     def call(self, inputs: Inputs, **asked: Any) -> Taps:
         """Return what one call returns, by field; entry i of a tuple as <field>.<i>. asked: output_attentions, .."""
