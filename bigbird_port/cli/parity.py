@@ -126,7 +126,8 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
     else:
         with tempfile.TemporaryDirectory() as folder:
             demo = Path(folder) / "demo"
-            convert_demo(demo)
+            if out is None:
+                convert_demo(demo)
             passed = run_and_print(out or demo, heads, json_file, options, taps=True, demo=demo)
     sys.exit(0 if passed else FAILED)
 
@@ -205,13 +206,14 @@ def run_and_print(
 ) -> bool:
     """Run parity, print its tables, write its reports; return whether it passed.
 
-    demo: the converted demo, where the build is proven first.
+    demo: where the build is proven first, the folder that holds the converted demo or will.
     """
     from bigbird_port.families.registry import default_family
     from bigbird_port.files.memory import return_freed_arrays
     from parity.checks.build import check_build
     from parity.given.golden import read_golden
     from parity.reports.terminal import make_console, print_layers, print_report
+    from parity.run.conditions import passes
     from parity.run.run import run_parity
 
     return_freed_arrays()
@@ -222,7 +224,12 @@ def run_and_print(
     if mesh := options.get("mesh"):
         options = mesh_options(options, chosen)
     run_options = make_options(out, options, golden)
-    build = check_build(demo, run_options) if demo and proves_build(options) else []
+    tuple(passes(out, run_options))  # what is wrong with the input is said at once
+    build = []
+    if demo and proves_build(options):
+        if not demo.exists():
+            convert_demo(demo)
+        build = check_build(demo, run_options)
     result = run_parity(out, chosen, run_options)
     result.checks = build + result.checks
     if mesh:

@@ -38,6 +38,12 @@ def alone(bench: Bench) -> Iterator[Row]:
     yield from one_call(bench, bench.own_inputs(mixed(bench.config, bench.rng, [length], length)))
 
 
+def two_texts(bench: Bench) -> Iterator[Row]:
+    """Two texts, of which the second has half of the pattern."""
+    length, W = bench.config.max_encoder_length - bench.config.block_size // 2, bench.config.block_size
+    yield from one_call(bench, bench.own_inputs(mixed(bench.config, bench.rng, [length, length // 2 + W // 3], length)))
+
+
 def embeddings_given(bench: Bench) -> Iterator[Row]:
     """Two texts as the embeddings of their words, where a framework takes these."""
     inputs = bench.own_inputs(masked(bench.config, bench.rng))

@@ -26,3 +26,8 @@ def why_no_other_plan(config: BigBirdConfig) -> str:
         return "the model draws no random blocks"
     most = config.max_position_embeddings
     return "" if other_plan(config) else f"no length of at most {most} tokens has a plan of the other kind"
+
+
+def paper_plan(config: BigBirdConfig) -> dict[str, Any]:
+    """Return the override to a length of the paper's plan, where a block may be listed twice; none where none fits."""
+    return {} if default_length(config) in PAPER_PLAN_LENGTHS or why_no_other_plan(config) else other_plan(config)

@@ -7,7 +7,7 @@ from typing import Any
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.conditions import calls, forced, losses, saving, writing
 from parity.conditions.condition import UserCondition, decoding, texts_head, trained_head, with_loss
-from parity.conditions.plans import other_plan, why_no_other_plan
+from parity.conditions.plans import other_plan, paper_plan, why_no_other_plan
 from parity.conditions.texts import most_tokens
 
 
@@ -53,6 +53,14 @@ _PLAINLY = (
         calls.alone,
         other_plan,
         why_no_other_plan,
+    ),
+    UserCondition(
+        "two-texts",
+        "two texts packed, under the paper's plan, which may list a block twice",
+        "repeated blocks counted once in a packed row, lists that reach into the other text",
+        texts_head,
+        calls.two_texts,
+        paper_plan,
     ),
     UserCondition(
         "attentions",
@@ -129,14 +137,16 @@ _THOROUGHLY = (
         "both frameworks in bfloat16",
         "what is dropped or summed in the wrong type in half precision only",
         texts_head,
-        forced.in_type("bfloat16", forced.many_texts),
+        forced.in_type("bfloat16", calls.two_texts),
+        paper_plan,
     ),
     UserCondition(
         "float16",
         "both frameworks in float16",
         "what overflows in half precision",
         texts_head,
-        forced.in_type("float16", forced.many_texts),
+        forced.in_type("float16", calls.two_texts),
+        paper_plan,
     ),
     UserCondition(
         "autocast",

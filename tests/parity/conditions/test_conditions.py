@@ -23,6 +23,7 @@ CAUGHT = {
     "positions_ignored": ("given-arrays", "pretraining"),
     "packing_counts_tokens": ("given-arrays", "pretraining"),
     "wrong_plan_at_1024": ("other-plan", "pretraining"),
+    "repeats_counted_once_when_packed": ("two-texts", "pretraining"),
     "head_mask_ignored": ("attentions", "pretraining"),
     "mask_of_queries_and_keys_turned": ("queries-and-keys", "pretraining"),
     "embedding_saved_wrong": ("saved", "pretraining"),

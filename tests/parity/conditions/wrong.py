@@ -79,6 +79,17 @@ def sixth_text_of_a_row_wrong(patch):
     wrap(patch, encoder, "packed_pattern", make)
 
 
+def repeats_counted_once_when_packed(patch):
+    def make(right):
+        def faulty(pattern, packing):
+            found = right(pattern, packing)
+            return dataclasses.replace(found, live=np.minimum(found.live, 1))
+
+        return faulty
+
+    wrap(patch, encoder, "packed_pattern", make)
+
+
 def cache_position_off_by_one(patch):
     wrap(patch, model, "complete_inputs", code.cache_off_by_one)
 
