@@ -18,7 +18,7 @@ from parity.given.inputs import Inputs, for_head
 from parity.run.compare import Scene, compare
 from parity.run.conditions import Options
 from parity.run.results import Error, Row
-from parity.witnesses.user import USERS, User, users_of
+from parity.users.user import USERS, User, users_of
 from parity.witnesses.whole import run_whole
 from parity.witnesses.witness import Dtype, Source, Taps, Witness, load_witness
 

@@ -15,7 +15,7 @@ from parity.conditions.table import CONDITIONS
 from parity.given.inputs import default_length
 from parity.run.conditions import Options
 from parity.run.results import Condition, Result
-from parity.witnesses.user import USERS
+from parity.users.user import USERS
 
 _JUDGED = ("float32", "float64")
 

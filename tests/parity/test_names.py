@@ -21,6 +21,8 @@ REASONS = {
     ("loss", "measure/tolerances.py"): "a kind of error, as in the table of tolerances",
     ("loss", "measure/calibration/calibrate.py"): "a kind of error, as in the table of tolerances",
     ("loss", "run/results.py"): "a kind of error, as in the table of tolerances",
+    ("loss", "conditions/losses.py"): "a kind of error, as in the table of tolerances",
+    ("loss", "users/of_torch.py"): "a field of what a call returns",
     ("loss", "faults/matrix.py"): "a kind of error, as in the table of tolerances",
     ("bigbird.encoder.layer_pattern", "faults/inject.py"): "where a function of the twins is",
     ("logits", "reports/json_file.py"): "a field of a difference: what it means for a softmax",

@@ -5,7 +5,6 @@ Legend: B batch, L length, K keys so far, V vocabulary.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import numpy as np
 from bigbird_port.schema.weights import from_framework
 from parity.given.inputs import Inputs
 from parity.measure.losses import total_loss
-from parity.witnesses.flax_ways import WAYS
-from parity.witnesses.user import flat
+from parity.users.flax_ways import WAYS
+from parity.users.user import flat
 from parity.witnesses.with_flax import FlaxWitness, narrowed, quickly
 from parity.witnesses.witness import Gradients, Setting, Taps
 
@@ -97,9 +96,8 @@ class FlaxUser:
         return function(self.witness.params)
 
 
-@functools.lru_cache(maxsize=8)
 def _step(module: Any) -> Any:
-    """A call on a cache, compiled once for each number of new tokens."""
+    """A call on a cache, which is compiled once for each number of new tokens."""
     import jax
 
     def run(params: Any, arrays: Any, past: Any) -> Any:

@@ -13,8 +13,8 @@ import numpy as np
 
 from bigbird_port.schema.weights import from_framework
 from parity.given.inputs import Inputs
-from parity.witnesses.torch_ways import WAYS
-from parity.witnesses.user import flat
+from parity.users.torch_ways import WAYS
+from parity.users.user import flat
 from parity.witnesses.with_torch import TorchWitness, gradient_of, pinned, to_array
 from parity.witnesses.witness import Gradients, Setting, Taps
 

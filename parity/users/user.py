@@ -16,7 +16,7 @@ import numpy as np
 from parity.given.inputs import Inputs
 from parity.witnesses.witness import Gradients, Taps, Witness
 
-USERS = {"torch": "parity.witnesses.torch_user", "flax": "parity.witnesses.flax_user"}
+USERS = {"torch": "parity.users.of_torch", "flax": "parity.users.of_flax"}
 
 
 class User(Protocol):
