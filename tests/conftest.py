@@ -35,7 +35,7 @@ class Golden:
 def find_golden(name: str) -> Golden:
     """mini-pretrain comes with the project; the others are beside it in shared/ and may be absent."""
     if name == "mini-pretrain":
-        checkpoint, cases = DEMO, ROOT / "tests/golden/mini-pretrain/cases"
+        checkpoint, cases = DEMO, ROOT / "parity/given/original"
     else:
         checkpoint = SHARED / "golden" / name
         cases = SHARED / "golden" / ("tiny-pretrain" if name == "tiny-pretrain-bert-names" else name) / "cases"

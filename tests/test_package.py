@@ -5,7 +5,7 @@ import subprocess
 import sys
 import zipfile
 
-from tests.conftest import DEMO, ROOT
+from tests.conftest import DEMO, GOLDEN, ROOT
 
 PACKAGES = ("bigbird_port", "models_torch", "models_flax", "parity")
 
@@ -24,6 +24,7 @@ def test_the_wheel_is_complete(tmp_path):
     assert modules <= names
     assert {f"{name}/py.typed" for name in PACKAGES} <= names
     assert {f"bigbird_port/demo_checkpoint/{path.name}" for path in DEMO.iterdir()} <= names
+    assert {f"parity/given/original/{path.name}" for path in GOLDEN["mini-pretrain"].cases} <= names
     assert {f"parity/reports/{name}" for name in ("page.css", "page.html.j2")} <= names
     (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
     entries = zipfile.ZipFile(wheel).read(entry_points).decode()

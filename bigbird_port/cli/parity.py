@@ -23,7 +23,7 @@ from bigbird_port.cli.parity_reports import (
     write_reports,
 )
 from bigbird_port.cli.parity_training import calibrate_training, check_training_usage, run_and_print_training
-from bigbird_port.cli.parity_usage import check_usage, given_options
+from bigbird_port.cli.parity_usage import check_usage, given_options, is_plain
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 WITNESSES = "Who is compared: golden, reference, torch, flax, transformers. [default: torch,flax,reference]"
@@ -102,6 +102,8 @@ def parity() -> None:
 @click.option("--no-local", is_flag=True, help="Do not feed each layer the reference's input as well: half the time.")
 @click.option("--no-losses", is_flag=True, help="Do not compare losses.")
 @click.option("--no-calls", is_flag=True, help="Do not call the whole models as well.")
+@click.option("--no-conditions", is_flag=True, help="Only the passes: leave out the ways in which users call models.")
+@click.option("--thorough", is_flag=True, help="More conditions, which take minutes: forced paths, half precision, ..")
 @click.option("--gradients", is_flag=True, help="Compare gradients of weights and taps (small models only).")
 @click.option("--training", is_flag=True, help="Take optimizer steps from OUT's state, and compare behind each.")
 @click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True, help="How many, with --training.")
@@ -116,8 +118,9 @@ def parity() -> None:
 def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **options: Any) -> None:
     """Run torch and Flax on the same inputs and compare every layer.
 
-    OUT is what convert wrote; without it, the shipped demo checkpoint is converted first. Exit code 0: every tap of
-    every head is within tolerance; 1: a difference, NaN, or nothing compared; 2: bad usage or input.
+    OUT is what convert wrote; without it, the shipped demo checkpoint is converted first. Then the model is called in
+    the ways in which users call it (docs/conditions.md). Exit code 0: everything is within tolerance; 1: a difference,
+    NaN, or nothing compared; 2: bad usage or input.
     """
     check_training_usage(options, given_options(), heads)
     check_usage(options, given_options())
@@ -126,13 +129,14 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
         if out is None:
             raise ValueError("--training: name the folder that convert --optimizer wrote")
         sys.exit(0 if run_and_print_training(out, heads, options | {"json_file": json_file}) else FAILED)
-    if out is None:
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "demo"
-            convert_demo(out)
-            passed = run_and_print(out, heads, json_file, options, taps=True)
-    else:
+    if out is not None and not proves_build(options):
         passed = run_and_print(out, heads, json_file, options, taps=True)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            demo = Path(folder) / "demo"
+            if out is None:
+                convert_demo(demo)
+            passed = run_and_print(out or demo, heads, json_file, options, taps=True, demo=demo)
     sys.exit(0 if passed else FAILED)
 
 
@@ -180,6 +184,11 @@ def check_files(options: dict[str, Any]) -> None:
         check_kept_folder(options["keep"])
 
 
+def proves_build(options: dict[str, Any]) -> bool:
+    """Whether the demo is held against the original before the model is run."""
+    return is_plain(options) and not options.get("no_conditions")
+
+
 OVERRIDES = ("max_encoder_length", "attention_type", "random_blocks")
 
 
@@ -200,13 +209,23 @@ def given_inputs(out: Path, options: dict[str, Any]) -> Any:
 
 
 def run_and_print(
-    out: Path, heads: tuple[str, ...], json_file: Path | None, options: dict[str, Any], taps: bool
+    out: Path,
+    heads: tuple[str, ...],
+    json_file: Path | None,
+    options: dict[str, Any],
+    taps: bool,
+    demo: Path | None = None,
 ) -> bool:
-    """Run parity, print its tables, write its reports; return whether it passed."""
+    """Run parity, print its tables, write its reports; return whether it passed.
+
+    demo: where the build is proven first, the folder that holds the converted demo or will.
+    """
     from bigbird_port.families.registry import default_family
     from bigbird_port.files.memory import return_freed_arrays
+    from parity.checks.build import check_build
     from parity.given.golden import read_golden
     from parity.reports.terminal import make_console, print_layers, print_report
+    from parity.run.conditions import passes
     from parity.run.run import run_parity
 
     return_freed_arrays()
@@ -217,7 +236,14 @@ def run_and_print(
     if mesh := options.get("mesh"):
         options = mesh_options(options, chosen)
     run_options = make_options(out, options, golden)
+    tuple(passes(out, run_options))  # what is wrong with the input is said at once
+    build = []
+    if demo and proves_build(options):
+        if not demo.exists():
+            convert_demo(demo)
+        build = check_build(demo, run_options)
     result = run_parity(out, chosen, run_options)
+    result.checks = build + result.checks
     if mesh:
         result.environment["mesh"] = mesh_line(result, mesh)
     found = report_of(result, out, options.get("matrix"))
@@ -250,6 +276,7 @@ def no_effect(result: Any, options: dict[str, Any]) -> Iterator[str]:
 
 def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
     """Build the run's Options from those of the command line."""
+    from parity.conditions.table import PLAIN, THOROUGH
     from parity.measure.tolerances import read_table, shipped_table
     from parity.run.conditions import DEFAULT_WITNESSES, Options
 
@@ -258,6 +285,9 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
     if inputs is None and golden is None:  # those bring their own
         plain |= {"length", "batch"}
     device, given = options.get("device") or "cpu", options.get("tolerances")
+    conditions: tuple[str, ...] = ()
+    if not options.get("no_conditions") and is_plain(options):
+        conditions = THOROUGH if options.get("thorough") else PLAIN
     return Options(
         **{name: options[name] for name in plain if name in options},
         inputs=inputs,
@@ -269,6 +299,7 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
         local=not options.get("no_local"),
         losses=not options.get("no_losses"),
         called=not options.get("no_calls"),
+        conditions=conditions,
         tolerances=shipped_table().joined(read_table(given)) if given else None,
     )
 

@@ -22,6 +22,8 @@ _PASSED_OVER = {
     "batches": _BATCH,
     "adversarial": _BATCH | {"batches": "--batches"},
 }
+# Options that say what is compared, or on what: then nothing else is.
+_SAYS = {*_BRINGS, *_SWEEPS, "mesh", "against"}
 _ON_TORCH, _ON_FLAX = {"torch", "transformers"}, {"flax", "sharded"}
 
 
@@ -33,6 +35,11 @@ def given_options() -> set[str]:
         for name in context.params
         if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
     }
+
+
+def is_plain(options: Mapping[str, Any]) -> bool:
+    """Whether no option says what is compared, or on what inputs, so that all conditions are run."""
+    return not any(options.get(name) for name in _SAYS) and options.get("dtype", "float32") == "float32"
 
 
 def check_usage(options: Mapping[str, Any], given: Collection[str] = ()) -> None:
@@ -62,6 +69,10 @@ def _check_inputs(options: Mapping[str, Any], given: Collection[str]) -> None:
 
 
 def _check_together(options: Mapping[str, Any]) -> None:
+    if options.get("thorough") and (options.get("no_conditions") or not is_plain(options)):
+        raise click.UsageError(
+            "--thorough runs conditions of its own, in float32: leave out what says what is compared"
+        )
     if bool(options.get("question")) != bool(options.get("context_file")):
         raise click.UsageError("--question and --context go together")
     if options.get("with_faults") and not (options.get("mesh") or options.get("training")):

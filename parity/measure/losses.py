@@ -16,6 +16,7 @@ from bigbird_port.families.registry import default_family
 from parity.given.inputs import Inputs
 
 NEXT_WORDS = "next words"  # the ids themselves, shifted by one
+PLACES = "spans"  # where in the text something begins and ends
 _EVERY = 7  # one position in seven is to be predicted, as many as in training
 
 
@@ -102,7 +103,7 @@ MAKERS: dict[str, Callable[[BigBirdConfig, np.ndarray, np.random.Generator], Inp
     "masked words": _masked_words,
     "masked words, next sentence": _masked_words_and_next_sentence,
     NEXT_WORDS: _next_words,
-    "spans": _spans,
+    PLACES: _spans,
     "classes": _classes,
     "class of each token": _class_of_each_token,
     "choices": _choices,

@@ -19,8 +19,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.sparse.pattern import rand_attn
 from parity.reference.operations import softmax
+from parity.reference.pattern import draw
 
 # Added to the score of a key that is masked. It absorbs any score, so a row that may see nothing sees all alike.
 _MASKED = -1e30
@@ -46,11 +46,14 @@ def multiplicity(random_blocks: np.ndarray) -> np.ndarray:
 
 
 def random_blocks_of(config: BigBirdConfig, layer: int, n: int) -> np.ndarray:
-    """Return the random blocks [N, n-2, r] of a layer in evaluation."""
+    """Return the random blocks [N, n-2, r] of a layer in evaluation; raises ValueError where there is no plan."""
     N, r = config.num_attention_heads, config.num_random_blocks
     if config.random_blocks == "transformers":
         return np.zeros((N, n - 2, r), np.int32)
-    return rand_attn(N, n, config.block_size, r, seed=layer)
+    drawn = draw(N, n, config.block_size, r, layer)
+    if drawn is None:
+        raise ValueError(f"the original has no plan of random blocks for {n} blocks of {config.block_size} tokens")
+    return drawn
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """The third witness: BigBird for all eight heads in plain NumPy float64, written from the original's rules.
 
 It runs stage by stage (start, layer 0, layer 1, .., finish), keeps nothing between the stages, and shares with the
-two frameworks only the configuration, the canonical weights and the original's draw of random blocks.
+two frameworks only the configuration and the canonical weights. It draws the random blocks anew (pattern.py).
 
 Legend: B batch, L length, D hidden, N heads, H head size.
 
@@ -82,19 +82,33 @@ class Reference:
         Return the taps layer.<i>.query, key, value [B, N, L, H], context [B, L, N, H], attention_output, intermediate
         and output [B, L, ..], and what the next layer needs.
         """
-        attention = self._attention(i, stream)
-        taps = attention | self._feed_forward(i, attention["attention_output"])
+        head_mask, states = stream.given.head_mask, stream.given.encoder_states
+        factors = None if head_mask is None else head_mask[i]
+        visibility = self.visibility(i, stream)
+        attention = self._attention(f"encoder.layer.{i}.attention", stream.x, stream.x, visibility, factors)
+        attended = attention["attention_output"]
+        if states is not None and stream.given.encoder_mask is not None:
+            seen = Visibility(stream.given.encoder_mask, None, self.config.block_size, causal=False)
+            crossed = self._attention(f"encoder.layer.{i}.crossattention", attended, states, seen, factors)
+            attended = crossed["attention_output"]
+        taps = attention | self._feed_forward(i, attended)
         return {f"layer.{i}.{name}": tap for name, tap in taps.items()}, replace(stream, x=taps["output"])
 
-    def _attention(self, i: int, stream: Stream) -> Taps:
-        x, weights, module = stream.x, self.weights, f"encoder.layer.{i}"
+    def _attention(
+        self, module: str, x: np.ndarray, keyed: np.ndarray, visibility: Visibility, factors: np.ndarray | None
+    ) -> Taps:
+        """A sublayer in which x attends to what is keyed; factors [N]: of the heads' contexts."""
+        weights = self.weights
         q, k, v = (
-            self.split_heads(dense(weights, f"{module}.attention.self.{part}", x)) for part in ("query", "key", "value")
+            self.split_heads(dense(weights, f"{module}.self.{part}", given))
+            for part, given in (("query", x), ("key", keyed), ("value", keyed))
         )
-        context = attend(q, k, v, self.visibility(i, stream))
-        projected = dense(weights, f"{module}.attention.output.dense", context.reshape(x.shape))
+        context = attend(q, k, v, visibility)
+        if factors is not None:
+            context *= factors[:, None]
+        projected = dense(weights, f"{module}.output.dense", context.reshape(x.shape))
         projected += x
-        attention = layer_norm(weights, f"{module}.attention.output.LayerNorm", projected, self.config.layer_norm_eps)
+        attention = layer_norm(weights, f"{module}.output.LayerNorm", projected, self.config.layer_norm_eps)
         return {"query": q, "key": k, "value": v, "context": context, "attention_output": attention}
 
     def _feed_forward(self, i: int, attention: np.ndarray) -> Taps:

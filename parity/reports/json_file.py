@@ -20,7 +20,7 @@ from parity.measure.tolerances import Tolerance
 from parity.reports.report import Report
 from parity.run.results import Condition, Finding, Part, Result, Row
 
-VERSION = 3
+VERSION = 4
 _INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 # Fields of a Result that are JSON values as they stand, apart from their numbers.
 _PLAIN = ("heads", "initialised", "not_compared", "environment")

@@ -48,7 +48,7 @@ class Line:
 def by_head(result: Result) -> Iterator[tuple[str, str, list[Row]]]:
     """Yield (head, condition, rows) of every head and condition, with the rows of other heads that stand for it."""
     for condition in result.conditions:
-        for head in result.heads:
+        for head in (head for head in result.heads if condition.is_about(head)):
             yield head, condition.name, [x for x in result.rows if head in x.heads and x.condition == condition.name]
 
 
@@ -136,7 +136,7 @@ def describe(condition: Any) -> str:
     devices = {"torch": condition.torch_device, "flax": condition.flax_device}
     places = ", ".join(f"{name} on {device}" for name, device in devices.items() if device)
     overrides = ", ".join(f"{name}={value}" for name, value in condition.overrides.items())
-    parts = [condition.inputs, condition.dtype]
+    parts = [condition.purpose, condition.inputs, condition.dtype]
     parts += [places, f"{condition.matmul_precision} matmul precision"]
     return "; ".join(filter(None, [*parts, overrides]))
 

@@ -33,7 +33,8 @@ class Options:
     are hard on an implementation. mesh: sizes of the axes of a mesh, on which Flax runs once more, as the witness
     "sharded". overrides: fields of the configuration. local: feed every layer of every framework the reference's input
     as well. called: call every framework's whole model as well. keep: a folder for the tensors of the first failing
-    layer. tolerances: None takes the table that is shipped.
+    layer. conditions: names of parity.conditions.table.CONDITIONS, which run after the passes. tolerances: None takes
+    the table that is shipped.
     """
 
     length: int | None = None
@@ -56,6 +57,7 @@ class Options:
     gradients: bool = False
     decoding: bool = False
     keep: Path | None = None
+    conditions: tuple[str, ...] = ()
     tolerances: Table | None = None
 
     @property
@@ -130,6 +132,11 @@ class Pass:
     inputs: Inputs
     config: BigBirdConfig
     word_factor: float = 1.0
+
+    @property
+    def pattern_length(self) -> int:
+        """Tokens of the whole pattern, whatever the texts' length."""
+        return self.config.max_encoder_length or self.condition.length
 
 
 def passes(out: Path, options: Options) -> Iterator[Pass]:

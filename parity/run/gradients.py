@@ -5,6 +5,7 @@ Legend: B batch, L length, N heads, D hidden, I inner.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -40,8 +41,8 @@ def compare_gradients(
     wanted = [(name, "reference") for name in found] + [("sharded", "flax")] * ({"sharded", "flax"} <= found.keys())
     for pair in wanted:
         value, other = found[pair[0]], found.get(pair[1], reference)
-        yield from _rows(scene, pair, value.weights, other.weights, terms)
-        yield from _rows(scene, pair, _before_scores(value.taps, own), _before_scores(other.taps, own), terms)
+        yield from gradient_rows(scene, pair, value.weights, other.weights, terms)
+        yield from gradient_rows(scene, pair, _before_scores(value.taps, own), _before_scores(other.taps, own), terms)
 
 
 def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Any:
@@ -49,8 +50,10 @@ def _of(witness: Any, inputs: Inputs, labels: Inputs) -> Any:
     return witness.backward(inputs, labels)
 
 
-def _rows(scene: Scene, pair: tuple[str, str], found: Taps, other: Taps, terms: Taps) -> Iterator[Row]:
-    """Yield rows of weights or taps. What only one side has is a failure, unless the head does not use the weight."""
+def gradient_rows(scene: Scene, pair: tuple[str, str], found: Taps, other: Taps, terms: Taps) -> Iterator[Row]:
+    """Yield rows of weights or taps, whose scales the reference's ``terms`` tell.
+
+    What only one side has is a failure, unless the head does not use the weight."""
     for key in [*other, *(key for key in found if key not in other)]:
         if key not in other and not found[key].any():
             continue  # carried along by torch's class without a part in the loss
@@ -77,17 +80,22 @@ def check_gradients(
     """
     if "reference" not in settings:
         raise ValueError("--gradients compares with the reference: leave it in --against")
+    if why := too_large(config, inputs):
+        raise ValueError(f"--gradients {why}: choose a shorter --length, a smaller --batch, or a smaller model")
     *batch, L = inputs["input_ids"].shape
-    B = batch[0] * (batch[1] if len(batch) > 1 else 1)
-    D, I, N = config.hidden_size, config.intermediate_size, config.num_attention_heads  # noqa: E741 (inner)
-    elements = config.num_hidden_layers * B * L * (6 * D + I + N * L)
-    if elements > _AT_MOST:
-        raise ValueError(
-            f"--gradients keeps every tap and attention weight, {elements:.1e} numbers here, more than {_AT_MOST:.1e}: "
-            "choose a shorter --length, a smaller --batch, or a smaller model"
-        )
+    B = math.prod(batch)
     if has_loss(head, config.family):
         scene = Scene(head, "", settings, np.ones((B, L), bool), config.num_hidden_layers, table)
         for name in (name for name in FRAMEWORKS if name in settings):
             for row in weights_of(config, head, "torch"):
                 scene.tolerance((name, "reference"), "gradient", f"grad.{row.name}")
+
+
+def too_large(config: BigBirdConfig, inputs: Inputs) -> str:
+    """Say why gradients of so large a model or so many tokens are not computed; empty where they are."""
+    *batch, L = inputs["input_ids"].shape
+    D, I, N = config.hidden_size, config.intermediate_size, config.num_attention_heads  # noqa: E741 (inner)
+    elements = config.num_hidden_layers * math.prod(batch) * L * (6 * D + I + N * L)
+    if elements <= _AT_MOST:
+        return ""
+    return f"keeps every tap and attention weight, {elements:.1e} numbers here, more than {_AT_MOST:.1e}"

@@ -92,7 +92,8 @@ class Condition:
     """What one pass over the heads ran under.
 
     name: unique within a Result. batch, length: of the inputs. inputs: where they came from, for people.
-    overrides: fields of the configuration that were changed.
+    overrides: fields of the configuration that were changed. purpose: what a condition that users have is for; empty
+    for a pass over all heads. heads: those that it is about; None: all that were asked for.
     """
 
     name: str
@@ -104,6 +105,12 @@ class Condition:
     flax_device: str = "cpu"
     matmul_precision: str = "highest"
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    purpose: str = ""
+    heads: tuple[str, ...] | None = None
+
+    def is_about(self, head: str) -> bool:
+        """Whether rows of a head belong to it."""
+        return self.heads is None or head in self.heads
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ class Result:
     def missing(self) -> list[tuple[str, str]]:
         """(condition, head) pairs that were asked for and have no row of their own."""
         compared = {(row.condition, row.head) for row in self.rows}
-        wanted = [(condition.name, head) for condition in self.conditions for head in self.heads]
+        wanted = [(one.name, head) for one in self.conditions for head in self.heads if one.is_about(head)]
         return [pair for pair in wanted if pair not in compared]
 
     @property

@@ -17,9 +17,11 @@ from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.family import Family
 from bigbird_port.files.json_object import read_json_object
 from bigbird_port.schema.table import weights_of
+from parity.checks.drawn import Drawn, check_drawn
 from parity.checks.environment import check_environment
 from parity.checks.integrity import Check, check_integrity
 from parity.checks.loaded import check_loaded
+from parity.conditions.run import chosen, run_conditions
 from parity.given.inputs import Inputs, for_head
 from parity.run.asked import GRADIENTS, check_asked, check_done, left_out
 from parity.run.conditions import Options, Pass, check_options, passes
@@ -38,6 +40,7 @@ _COLLECTED = 1 << 26  # bytes
 def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     """Compare the witnesses for every head of ``heads`` on the model in ``out``; raises ValueError for bad input."""
     check_options(options)
+    chosen(options.conditions)
     result = Result(heads=list(heads), witnesses=options.names)
     if options.golden:
         _check_comparable(heads, options.golden.family)
@@ -50,6 +53,9 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     _note_environment(result, runs[0].one)
     for run in runs:
         run.run(heads)
+    patterns = [Drawn(run.one.config, run.one.pattern_length) for run in runs]
+    patterns += run_conditions(out, unchanged(out, result), heads, options, result)
+    result.checks.append(check_drawn(patterns))
     result.checks += check_done(result, options, runs[0].one.config.family)
     return result
 
@@ -73,6 +79,13 @@ def _check_comparable(heads: Sequence[str], family: Family) -> None:
 def _is_large(config: BigBirdConfig, head: str) -> bool:
     """Whether to go through all of Python's objects, for half a second, is worth the memory of a model."""
     return 4 * sum(math.prod(row.shape(config)) for row in weights_of(config, head, "torch")) > _COLLECTED
+
+
+def unchanged(out: Path, result: Result) -> Path:
+    """Return what the reference reads: torch's files, unless these changed since convert and Flax's did not."""
+    failed = {check.name.partition(" ")[0] for check in result.checks if not check.passed}
+    changed = failed & {"torch", "flax"}
+    return out / "flax" if changed == {"torch"} and (out / "flax").is_dir() else out
 
 
 class _Run:
@@ -150,15 +163,9 @@ class _Run:
                 assert self.options.golden is not None
                 found[name] = GoldenWitness(self.options.golden, head, self.one.config.for_head(head))
             else:
-                folder = self._unchanged() if name == "reference" else self.out
+                folder = unchanged(self.out, self.result) if name == "reference" else self.out
                 found[name] = load_witness(name, replace(source, folder=folder), settings[name])
         return found
-
-    def _unchanged(self) -> Path:
-        """What the reference reads: torch's files, unless these changed since convert wrote them and Flax's did not."""
-        failed = {check.name.partition(" ")[0] for check in self.result.checks if not check.passed}
-        changed = failed & {"torch", "flax"}
-        return self.out / "flax" if changed == {"torch"} and (self.out / "flax").is_dir() else self.out
 
     def _note(self, head: str, witnesses: dict[str, Witness], checks: list[Check]) -> None:
         """Keep what was initialised, what golden tensors have no counterpart, and what was loaded."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from jax import Array
 
 
+_SMALL = 1 << 20  # numbers in the kernels of all layers, about
+
+
 @dataclass(frozen=True, eq=False)
 class Stream:
     """x [B, L, D]; inputs: what the encoder wants beside it; beside: what the head wants."""
@@ -52,7 +55,7 @@ class FlaxWitness:
         canonical = from_framework(arrays, self.config, model.head, "flax", any_pooler=True)
         self._digests = {name: digest(x) for name, x in canonical.items()}
         self.device, self.dtype, self.head, self.module = device, setting.dtype, model.head, model.module
-        with self._scope():
+        with self.scope():
             params = jax.tree.map(lambda x: x.astype(self.dtype), model.params) if self._wide else model.params
             self.params = model.params = jax.device_put(params, device)
         self.model = model
@@ -69,24 +72,29 @@ class FlaxWitness:
         """Scale the parameter that a tied decoder shares."""
         from flax.traverse_util import flatten_dict, unflatten_dict
 
-        with self._scope():
+        with self.scope():
             params = flatten_dict(self.params)
             (words,) = (path for path in params if path[-2:] == ("word_embeddings", "embedding"))
             self.params = self.model.params = unflatten_dict(params | {words: params[words] * factor})
 
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Run the embeddings."""
-        with self._scope():
+        with self.scope():
             arrays, beside = self._split_inputs(inputs)
-            x, completed, taps = _compiled(_embed, self.module)(self.params, arrays)
+            x, completed, taps = _compiled(_embed, self._base())(self.params.get("bert", self.params), arrays)
         return self._arrays(taps), Stream(x, completed, beside)
+
+    def _base(self) -> Any:
+        """The base model's module, which is compiled once for the heads of one configuration."""
+        family = self.config.family
+        return family.model_class(family.base, "flax").module_class(self.config, dtype=self.module.dtype)
 
     def step(self, step: Step, stream: Stream) -> tuple[Taps, Stream]:
         """Run a layer."""
         from models_flax.bigbird.encoder import encoder_lists
 
         params = self.params.get("bert", self.params)["encoder"]["layer"][str(step.index)]
-        with self._scope():
+        with self.scope():
             lists = encoder_lists(self.config, step.index, stream.x.shape[1])
             run = _compiled_layer(self.config, self.dtype)
             x, taps = run(params, stream.x, stream.inputs.mask, lists)
@@ -96,14 +104,14 @@ class FlaxWitness:
         """Run the pooler and the head."""
         fixed = tuple((name, x) for name, x in stream.beside.items() if isinstance(x, tuple))
         beside = {name: x for name, x in stream.beside.items() if not isinstance(x, tuple)}
-        with self._scope():
+        with self.scope():
             x = stream.x if positions is None else stream.x[:, positions]
             scores, taps = _compiled(_finish, self.module, fixed)(self.params, x, beside)
         return self._arrays(taps | scores)
 
     def call(self, inputs: Inputs) -> Taps:
         """Return what the whole model returns."""
-        with self._scope():
+        with self.scope():
             output = self._call(inputs)
         return {
             field.name: np.asarray(x) for field in fields(output) if hasattr(x := getattr(output, field.name), "dtype")
@@ -116,17 +124,18 @@ class FlaxWitness:
         """Call the base model."""
         from flax import linen as nn
 
-        with self._scope():
+        with self.scope():
             arrays, beside = self._split_inputs(inputs)
             output = nn.apply(_call_base, self.module)({"params": self.params}, arrays)
         return Stream(output.last_hidden_state, None, beside)
 
     def inject(self, stream: Stream, x: np.ndarray) -> Stream:
         """Put hidden states in, rounded to the model's dtype."""
+        import jax
         from jax import numpy as jnp
 
-        with self._scope():
-            return replace(stream, x=jnp.asarray(x.astype(jnp.dtype(self.dtype))))
+        with self.scope():  # put where a layer's own output is: jax compiles anew for what has no place of its own
+            return replace(stream, x=jax.device_put(x.astype(jnp.dtype(self.dtype)), self.device))
 
     def hidden(self, stream: Stream) -> np.ndarray:
         """Return the hidden states."""
@@ -136,10 +145,10 @@ class FlaxWitness:
         """Return the loss by models_flax.bigbird.losses."""
         from jax import numpy as jnp
 
-        with self._scope():
+        with self.scope():
             dtype = scores_dtype(self.config.family.heads[self.head], self.dtype)
             arrays = {name: jnp.asarray(x, dtype) for name, x in scores.items()}
-            targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
+            targets = {name: jnp.asarray(narrowed(x, self._wide)) for name, x in labels.items()}
             return float(_compiled_loss(self.config, self.head)(arrays, targets))
 
     def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
@@ -148,10 +157,10 @@ class FlaxWitness:
         from jax import numpy as jnp
 
         taps = run_whole(self, inputs).taps
-        with self._scope():
+        with self.scope():
             zeros = {name: jnp.zeros(tap.shape, tap.dtype) for name, tap in taps.items()}
             arrays, beside = self._split_inputs(inputs)
-            targets = {name: jnp.asarray(_narrowed(x, self._wide)) for name, x in labels.items()}
+            targets = {name: jnp.asarray(narrowed(x, self._wide)) for name, x in labels.items()}
             fixed = tuple((name, x) for name, x in beside.items() if isinstance(x, tuple))
             beside = {name: x for name, x in beside.items() if not isinstance(x, tuple)}
             run = _compiled_gradient(self.module, self.head, fixed)
@@ -169,7 +178,7 @@ class FlaxWitness:
 
         step = jax.jit(lambda params, token, past: self.module.apply({"params": params}, token, past_key_values=past))
         found = []
-        with self._scope():
+        with self.scope():
             past: Any = init_cache(self.config, ids.shape[0], ids.shape[1], jnp.dtype(self.dtype))
             for i in range(ids.shape[1]):
                 output = step(self.params, jnp.asarray(ids[:, i : i + 1]), past)
@@ -192,7 +201,7 @@ class FlaxWitness:
         names = sorted(arrays, key=self.config.family.order)
         return {name: np.asarray(arrays[name]) for name in names if arrays[name] is not None}
 
-    def _scope(self) -> ExitStack:
+    def scope(self) -> ExitStack:
         """The device, full matmul precision and, for float64, wide types; all put back afterwards."""
         import jax
 
@@ -260,7 +269,18 @@ def _compiled(function: Callable[..., Any], module: Any, fixed: tuple[tuple[str,
     def run(params: Any, *arrays: Any) -> Any:
         return nn.apply(functools.partial(function, **dict(fixed)), module)({"params": params}, *arrays)
 
-    return jax.jit(run)
+    return jax.jit(run, compiler_options=quickly(module.config))
+
+
+def quickly(config: BigBirdConfig) -> dict[str, Any] | None:
+    """Return XLA's options for a program that runs a few times: one of a small model takes longer to compile.
+
+    Not optimised, it is compiled in half the time or less. Whole calls (FlaxWitness.call) are compiled as users do it.
+    """
+    import jax
+
+    size = config.num_hidden_layers * config.hidden_size * config.intermediate_size
+    return {"xla_backend_optimization_level": 0} if size < _SMALL and jax.default_backend() == "cpu" else None
 
 
 @functools.lru_cache(maxsize=64)
@@ -271,7 +291,8 @@ def _compiled_layer(config: BigBirdConfig, dtype: str) -> Any:
     from models_flax.bigbird.layer import BigBirdLayer
 
     layer = BigBirdLayer(config, np.dtype(dtype) if dtype != "bfloat16" else jax.numpy.bfloat16)
-    return jax.jit(lambda params, *arrays: layer.apply({"params": params}, *arrays))
+    run = functools.partial(_apply_layer, layer)
+    return jax.jit(run, compiler_options=quickly(config))
 
 
 @functools.lru_cache(maxsize=64)
@@ -281,7 +302,7 @@ def _compiled_loss(config: BigBirdConfig, head: str) -> Any:
 
     from models_flax.bigbird import losses
 
-    return jax.jit(functools.partial(total_loss, losses, config, head))
+    return jax.jit(functools.partial(total_loss, losses, config, head), compiler_options=quickly(config))
 
 
 @functools.lru_cache(maxsize=64)
@@ -295,11 +316,15 @@ def _compiled_gradient(module: Any, head: str, fixed: tuple[tuple[str, Any], ...
         run = functools.partial(loss_with_zeros, head=head, zeros=zeros, arrays=given, labels=labels)
         return nn.apply(run, module)({"params": params})
 
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)), compiler_options=quickly(module.config))
+
+
+def _apply_layer(layer: Any, params: Any, *arrays: Any) -> Any:
+    return layer.apply({"params": params}, *arrays)
 
 
 def _embed(module: Any, arrays: dict[str, Any]) -> Any:
-    return getattr(module, "bert", module).embed(**arrays)
+    return module.embed(**arrays)
 
 
 def _call_base(module: Any, arrays: dict[str, Any]) -> Any:
@@ -310,6 +335,6 @@ def _finish(module: Any, x: Any, beside: dict[str, Any], **fixed: Any) -> Any:
     return module.score(x, getattr(module, "bert", module).pool(x), **beside, **fixed)
 
 
-def _narrowed(x: np.ndarray, wide: bool) -> np.ndarray:
+def narrowed(x: np.ndarray, wide: bool) -> np.ndarray:
     """jax without wide types has int32 only."""
     return x if wide or x.dtype.kind == "f" else x.astype(np.int32)

@@ -41,11 +41,11 @@ class ShardedWitness(FlaxWitness):
         arrays, beside = super()._split_inputs(inputs)
         return shard_inputs(arrays, self.mesh), beside
 
-    def _scope(self) -> ExitStack:
+    def scope(self) -> ExitStack:
         """Flax's, under the mesh."""
         import jax
 
-        stack = super()._scope()
+        stack = super().scope()
         stack.enter_context(jax.set_mesh(self.mesh))
         return stack
 

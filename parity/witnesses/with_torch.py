@@ -143,9 +143,9 @@ class TorchWitness:
             targets = {name: torch.from_numpy(x).to(self.device) for name, x in labels.items()}
             loss = total_loss(losses, self.config, self.model.head, scores, targets)
             loss.backward()
-        arrays = {name: _gradient(x) for name, x in self.model.named_parameters()}
+        arrays = {name: gradient_of(x) for name, x in self.model.named_parameters()}
         weights = from_framework(arrays, self.config, self.model.head, "torch", any_pooler=True)
-        return Gradients(float(loss.detach()), weights, {name: _gradient(tap) for name, tap in taps.items()})
+        return Gradients(float(loss.detach()), weights, {name: gradient_of(tap) for name, tap in taps.items()})
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Return the scores [B, L, V] of one token after the other, each given the cache of those before."""
@@ -167,8 +167,8 @@ def scale_words(model: Any, factor: float) -> None:
     words.data = words.data * factor
 
 
-def _gradient(x: Any) -> np.ndarray:
-    """A tensor's gradient; zeros where it has no part in the loss."""
+def gradient_of(x: Any) -> np.ndarray:
+    """Return a tensor's gradient; zeros where it has no part in the loss."""
     return np.zeros(x.shape, np.float32) if x.grad is None else to_array(x.grad)
 
 

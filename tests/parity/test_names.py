@@ -24,6 +24,8 @@ REASONS = {
     ("loss", "training/compare.py"): "what an update says of itself",
     ("loss", "training/curves.py"): "what an update says of itself",
     ("loss", "training/golden.py"): "a tensor of the original's steps",
+    ("loss", "conditions/losses.py"): "a kind of error, as in the table of tolerances",
+    ("loss", "users/of_torch.py"): "a field of what a call returns",
     ("loss", "faults/matrix.py"): "a kind of error, as in the table of tolerances",
     ("bigbird.encoder.layer_pattern", "faults/inject.py"): "where a function of the twins is",
     ("logits", "reports/json_file.py"): "a field of a difference: what it means for a softmax",

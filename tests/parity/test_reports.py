@@ -124,7 +124,7 @@ def test_the_schema_has_every_field():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"version": 1}', "expected a parity report of version 3, found 1"),
+        ('{"version": 1}', "expected a parity report of version 4, found 1"),
         ("[]", "found 'list'"),
         ("{", "Expecting property name"),
         ('{"version": 3}', "KeyError: 'tolerances'"),

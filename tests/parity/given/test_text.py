@@ -60,7 +60,7 @@ def text_file(tmp_path_factory):
 
 
 def parity(*arguments):
-    return CliRunner().invoke(main, ["parity", *map(str, arguments)])
+    return CliRunner().invoke(main, ["parity", *map(str, arguments), "--no-conditions"])
 
 
 def test_a_long_text_fills_the_model(out, text_file):

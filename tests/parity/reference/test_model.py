@@ -136,7 +136,7 @@ def test_a_fault_misses_the_golden_outputs_by_orders_of_magnitude(converted, mon
     case = paper_case(name)
     reference = load(converted, name, case)
     if fault == "zeroed random blocks":
-        monkeypatch.setattr("parity.reference.attention.rand_attn", FAULTS[fault])
+        monkeypatch.setattr("parity.reference.attention.draw", FAULTS[fault])
     elif fault == "a set of blocks":
         monkeypatch.setattr(parity.reference.model, "multiplicity", FAULTS[fault])
     else:
@@ -338,7 +338,7 @@ def test_a_layer_never_holds_the_scores_of_all_heads():
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"input_ids": np.ones((1, 4), int), "head_mask": np.ones(2)}, "head_mask"),
+        ({"input_ids": np.ones((1, 4), int), "inputs_embeds": np.ones((1, 4, 2))}, "inputs_embeds"),
         ({"input_ids": np.full((1, 4), 99)}, r"input_ids\[0, 0\] is 99"),
         ({"input_ids": np.ones(4, int)}, r"input_ids has shape \[4\]"),
         ({"input_ids": np.ones((1, 528), int), "attention_mask": np.ones((1, 528, 528))}, "three axes"),

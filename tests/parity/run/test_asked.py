@@ -32,7 +32,7 @@ def out(converted):
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["parity", *map(str, arguments)])
+    return CliRunner().invoke(main, ["parity", *map(str, arguments), "--no-conditions"])
 
 
 def kinds(result, head):
