@@ -19,7 +19,7 @@ from bigbird_port.sparse.pattern import pattern_blocks
 from parity.faults.setup import Setup, own_inputs
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8, 8, 12, 12, 16, 16, 24, 24, 32, 32, 48, 64, 64, 96, 128, 192, 256, 512, 768, 1024)
-LAYERS = (1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 6, 8, 12, 24)
+LAYERS = (1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 6, 8, 12, 24)
 BLOCKS = (1, 2, 4, 8, 16, 32, 64, 128)
 SCALES = (0.005, 1.0)  # of the initial weights, drawn by their logarithm
 _CHUNKS = 1 << 10  # most blocks of queries, which the reference takes one at a time

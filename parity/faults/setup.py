@@ -145,10 +145,10 @@ class Remembered:
         """Put hidden states in, or remember the stream with these."""
         return self._once(("inject", id(stream), id(x)), (stream, x), lambda: self._witness.inject(stream, x))
 
-    def inexact(self, unit: float, seed: int) -> Remembered:
+    def inexact(self, dtype: str, seed: int) -> Remembered:
         """Return the same model in an arithmetic that rounds, which remembers as well."""
         make_inexact = self._witness.inexact
-        found: Remembered = self._once(("inexact", unit, seed), None, lambda: Remembered(make_inexact(unit, seed)))
+        found: Remembered = self._once(("inexact", dtype, seed), None, lambda: Remembered(make_inexact(dtype, seed)))
         return found
 
     def _once(self, key: tuple[Any, ...], stream: Any, compute: Callable[[], Any]) -> Any:

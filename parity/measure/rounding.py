@@ -20,7 +20,6 @@ import numpy as np
 
 from bigbird_port.families.family import Step
 from parity.given.inputs import Inputs
-from parity.reference.rounding import UNITS
 
 FACTOR = 10.0
 _LARGE = 1 << 22  # elements of all hidden states, from which on fewer runs do
@@ -39,7 +38,7 @@ class Rounding:
         elements = inputs["input_ids"].size * config.hidden_size * config.num_hidden_layers
         number = _FEW_RUNS if elements > _LARGE else _RUNS
         self._reference, self._inputs, self._dtype, self._config = reference, inputs, dtype, config
-        self._runs = [reference.inexact(UNITS[dtype], seed) for seed in range(number)]
+        self._runs = [reference.inexact(dtype, seed) for seed in range(number)]
         self._steps: tuple[Step, ...] = tuple(config.family.steps(config))
         self._now, self._reached = self._steps[0], -1
         self._exact: Taps = {}
@@ -98,7 +97,7 @@ class Rounding:
         """What every run has for a tap."""
         if error == "gradient" and self._gradients:
             if not self._found:
-                self._reference.inexact(0.0, 0).backward(self._inputs, self._gradients[0])  # finds the kinks
+                self._reference.inexact("", 0).backward(self._inputs, self._gradients[0])  # finds the kinks
                 every = [run.backward(self._inputs, self._gradients[0]) for run in self._runs]
                 self._found = [run.weights | run.taps for run in every]
             return [taps[tap.removeprefix("grad.")] for taps in self._found]
@@ -151,5 +150,3 @@ def noise(runs: list[np.ndarray], exact: np.ndarray) -> np.ndarray:
     rows = total.mean(axis=-1, keepdims=True) if total.ndim else total
     found: np.ndarray = np.sqrt(np.maximum(total, rows))
     return found
-
-

@@ -6,8 +6,8 @@ rounding is off by at most ``unit`` of a number, half a unit in its last place. 
 takes part in n / 2 roundings on average, whose errors are independent. Each is evenly spread, so its deviation is
 unit / sqrt(3), and that of all of them is unit * sqrt(n / 6) (Higham and Mary 2019).
 
-``lossy(x, n)`` is therefore ``x * (1 + unit * sqrt(1 + n / 6) * normal)``, and ``x`` itself outside of ``arithmetic``.
-Libraries sum in blocks, so n counts up to 512.
+``lossy(x, n)`` is therefore ``x + (unit * sqrt(1 + n / 6) * |x| + least) * normal``, and ``x`` itself outside of
+``arithmetic``. Libraries sum in blocks, so n counts up to 512. ``least`` is what may become 0 (underflow).
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 # Half of a unit in the last place of 1. A bound that holds for float32 holds for what is wider.
-UNITS = {"float64": 2.0**-24, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8 / 2}
+UNITS = {"float64": 2.0**-24, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-9}
+LEAST = {"float64": 2.0**-126, "float32": 2.0**-126, "float16": 2.0**-24, "bfloat16": 2.0**-126}
 _SUMMED = 512  # terms of a sum whose errors add up
 _NEAR = 16.0  # deviations from a kink within which either side of it may be taken
 
 
 @dataclass(eq=False)
 class Arithmetic:
-    """An arithmetic of a unit (0: it is exact), and where it has been.
+    """The arithmetic of a dtype (empty: it is exact), and where it has been.
 
     kinks: by module, the inputs of activations in exact arithmetic.
     """
 
-    unit: float
+    dtype: str
     rng: np.random.Generator
     kinks: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -53,10 +54,10 @@ def arithmetic(one: Arithmetic) -> Iterator[None]:
 def lossy(x: np.ndarray, terms: int = 1) -> np.ndarray:
     """Return an operand of sums of so many terms, as the arithmetic in force takes it; ``x`` itself without one."""
     one = _IN_FORCE.get()
-    if one is None or not one.unit:
+    if one is None or not one.dtype:
         return x
-    share = one.unit * np.sqrt(1 + min(terms, _SUMMED) / 6)
-    found: np.ndarray = x * (1 + share * one.rng.standard_normal(x.shape))
+    share = UNITS[one.dtype] * np.sqrt(1 + min(terms, _SUMMED) / 6)
+    found: np.ndarray = x + (share * np.abs(x) + LEAST[one.dtype]) * one.rng.standard_normal(x.shape)
     return found
 
 
@@ -75,7 +76,7 @@ def either_side(module: str, x: np.ndarray) -> np.ndarray:
     one = _IN_FORCE.get()
     if one is None:
         return x
-    if not one.unit:
+    if not one.dtype:
         one.kinks[module] = x
     if module not in one.kinks:
         return x

@@ -69,9 +69,7 @@ class Scene:
                 tolerance = replace(tolerance, rounding=share, reason=f"{tolerance.reason}; {ROUNDING}")
         return self._row(names, error, tap, part, sides[0].shape, tolerance, difference)
 
-    def allowed(
-        self, names: tuple[str, str], error: Error, tap: str, part: Part | None = None
-    ) -> np.ndarray | None:
+    def allowed(self, names: tuple[str, str], error: Error, tap: str, part: Part | None = None) -> np.ndarray | None:
         """Return the largest error of each element of a tap, or of a head of it, that rounding alone accounts for."""
         most = self.rounding.allowed(error, tap) if self.rounding else None
         if most is not None and part is not None and part.attention_head is not None:

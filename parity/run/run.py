@@ -21,7 +21,7 @@ from parity.checks.environment import check_environment
 from parity.checks.integrity import Check, check_integrity
 from parity.checks.loaded import check_loaded
 from parity.given.inputs import Inputs, for_head
-from parity.run.asked import GRADIENTS, check_asked, check_done, left_out
+from parity.run.asked import GRADIENTS, check_asked, check_done, left_out, undecided
 from parity.run.conditions import Options, Pass, check_options, passes
 from parity.run.decoding import compare_decoding
 from parity.run.gradients import check_gradients, compare_gradients
@@ -50,6 +50,8 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     _note_environment(result, runs[0].one)
     for run in runs:
         run.run(heads)
+    for head, what in undecided(result):
+        result.leave_out(head, what)
     result.checks += check_done(result, options, runs[0].one.config.family)
     return result
 

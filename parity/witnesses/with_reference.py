@@ -71,10 +71,9 @@ class ReferenceWitness:
         """Return the gradients of the loss, written by hand."""
         return backward(self.model, inputs, labels)
 
-
-    def inexact(self, unit: float, seed: int) -> Inexact:
-        """Return this model computed in an arithmetic that rounds; all of one model know the same kinks."""
-        return Inexact(self, Arithmetic(unit, np.random.default_rng(seed), self._kinks))
+    def inexact(self, dtype: str, seed: int) -> Inexact:
+        """Return this model in the arithmetic of a dtype (empty: exact); all of one model know the same kinks."""
+        return Inexact(self, Arithmetic(dtype, np.random.default_rng(seed), self._kinks))
 
 
 class Inexact:
@@ -113,7 +112,7 @@ class Inexact:
             return self._witness.loss(scores, labels)
 
     def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
-        """Return the gradients; an arithmetic of unit 0 notes where the kinks are, and the others read that."""
+        """Return the gradients; exact arithmetic notes where the kinks are, and the others read that."""
         with arithmetic(self._arithmetic):
             return self._witness.backward(inputs, labels)
 
