@@ -49,6 +49,7 @@ class Rounding:
         self._loss: tuple[Inputs, float] | None = None
         self._gradients: tuple[Inputs, Taps] | None = None
         self._known: dict[tuple[str, str], np.ndarray] = {}
+        self._ran: dict[str, list[dict[str, np.ndarray]]] = {}
         self._found: list[Taps] = []
 
     def on(self, inputs: Inputs) -> Rounding:
@@ -61,7 +62,11 @@ class Rounding:
         exact: what the reference computed there. fed: what it was given. positions: those that the head scores.
         """
         self._now, self._exact, self._fed, self._positions = step, exact, fed, positions
-        self._known = {}
+        self._known, self._ran = {}, {}
+
+    def leave(self) -> None:
+        """Drop what is held of the present stage."""
+        self.at(self._now, {})
 
     def at_loss(self, labels: Inputs, exact: float) -> None:
         """Say that the loss of the present stage is compared."""
@@ -81,7 +86,7 @@ class Rounding:
             exact = self._exact_of(error, tap)
             if exact is None:
                 return None
-            self._known[key] = FACTOR * noise(self._runs_of(error, tap), exact)
+            self._known[key] = most(self._runs_of(error, tap), exact)
         return self._known[key]
 
     def _exact_of(self, error: str, tap: str) -> np.ndarray | None:
@@ -102,9 +107,15 @@ class Rounding:
                 self._found = [run.weights | run.taps for run in every]
             return [taps[tap.removeprefix("grad.")] for taps in self._found]
         if error == "loss" and self._loss:
-            pairs = zip(self._runs, self._accumulated(), strict=True)
+            pairs = zip(self._runs, self._stage("accumulated"), strict=True)
             return [np.array(run.loss(taps, self._loss[0])) for run, taps in pairs]
-        return [taps[tap] for taps in (self._local() if error == "local" else self._accumulated())]
+        return [taps[tap] for taps in self._stage("local" if error == "local" else "accumulated")]
+
+    def _stage(self, error: str) -> list[dict[str, np.ndarray]]:
+        """Every run's taps of the present stage, computed once."""
+        if error not in self._ran:
+            self._ran[error] = self._local() if error == "local" else self._accumulated()
+        return self._ran[error]
 
     def _accumulated(self) -> list[dict[str, np.ndarray]]:
         """Every run's taps of the present stage, each from what it computed before."""
@@ -145,8 +156,22 @@ class Rounding:
 
 def noise(runs: list[np.ndarray], exact: np.ndarray) -> np.ndarray:
     """Return the noise of every element: the root mean square of what it moves by, or its row's if that is larger."""
-    total = sum(np.square(run - exact) for run in runs) / len(runs)
-    total = np.asarray(total)
-    rows = total.mean(axis=-1, keepdims=True) if total.ndim else total
-    found: np.ndarray = np.sqrt(np.maximum(total, rows))
+    total = np.asarray(sum(np.square(run - exact) for run in runs) / len(runs))
+    found: np.ndarray = np.sqrt(np.maximum(total, _mean_of_rows(total)))
     return found
+
+
+def most(runs: list[np.ndarray], exact: np.ndarray) -> np.ndarray:
+    """Return the largest error that rounding accounts for: FACTOR times the noise, or FACTOR ** 2 where a row is lost.
+
+    A row is lost where its noise is larger than itself. What is left in its place is a product of several errors (the
+    gradient of a LayerNorm over two features is one), and a product spreads by as many more orders of magnitude.
+    """
+    total = np.asarray(sum(np.square(run - exact) for run in runs) / len(runs))
+    lost = _mean_of_rows(total) > _mean_of_rows(np.square(exact))
+    found: np.ndarray = noise(runs, exact) * np.where(lost, FACTOR**2, FACTOR)
+    return found
+
+
+def _mean_of_rows(x: np.ndarray) -> np.ndarray:
+    return x.mean(axis=-1, keepdims=True) if x.ndim else x

@@ -99,6 +99,7 @@ class Walk:
         if self.truth:
             self._reached(self.steps[0], taps[self.truth])
         self._compare(self.steps[0], taps, "it is computed from the ids", part=self.part)
+        self._left()
         del taps
         yield
         for before, step in pairwise(self.steps[:-1]):
@@ -167,11 +168,17 @@ class Walk:
             for name in taps.keys() - {"golden"}:
                 taps[name] |= derived_of_layer(step.number, self.options.golden, self.config)
         self._compare(step, taps, "its input is within tolerance", fed, self.part)
+        self._left()
 
     def _reached(self, step: Step, exact: Taps, fed: np.ndarray | None = None, positions: slice | None = None) -> None:
         """Tell what measures rounding which stage is compared, and what the truth computed there."""
         if self.scene.rounding:
             self.scene.rounding.at(step, exact, fed, positions)
+
+    def _left(self) -> None:
+        """Let what measures rounding drop a stage, whose taps are as large as a layer's."""
+        if self.scene.rounding:
+            self.scene.rounding.leave()
 
     def _fed(self) -> np.ndarray | None:
         """The truth's hidden states, to feed to the frameworks."""
@@ -210,6 +217,7 @@ class Walk:
         self._compare(self.steps[-1], taps, "the last layer's output is within tolerance", fed, part)
         if called:
             self.result.rows += called.rows(self.scene, taps, self.streams, positions, part)
+        self._left()
 
     def _pieces(self) -> Iterator[slice | None]:
         """Positions to score at once: a language model's scores of a long text are larger than the model."""
