@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.sparse.pattern import rand_attn
 from parity.reference.operations import softmax
-from parity.reference.rounding import lossy
+from parity.reference.rounding import is_exact, lossy
 
 # Added to the score of a key that is masked. It absorbs any score, so a row that may see nothing sees all alike.
 _MASKED = -1e30
@@ -118,7 +118,9 @@ def attend_backward(
             d_context_RH = d_context_BLNH[b, rows, head]
             d_v[b, head, keys] += lossy(p_RK, L).T @ lossy(d_context_RH, L)
             d_p_RK = lossy(d_context_RH, H) @ lossy(v_KH, H).T
-            along_R1 = (lossy(p_RK, len(keys)) * d_p_RK).sum(axis=-1, keepdims=True)
+            # a framework may take this sum from context x gradient, whose errors are not those of d_p
+            other_RK = d_p_RK if is_exact() else lossy(d_context_RH, H) @ lossy(v_KH, H).T
+            along_R1 = (lossy(p_RK, len(keys)) * other_RK).sum(axis=-1, keepdims=True)
             d_scores_RK = lossy(p_RK * (d_p_RK - lossy(along_R1)) / math.sqrt(H))
             d_q[b, head, rows] = lossy(d_scores_RK, len(keys)) @ lossy(k_KH, len(keys))
             d_k[b, head, keys] += lossy(d_scores_RK, L).T @ lossy(q_RH, L)

@@ -51,6 +51,12 @@ def arithmetic(one: Arithmetic) -> Iterator[None]:
         _IN_FORCE.reset(token)
 
 
+def is_exact() -> bool:
+    """Return whether no arithmetic is in force that rounds."""
+    one = _IN_FORCE.get()
+    return one is None or not one.dtype
+
+
 def lossy(x: np.ndarray, terms: int = 1) -> np.ndarray:
     """Return an operand of sums of so many terms, as the arithmetic in force takes it; ``x`` itself without one."""
     one = _IN_FORCE.get()
