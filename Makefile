@@ -7,7 +7,7 @@ DEMO := $(VENV)/.demo
 INSTALLED := $(VENV)/.installed
 SITE := $(VENV)/.docs
 
-.PHONY: demo test test-slow lint docs bench bench-convert bench-parity clean
+.PHONY: demo test test-slow lint docs bench bench-convert bench-parity false-alarms clean
 .DEFAULT_GOAL := demo
 
 demo: $(DEMO)
@@ -43,6 +43,13 @@ bench-convert: $(INSTALLED)
 
 bench-parity: $(INSTALLED)
 	$(BIN)/python -m benchmarks.parity
+
+# How often parity is red though nothing is wrong: docs/tolerances.md.
+false-alarms: export OMP_NUM_THREADS = 1
+
+false-alarms: $(INSTALLED)
+	$(BIN)/python -m benchmarks.false_alarms --models 300
+	for dtype in float64 bfloat16 float16; do $(BIN)/python -m benchmarks.false_alarms --models 60 --dtype $$dtype || exit 1; done
 
 clean:
 	rm -rf $(VENV) site

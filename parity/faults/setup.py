@@ -121,7 +121,7 @@ def make_witness(name: str, setup: Setup) -> Any:
 class Remembered:
     """A reference that computes every stage once and remembers the result. It takes only streams that it returned."""
 
-    def __init__(self, witness: ReferenceWitness) -> None:
+    def __init__(self, witness: Any) -> None:
         self._witness, self._known = witness, dict[tuple[Any, ...], Any]()
 
     def __getattr__(self, name: str) -> Any:
@@ -140,6 +140,16 @@ class Remembered:
         """Run the head, or remember it."""
         key = ("finish", id(stream), positions and (positions.start, positions.stop))
         return self._once(key, stream, lambda: self._witness.finish(stream, positions))
+
+    def inject(self, stream: Any, x: np.ndarray) -> Any:
+        """Put hidden states in, or remember the stream with these."""
+        return self._once(("inject", id(stream), id(x)), (stream, x), lambda: self._witness.inject(stream, x))
+
+    def inexact(self, dtype: str, seed: int) -> Remembered:
+        """Return the same model in an arithmetic that rounds, which remembers as well."""
+        make_inexact = self._witness.inexact
+        found: Remembered = self._once(("inexact", dtype, seed), None, lambda: Remembered(make_inexact(dtype, seed)))
+        return found
 
     def _once(self, key: tuple[Any, ...], stream: Any, compute: Callable[[], Any]) -> Any:
         if key not in self._known:

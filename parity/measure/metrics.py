@@ -102,6 +102,7 @@ def measure(
     where: np.ndarray | None = None,
     *,
     scale: float | np.ndarray | None = None,
+    allowed: np.ndarray | None = None,
     dtype: str | None = None,
     logits: bool = False,
 ) -> Difference:
@@ -109,6 +110,7 @@ def measure(
 
     where: bool mask over the leading axes, true for what to compare; None compares everything.
     scale: replaces the reference's own scale. It broadcasts over the elements, and Difference.scale is its largest.
+    allowed: an error that each element may have whatever the tolerance says (parity/measure/rounding.py).
     dtype: name of the dtype in which ``value`` was computed, if ``value`` is kept in a wider one; for the ulp figures.
     logits: whether the last axis holds scores, to be measured as distributions too.
 
@@ -128,7 +130,10 @@ def measure(
         return Difference(problem="NaN or Inf", worst_index=bad)
     scales = np.asarray(scale_of(reference, where) if scale is None else scale, np.float64)
     own_scale = float(scales.max())
-    figures = _figures(pair, np.maximum(scales, floor), dtype or coarser(value.dtype, reference.dtype), peak)
+    scales = np.maximum(scales, floor)
+    if allowed is not None and bound > 0:
+        scales = np.maximum(scales, allowed / bound)
+    figures = _figures(pair, scales, dtype or coarser(value.dtype, reference.dtype), peak)
     return Difference(
         **figures,
         relative=_over(figures["max_abs"], own_scale),

@@ -41,7 +41,8 @@ class Tolerance:
     """bound: allowed error of an element (see parity/measure/metrics.py), ``factor`` times what was measured at worst.
 
     worst: the largest measured error, at this tap's depth. reason: where the numbers come from. key: the entry of the
-    table. floor: the least scale to relate errors to.
+    table. floor: the least scale to relate errors to. rounding: where it is more than the table says, what rounding
+    alone accounts for in this model (parity/measure/rounding.py), relative to the tap's scale; else 0.
     """
 
     bound: float
@@ -50,6 +51,7 @@ class Tolerance:
     reason: str
     key: str
     floor: float = 0.0
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True)

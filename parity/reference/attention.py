@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.reference.operations import softmax
 from parity.reference.pattern import draw
+from parity.reference.rounding import is_exact, lossy
 
 # Added to the score of a key that is masked. It absorbs any score, so a row that may see nothing sees all alike.
 _MASKED = -1e30
@@ -101,7 +102,7 @@ def attend(q_BNLH: np.ndarray, k_BNLH: np.ndarray, v_BNLH: np.ndarray, visibilit
         for b, head, rows, keys in _chunks(B, N, L, visibility):
             bias_RK = visibility.bias(b, head, rows, keys)
             p_RK = _probabilities(q_BNLH[b, head, rows], k_BNLH[b, head, keys], bias_RK)
-            context_BLNH[b, rows, head] = p_RK @ v_BNLH[b, head, keys]
+            context_BLNH[b, rows, head] = lossy(p_RK, len(keys)) @ lossy(v_BNLH[b, head, keys], len(keys))
     context_BLNH *= visibility.live_queries()[:, :, None, None]
     return context_BLNH
 
@@ -118,11 +119,14 @@ def attend_backward(
             q_RH, k_KH, v_KH = q_BNLH[b, head, rows], k_BNLH[b, head, keys], v_BNLH[b, head, keys]
             p_RK = _probabilities(q_RH, k_KH, visibility.bias(b, head, rows, keys))
             d_context_RH = d_context_BLNH[b, rows, head]
-            d_v[b, head, keys] += p_RK.T @ d_context_RH
-            d_p_RK = d_context_RH @ v_KH.T
-            d_scores_RK = p_RK * (d_p_RK - (p_RK * d_p_RK).sum(axis=-1, keepdims=True)) / math.sqrt(H)
-            d_q[b, head, rows] = d_scores_RK @ k_KH
-            d_k[b, head, keys] += d_scores_RK.T @ q_RH
+            d_v[b, head, keys] += lossy(p_RK, L).T @ lossy(d_context_RH, L)
+            d_p_RK = lossy(d_context_RH, H) @ lossy(v_KH, H).T
+            # a framework may take this sum from context x gradient, whose errors are not those of d_p
+            other_RK = d_p_RK if is_exact() else lossy(d_context_RH, H) @ lossy(v_KH, H).T
+            along_R1 = (lossy(p_RK, len(keys)) * other_RK).sum(axis=-1, keepdims=True)
+            d_scores_RK = lossy(p_RK * (d_p_RK - lossy(along_R1)) / math.sqrt(H))
+            d_q[b, head, rows] = lossy(d_scores_RK, len(keys)) @ lossy(k_KH, len(keys))
+            d_k[b, head, keys] += lossy(d_scores_RK, L).T @ lossy(q_RH, L)
     return d_q, d_k, d_v
 
 
@@ -133,8 +137,10 @@ def _one_thread() -> AbstractContextManager[object]:
 
 
 def _probabilities(q_RH: np.ndarray, k_KH: np.ndarray, bias_RK: np.ndarray) -> np.ndarray:
-    scores_RK = q_RH @ k_KH.T
-    scores_RK /= math.sqrt(q_RH.shape[-1])
+    H = q_RH.shape[-1]
+    scores_RK = lossy(q_RH, H) @ lossy(k_KH, H).T
+    scores_RK /= math.sqrt(H)
+    scores_RK = lossy(scores_RK)
     scores_RK += bias_RK
     return softmax(scores_RK)
 

@@ -22,6 +22,7 @@ from parity.reference.losses import Labels, loss_terms
 from parity.reference.model import Reference
 from parity.reference.operations import ACTIVATIONS, dense, layer_norm, standardise
 from parity.reference.own import own_function
+from parity.reference.rounding import either_side, lossy
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,26 +85,28 @@ class _PassBack:
     def dense(self, module: str, x: np.ndarray, d_y: np.ndarray) -> np.ndarray:
         """Go back through a dense layer with input ``x``."""
         rows, d_rows = x.reshape(-1, x.shape[-1]), d_y.reshape(-1, d_y.shape[-1])
-        self.weights[f"{module}.kernel"] += rows.T @ d_rows
+        self.weights[f"{module}.kernel"] += lossy(rows, len(rows)).T @ lossy(d_rows, len(rows))
         if f"{module}.bias" in self.weights:
-            self.weights[f"{module}.bias"] += d_rows.sum(axis=0)
-        return d_y @ self.values[f"{module}.kernel"].T
+            self.weights[f"{module}.bias"] += lossy(d_rows, len(rows)).sum(axis=0)
+        n = d_y.shape[-1]
+        return lossy(d_y, n) @ lossy(self.values[f"{module}.kernel"], n).T
 
     def activated(self, module: str, x: np.ndarray, d_y: np.ndarray) -> np.ndarray:
         """Go back through act(dense(x))."""
-        d_y = d_y * ACTIVATIONS[self.config.hidden_act].slope(dense(self.values, module, x))
+        before = either_side(module, dense(self.values, module, x))
+        d_y = lossy(d_y) * ACTIVATIONS[self.config.hidden_act].slope(before)
         return self.dense(module, x, d_y)
 
     def layer_norm(self, module: str, x: np.ndarray, d_y: np.ndarray) -> np.ndarray:
         """Go back through a LayerNorm with input ``x``."""
         centred, deviation = standardise(x, self.config.layer_norm_eps)
         normed = centred / deviation
-        axes = tuple(range(x.ndim - 1))
-        self.weights[f"{module}.gamma"] += (d_y * normed).sum(axis=axes)
-        self.weights[f"{module}.beta"] += d_y.sum(axis=axes)
-        d_normed = d_y * self.values[f"{module}.gamma"]
-        along = normed * (d_normed * normed).mean(axis=-1, keepdims=True)
-        return (d_normed - d_normed.mean(axis=-1, keepdims=True) - along) / deviation
+        axes, n = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+        self.weights[f"{module}.gamma"] += (lossy(d_y, n) * lossy(normed)).sum(axis=axes)
+        self.weights[f"{module}.beta"] += lossy(d_y, n).sum(axis=axes)
+        d_normed = lossy(d_y * self.values[f"{module}.gamma"])
+        along = lossy(normed * lossy((d_normed * normed).mean(axis=-1, keepdims=True)))
+        return lossy(d_normed - lossy(d_normed.mean(axis=-1, keepdims=True)) - along) / deviation
 
     def feed_forward(
         self, up: str, down: str, norm: str, x: np.ndarray, inner: np.ndarray, d_y: np.ndarray
@@ -143,6 +146,7 @@ class _PassBack:
         self.taps |= {"embeddings": d_x, "embeddings_prenorm": d_sum}
         scale = math.sqrt(self.config.hidden_size) if self.config.rescale_embeddings else 1.0
         given = stream.given
+        d_sum = lossy(d_sum, d_sum.shape[1])
         np.add.at(self.weights[WORDS], given.input_ids, d_sum * scale)
         np.add.at(self.weights["embeddings.token_type_embeddings.embedding"], given.token_type_ids, d_sum)
         np.add.at(self.weights["embeddings.position_embeddings.embedding"], given.position_ids, d_sum)
@@ -150,7 +154,7 @@ class _PassBack:
     def pooled(self, stream: Stream, d_pooled: np.ndarray) -> np.ndarray:
         """Go back from pooler_output to the hidden states."""
         self.taps["pooler_output"] = d_pooled
-        d_y = d_pooled * (1 - np.square(self.forward_taps["pooler_output"]))
+        d_y = d_pooled * (1 - lossy(np.square(self.forward_taps["pooler_output"])))
         return _at_first(stream, self.dense("pooler", stream.x[:, 0], d_y))
 
 
@@ -166,7 +170,8 @@ def _base(back: _PassBack, stream: Stream) -> np.ndarray:
 
 
 def _language_model(back: _PassBack, stream: Stream, name: str = "logits") -> np.ndarray:
-    d_logits, transform = back.taps[name], back.forward_taps["transform"]
+    transform, n = back.forward_taps["transform"], back.taps[name].shape[1]
+    d_logits = lossy(back.taps[name], n)
     back.weights["cls.predictions.bias"] += d_logits.sum(axis=(0, 1))
     back.weights[WORDS] += np.einsum("blv,bld->vd", d_logits, transform, optimize=True)
     d_transform = back.taps["transform"] = d_logits @ back.values[WORDS]

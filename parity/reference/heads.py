@@ -13,6 +13,7 @@ from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.reference.inputs import Stream
 from parity.reference.operations import Weights, activate, dense, layer_norm
 from parity.reference.own import own_function
+from parity.reference.rounding import lossy
 
 Taps = dict[str, np.ndarray]
 WORDS = "embeddings.word_embeddings.embedding"
@@ -28,7 +29,7 @@ def head_taps(config: BigBirdConfig, weights: Weights, head: str, stream: Stream
 
 
 def _pooled(config: BigBirdConfig, weights: Weights, stream: Stream) -> Taps:
-    return {"pooler_output": np.tanh(dense(weights, "pooler", stream.x[:, 0]))}
+    return {"pooler_output": lossy(np.tanh(dense(weights, "pooler", stream.x[:, 0])))}
 
 
 def _language_model(config: BigBirdConfig, weights: Weights, stream: Stream, name: str = "logits") -> Taps:
@@ -37,16 +38,19 @@ def _language_model(config: BigBirdConfig, weights: Weights, stream: Stream, nam
     transform = layer_norm(weights, f"{TRANSFORM}.LayerNorm", hidden, config.layer_norm_eps)
     words, bias = weights[WORDS], weights["cls.predictions.bias"]
     logits = np.empty((*transform.shape[:-1], len(words)))
+    given = lossy(transform, transform.shape[-1])
     for start in range(0, len(words), _WORDS_AT_ONCE):
         some = slice(start, start + _WORDS_AT_ONCE)
-        logits[..., some] = transform @ words[some].T.astype(np.float64) + bias[some]
+        logits[..., some] = lossy(given @ lossy(words[some].T.astype(np.float64))) + lossy(bias[some])
     return {"transform": transform, name: logits}
 
 
 def _pretraining(config: BigBirdConfig, weights: Weights, stream: Stream) -> Taps:
     pooled = _pooled(config, weights, stream)
     # stored as [2, D], unlike every other kernel
-    scores = pooled["pooler_output"] @ weights["cls.seq_relationship.kernel"].T + weights["cls.seq_relationship.bias"]
+    kernel, bias = weights["cls.seq_relationship.kernel"], weights["cls.seq_relationship.bias"]
+    n = kernel.shape[-1]
+    scores = lossy(pooled["pooler_output"], n) @ lossy(kernel, n).T + lossy(bias)
     language = _language_model(config, weights, stream, "prediction_logits")
     return language | pooled | {"seq_relationship_logits": scores}
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.reference.own import own_function
+from parity.reference.rounding import lossy
 
 Labels = Mapping[str, np.ndarray]
 Taps = dict[str, np.ndarray]
@@ -50,12 +51,12 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray, ignored: int = IGNORE
         raise ValueError(f"labels are {labels.min()} .. {labels.max()}, expected 0 .. {classes - 1}, or {ignored}")
     if not counted.any():
         return Term(float("nan"), {"x": np.zeros_like(logits)})
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_probs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    shifted = lossy(logits - logits.max(axis=-1, keepdims=True))
+    log_probs = lossy(shifted - lossy(np.log(lossy(np.exp(shifted), classes).sum(axis=-1, keepdims=True))))
     one_hot = np.where(counted, labels, 0)[..., None] == np.arange(classes)
     count = counted.sum() + extra
-    gradient = (np.exp(log_probs) - one_hot) * counted[..., None] / count
-    return Term(float(-log_probs[one_hot & counted[..., None]].sum() / count), {"x": gradient})
+    gradient = (lossy(np.exp(log_probs)) - one_hot) * counted[..., None] / count
+    return Term(float(-lossy(log_probs[one_hot & counted[..., None]]).sum() / count), {"x": gradient})
 
 
 def _rename(term: Term, name: str) -> Term:
@@ -104,10 +105,11 @@ def _sequence_classification(config: BigBirdConfig, taps: Taps, labels: Labels) 
         return {"cls_loss": _rename(_cross_entropy(logits_BC, targets), "logits")}
     targets_BC = targets.reshape(logits_BC.shape).astype(np.float64)
     if problem == "regression":
-        error_BC = logits_BC - targets_BC
+        error_BC = lossy(logits_BC) - targets_BC
         return {"cls_loss": Term(float(np.square(error_BC).mean()), {"logits": 2 * error_BC / error_BC.size})}
+    logits_BC = lossy(logits_BC)
     values_BC = np.maximum(logits_BC, 0) - logits_BC * targets_BC + np.log1p(np.exp(-np.abs(logits_BC)))
-    sigmoid_BC = (1 + np.tanh(logits_BC / 2)) / 2
+    sigmoid_BC = lossy(1 + np.tanh(logits_BC / 2)) / 2
     return {"cls_loss": Term(float(values_BC.mean()), {"logits": (sigmoid_BC - targets_BC) / logits_BC.size})}
 
 

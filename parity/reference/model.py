@@ -28,6 +28,7 @@ from parity.reference.heads import WORDS, Taps, head_taps
 from parity.reference.inputs import Stream, complete_inputs
 from parity.reference.losses import Labels, loss_terms
 from parity.reference.operations import Weights, activate, dense, layer_norm
+from parity.reference.rounding import lossy
 from parity.reference.weights import StoredWeights, Widened
 
 
@@ -68,11 +69,12 @@ class Reference:
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
         """Return the taps embeddings_prenorm and embeddings [B, L, D], and what layer 0 needs."""
         given = complete_inputs(self.config, self.head, inputs)
-        x = self.weights[WORDS][given.input_ids].astype(np.float64)
+        x = lossy(self.weights[WORDS][given.input_ids].astype(np.float64))
         if self.config.rescale_embeddings:
             x *= math.sqrt(self.config.hidden_size)
-        x += self.weights["embeddings.token_type_embeddings.embedding"][given.token_type_ids]
-        x += self.weights["embeddings.position_embeddings.embedding"][given.position_ids]
+        x += lossy(self.weights["embeddings.token_type_embeddings.embedding"][given.token_type_ids])
+        x += lossy(self.weights["embeddings.position_embeddings.embedding"][given.position_ids])
+        x = lossy(x)
         normed = layer_norm(self.weights, "embeddings.LayerNorm", x, self.config.layer_norm_eps)
         return {"embeddings_prenorm": x, "embeddings": normed}, Stream(normed, given)
 

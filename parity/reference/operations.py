@@ -13,30 +13,34 @@ from typing import NamedTuple
 
 import numpy as np
 
+from parity.reference.rounding import lossy, lossy_as
+
 Weights = Mapping[str, np.ndarray]
 _ROWS = 256  # rows a chunk: what an activation keeps aside stays small
 
 
 def dense(weights: Weights, module: str, x: np.ndarray) -> np.ndarray:
     """Return x @ kernel + bias in a new array; a module without a bias (use_bias False) has none to add."""
-    y: np.ndarray = np.matmul(x, weights[f"{module}.kernel"].astype(np.float64, copy=False))
+    kernel, n = weights[f"{module}.kernel"].astype(np.float64, copy=False), x.shape[-1]
+    y: np.ndarray = np.matmul(lossy(x, n), lossy(kernel, n))
     if f"{module}.bias" in weights:
-        y += weights[f"{module}.bias"]
-    return y
+        y += lossy(weights[f"{module}.bias"])
+    return lossy(y)
 
 
 def layer_norm(weights: Weights, module: str, x: np.ndarray, eps: float) -> np.ndarray:
     """Return LayerNorm(x) over the last axis (biased variance) in a new array."""
     y, deviation = standardise(x, eps)
-    y /= deviation
-    y *= weights[f"{module}.gamma"]
-    y += weights[f"{module}.beta"]
-    return y
+    y /= lossy(deviation)
+    y *= lossy(weights[f"{module}.gamma"])
+    y += lossy(weights[f"{module}.beta"])
+    return lossy(y)
 
 
 def standardise(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
     """Return x less its mean, and its standard deviation [..., 1] with ``eps`` added to the variance."""
-    centred = x - x.mean(axis=-1, keepdims=True)
+    x = lossy(x)
+    centred = x - lossy(x.mean(axis=-1, keepdims=True))
     variance = np.einsum("...d,...d->...", centred, centred)[..., None] / x.shape[-1]
     return centred, np.sqrt(variance + eps)
 
@@ -60,7 +64,9 @@ def activate(name: str, x: np.ndarray) -> np.ndarray:
     """Return the activation of ``x``, which is overwritten."""
     rows = x.reshape(-1, x.shape[-1])
     for start in range(0, len(rows), _ROWS):
-        rows[start : start + _ROWS] = ACTIVATIONS[name].value(rows[start : start + _ROWS])
+        some = rows[start : start + _ROWS]
+        # 1 + erf(x) and 1 + tanh(x) lose a unit of 1, which is multiplied by x
+        rows[start : start + _ROWS] = lossy_as(ACTIVATIONS[name].value(some), some)
     return rows.reshape(x.shape)
 
 

@@ -11,9 +11,10 @@ from bigbird_port.sparse.pattern import pattern_blocks
 from parity.checks.integrity import Check
 from parity.given.inputs import QUESTION_LENGTHS
 from parity.measure.losses import why_no_loss
+from parity.measure.tolerances import MEANINGLESS
 from parity.run.conditions import Options, Pass
 from parity.run.decoding import TOKENS
-from parity.run.results import Error, Result
+from parity.run.results import Error, Result, Row
 from parity.witnesses.witness import FRAMEWORKS
 
 _OF_FRAMEWORKS = "it is of torch and flax alone"
@@ -94,6 +95,18 @@ def check_done(result: Result, options: Options, family: Family) -> Iterator[Che
                 if not excused and (condition.name, head) not in compared:
                     detail = "asked for, but nothing was compared, and nothing says why"
                     yield Check(f"{part.name} of {head}, {condition.name}", False, detail)
+
+
+def undecided(result: Result) -> Iterator[tuple[str, str]]:
+    """Yield (head, what) for taps of which nothing can be said: rounding alone moves them by as much as they are."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in (row for row in result.rows if row.tolerance.rounding >= MEANINGLESS and row.passed):
+        for head in row.heads:
+            found.setdefault((head, row.error), []).append(row)
+    for (head, error), rows in found.items():
+        taps = list(dict.fromkeys(row.tap for row in rows))
+        more = f" and {len(taps) - 1} more" * (len(taps) > 1)
+        yield head, f"{taps[0]}{more}, {error} (rounding alone moves them by as much as they are)"
 
 
 def why_full_attention(config: BigBirdConfig, length: int) -> str:

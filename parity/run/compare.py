@@ -13,12 +13,14 @@ import numpy as np
 from bigbird_port.families.family import Family, Place
 from bigbird_port.families.registry import default_family
 from parity.measure.metrics import Difference, measure
+from parity.measure.rounding import Rounding
 from parity.measure.tolerances import Table, Tolerance, tolerance_for
 from parity.run.results import ORIGINAL, Error, Part, Row
 from parity.witnesses.witness import TRUTHS, Setting, Taps
 
 _MEASURED_AS = {"float64": "float32"}  # a bound that holds for float32 holds for what is wider
 _NONE = Tolerance(0.0, 0.0, 1.0, "nothing could be measured", "none")
+ROUNDING = "here rounding alone accounts for more, as the reference in inexact arithmetic shows"
 _REAL_ONLY = ("golden", "transformers")  # what these compute for padding is theirs
 
 
@@ -28,7 +30,7 @@ class Scene:
 
     settings: of each witness. real_BL: True on tokens that are no padding. layers: of the encoder. table: of
     tolerances, None for the one that is shipped. steepness: of the loss, where its gradients are compared. family: the
-    one that has the taps.
+    one that has the taps. rounding: what rounding alone does to the reference; None where there is no reference.
     """
 
     head: str
@@ -39,6 +41,7 @@ class Scene:
     table: Table | None = None
     steepness: float = 1.0
     family: Family = field(default_factory=default_family)
+    rounding: Rounding | None = None
 
     def row(
         self,
@@ -49,12 +52,29 @@ class Scene:
         part: Part | None = None,
         scale: float | np.ndarray | None = None,
     ) -> Row:
-        """Measure one pair of arrays; scale: that of the whole tap, where ``sides`` are parts of it."""
-        where, pair = self.where(names, error, tap, sides[0], part), sides
+        """Measure one pair of arrays; scale: that of the whole tap, where ``sides`` are parts of it.
+
+        Where the pair is beyond the table's tolerance, it is held against what rounding alone accounts for.
+        """
+        where, pair, tolerance = self.where(names, error, tap, sides[0], part), sides, self.tolerance(names, error, tap)
         if where is not None:
             pair = self.batch_first(tap, sides[0], part), self.batch_first(tap, sides[1], part)
         difference = self.measure(names, error, tap, pair, where, scale)
-        return self._row(names, error, tap, part, sides[0].shape, self.tolerance(names, error, tap), difference)
+        if difference.excess > 1 and not difference.problem:
+            most = self.allowed(names, error, tap, part)
+            if most is not None:
+                own_scale, most = difference.scale, most if where is None else self.batch_first(tap, most, part)
+                difference = self.measure(names, error, tap, pair, where, scale, most)
+                share = float(np.sqrt(np.square(most).mean())) / (own_scale or 1.0)
+                tolerance = replace(tolerance, rounding=share, reason=f"{tolerance.reason}; {ROUNDING}")
+        return self._row(names, error, tap, part, sides[0].shape, tolerance, difference)
+
+    def allowed(self, names: tuple[str, str], error: Error, tap: str, part: Part | None = None) -> np.ndarray | None:
+        """Return the largest error of each element of a tap, or of a head of it, that rounding alone accounts for."""
+        most = self.rounding.allowed(error, tap) if self.rounding else None
+        if most is not None and part is not None and part.attention_head is not None:
+            most = np.moveaxis(most, self.place(tap).tap.names.index("heads"), 0)[part.attention_head]
+        return most if most is None or set(names) & set(TRUTHS) else 2 * most
 
     def measure(
         self,
@@ -64,12 +84,13 @@ class Scene:
         sides: tuple[np.ndarray, np.ndarray],
         where: np.ndarray | None,
         scale: float | np.ndarray | None = None,
+        allowed: np.ndarray | None = None,
     ) -> Difference:
         """Return the difference of two arrays, both with batch and length first if there is a mask [B, L]."""
         tolerance, dtype = self.tolerance(names, error, tap), self.settings[names[0]].dtype
         place = self.family.place(tap, self.head)  # a gradient of a weight has none
         logits = error != "gradient" and place is not None and place.tap.distribution
-        return measure(*sides, tolerance, where, scale=scale, dtype=dtype, logits=logits)
+        return measure(*sides, tolerance, where, scale=scale, allowed=allowed, dtype=dtype, logits=logits)
 
     def failed(self, names: tuple[str, str], error: Error, tap: str, problem: str) -> Row:
         """Return a row for what cannot be measured."""

@@ -6,6 +6,7 @@ Legend: B batch, L length, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,10 @@ def compare_decoding(scene: Scene, witnesses: dict[str, Any], inputs: Inputs) ->
     scores = {name: witness.decode(ids) for name, witness in witnesses.items() if name in FRAMEWORKS}
     truths = {name: witnesses[name] for name in TRUTHS if name in witnesses and witnesses[name].steps}
     at_once = {name: run_whole(witness, {"input_ids": ids}).taps[tap] for name, witness in truths.items()}
+    if scene.rounding and at_once:
+        rounding = scene.rounding.on({"input_ids": ids})
+        rounding.at(scene.family.steps(next(iter(witnesses.values())).config)[-1], {tap: next(iter(at_once.values()))})
+        scene = replace(scene, rounding=rounding)
     for value, reference in pairs((*truths, *scores)):
         sides = (scores | at_once)[value], (scores | at_once)[reference]
         yield scene.row((value, reference), "decoding", tap, sides)

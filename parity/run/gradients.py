@@ -37,6 +37,8 @@ def compare_gradients(
     labels, own = make_labels(config, scene.head, inputs, seed), config.family.heads[scene.head]
     reference = _of(witnesses["reference"], inputs, labels)
     scene, terms = replace(scene, steepness=steepness(reference.scores)), reference.weights | reference.taps
+    if scene.rounding:
+        scene.rounding.at_gradients(labels, terms)
     found = {name: _of(witnesses[name], inputs, labels) for name in FRAMEWORKS if name in witnesses}
     wanted = [(name, "reference") for name in found] + [("sharded", "flax")] * ({"sharded", "flax"} <= found.keys())
     for pair in wanted:

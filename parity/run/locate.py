@@ -97,6 +97,8 @@ class _Parts:
         self.value, self.reference = (self._rows_first(side[tap]) for side in stage.sides)
         whole = next(row.difference for row in stage.rows if row.tap == tap and row.attention_head is None)
         self.scale = None if whole.problem else whole.scale
+        most = stage.scene.allowed(stage.names, stage.error, tap)
+        self.allowed = None if most is None else self._rows_first(most)
         self.comparable = self.value.shape == self.reference.shape
         self.has_positions = self.comparable and stage.scene.has_positions(tap, stage.sides[0][tap])
         self.has_heads = self.has_positions and stage.scene.place(tap).tap.has("heads")
@@ -144,7 +146,8 @@ class _Parts:
             if not mask.any():
                 return False
         sides = self.value[index], self.reference[index]
-        return not scene.measure(names, self.stage.error, self.tap, sides, mask, self.scale).passed
+        most = None if self.allowed is None else self.allowed[index]
+        return not scene.measure(names, self.stage.error, self.tap, sides, mask, self.scale, most).passed
 
     def _classes(self) -> dict[str, np.ndarray]:
         """bool [B, L] by class of query: padded; global and sparse, or full attention."""

@@ -23,7 +23,7 @@ from parity.checks.integrity import Check, check_integrity
 from parity.checks.loaded import check_loaded
 from parity.conditions.run import chosen, run_conditions
 from parity.given.inputs import Inputs, for_head
-from parity.run.asked import GRADIENTS, check_asked, check_done, left_out
+from parity.run.asked import GRADIENTS, check_asked, check_done, left_out, undecided
 from parity.run.conditions import Options, Pass, check_options, passes
 from parity.run.decoding import compare_decoding
 from parity.run.gradients import check_gradients, compare_gradients
@@ -56,6 +56,8 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     patterns = [Drawn(run.one.config, run.one.pattern_length) for run in runs]
     patterns += run_conditions(out, unchanged(out, result), heads, options, result)
     result.checks.append(check_drawn(patterns))
+    for head, what in undecided(result):
+        result.leave_out(head, what)
     result.checks += check_done(result, options, runs[0].one.config.family)
     return result
 

@@ -8,7 +8,7 @@ Legend: B batch, L length, D hidden, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ from bigbird_port.families.family import Step
 from parity.given.golden import derived_of_layer, derived_scores, reported_hidden
 from parity.given.inputs import Inputs, choices_apart, portions
 from parity.measure.losses import make_labels, why_no_loss
+from parity.measure.rounding import Rounding
 from parity.run.called import Called
 from parity.run.compare import Scene, compare
 from parity.run.conditions import Options, Pass
@@ -70,6 +71,10 @@ class Walk:
             family=self.family,
         )
         self.truth = next((name for name in TRUTHS if name in witnesses and witnesses[name].steps), None)
+        # another table is of a device whose arithmetic only its measurements know: there it decides alone
+        if self.truth and hasattr(witnesses[self.truth], "inexact") and options.tolerances is None:
+            rounding = Rounding(witnesses[self.truth], self.inputs, options.dtype)
+            self.scene = replace(self.scene, rounding=rounding)
         self.streams: dict[str, Any] = {}
         self.input_good: dict[tuple[str, str], bool] = {}
         self.rows_of_stage: dict[tuple[str, str], list[Row]] = {}
@@ -91,7 +96,10 @@ class Walk:
         for name, witness in self.witnesses.items():
             taps[name], self.streams[name] = witness.start(self.inputs)
         self.input_good = dict.fromkeys(pairs(tuple(self.witnesses)), True)
+        if self.truth:
+            self._reached(self.steps[0], taps[self.truth])
         self._compare(self.steps[0], taps, "it is computed from the ids", part=self.part)
+        self._left()
         del taps
         yield
         for before, step in pairwise(self.steps[:-1]):
@@ -143,6 +151,7 @@ class Walk:
         fed, taps = self._fed(), dict[str, Taps]()
         if self.truth:
             taps[self.truth], self.streams[self.truth] = self.witnesses[self.truth].step(step, self.streams[self.truth])
+            self._reached(step, taps[self.truth], fed)
         for name, witness in self.witnesses.items():
             if fed is not None and self._runs_local(name):
                 local = witness.step(step, witness.inject(self.streams[name], fed))[0]
@@ -150,6 +159,8 @@ class Walk:
                 del local
         if not self.options.keep:
             fed = None  # nothing else wants it, and it is as large as a tap
+        if self.truth:
+            self._reached(step, taps[self.truth])
         for name, witness in self.witnesses.items():
             if name not in taps:
                 taps[name], self.streams[name] = witness.step(step, self.streams[name])
@@ -157,6 +168,17 @@ class Walk:
             for name in taps.keys() - {"golden"}:
                 taps[name] |= derived_of_layer(step.number, self.options.golden, self.config)
         self._compare(step, taps, "its input is within tolerance", fed, self.part)
+        self._left()
+
+    def _reached(self, step: Step, exact: Taps, fed: np.ndarray | None = None, positions: slice | None = None) -> None:
+        """Tell what measures rounding which stage is compared, and what the truth computed there."""
+        if self.scene.rounding:
+            self.scene.rounding.at(step, exact, fed, positions)
+
+    def _left(self) -> None:
+        """Let what measures rounding drop a stage, whose taps are as large as a layer's."""
+        if self.scene.rounding:
+            self.scene.rounding.leave()
 
     def _fed(self) -> np.ndarray | None:
         """The truth's hidden states, to feed to the frameworks."""
@@ -180,6 +202,8 @@ class Walk:
         taps: dict[str, Taps] = {}
         for name, witness in self.witnesses.items():
             taps[name] = self._of_piece(witness.finish(self.streams[name], positions), positions)
+            if name == self.truth:
+                self._reached(self.steps[-1], taps[name], fed, positions)
             if fed is not None and self._runs_local(name):
                 local = witness.finish(witness.inject(self.streams[name], fed), positions)
                 truth = taps[str(self.truth)]
@@ -193,6 +217,7 @@ class Walk:
         self._compare(self.steps[-1], taps, "the last layer's output is within tolerance", fed, part)
         if called:
             self.result.rows += called.rows(self.scene, taps, self.streams, positions, part)
+        self._left()
 
     def _pieces(self) -> Iterator[slice | None]:
         """Positions to score at once: a language model's scores of a long text are larger than the model."""
@@ -270,6 +295,8 @@ class Walk:
         }
         if len(values) < 2:
             self.result.leave_out(head, f"loss (only {', '.join(values) or 'no witness'} computes one)")
+        if self.scene.rounding and self.truth in values:
+            self.scene.rounding.at_loss(labels, float(values[self.truth]["loss"]))
         for pair in pairs(tuple(values)):
             sides = values[pair[0]], values[pair[1]]
             self.result.rows += compare(self.scene, pair, "loss", "loss", sides, part=part)

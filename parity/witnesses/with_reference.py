@@ -18,6 +18,7 @@ from parity.given.adversarial import large_norm
 from parity.given.inputs import Inputs
 from parity.reference.backward import Gradients, backward
 from parity.reference.model import Reference
+from parity.reference.rounding import Arithmetic, arithmetic, lossy
 from parity.reference.weights import Widened
 from parity.witnesses.witness import Setting, Source, Taps
 
@@ -29,6 +30,7 @@ class ReferenceWitness:
 
     def __init__(self, model: Reference) -> None:
         self.model, self.config, self.initialised = model, model.config, model.initialised
+        self._kinks: dict[str, np.ndarray] = {}
 
     def digests(self) -> dict[str, str]:
         """Return sha256 of every weight in the type that it came in."""
@@ -68,6 +70,51 @@ class ReferenceWitness:
     def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
         """Return the gradients of the loss, written by hand."""
         return backward(self.model, inputs, labels)
+
+    def inexact(self, dtype: str, seed: int) -> Inexact:
+        """Return this model in the arithmetic of a dtype (empty: exact); all of one model know the same kinks."""
+        return Inexact(self, Arithmetic(dtype, np.random.default_rng(seed), self._kinks))
+
+
+class Inexact:
+    """A reference witness in an arithmetic that rounds: what rounding does to it stands for what it does to all."""
+
+    def __init__(self, witness: ReferenceWitness, one: Arithmetic) -> None:
+        self._witness, self._arithmetic = witness, one
+
+    def start(self, inputs: Inputs) -> tuple[Taps, Any]:
+        """Run the embeddings."""
+        with arithmetic(self._arithmetic):
+            return self._witness.start(inputs)
+
+    def step(self, step: Step, stream: Any) -> tuple[Taps, Any]:
+        """Run a layer."""
+        with arithmetic(self._arithmetic):
+            return self._witness.step(step, stream)
+
+    def finish(self, stream: Any, positions: slice | None = None) -> Taps:
+        """Run the head."""
+        with arithmetic(self._arithmetic):
+            return self._witness.finish(stream, positions)
+
+    def inject(self, stream: Any, x: np.ndarray) -> Any:
+        """Put hidden states in, rounded."""
+        with arithmetic(self._arithmetic):
+            return self._witness.inject(stream, lossy(x.astype(np.float64, copy=False)))
+
+    def hidden(self, stream: Any) -> np.ndarray:
+        """Return the hidden states."""
+        return self._witness.hidden(stream)
+
+    def loss(self, scores: Taps, labels: Inputs) -> float:
+        """Return the loss."""
+        with arithmetic(self._arithmetic):
+            return self._witness.loss(scores, labels)
+
+    def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
+        """Return the gradients; exact arithmetic notes where the kinks are, and the others read that."""
+        with arithmetic(self._arithmetic):
+            return self._witness.backward(inputs, labels)
 
 
 def load(source: Source, setting: Setting) -> ReferenceWitness:

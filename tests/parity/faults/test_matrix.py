@@ -161,6 +161,7 @@ def test_a_strict_gate_is_found_out(monkeypatch):
     monkeypatch.setattr(
         Scene, "tolerance", lambda self, *a: dataclasses.replace(right(self, *a), bound=right(self, *a).bound / 1000)
     )
+    monkeypatch.setattr("parity.measure.rounding.FACTOR", 0.01)  # which would save it
     result = parity_faults("--head", "base", "--fault", "one-element")
     assert result.exit_code == 1
     assert "red without a fault: padded, base: " in result.output
