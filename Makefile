@@ -31,7 +31,7 @@ mutants: $(INSTALLED)
 	$(BIN)/bigbird-port parity mutants --into flax --json mutants-flax.json
 
 mutants-sample: $(INSTALLED)
-	$(BIN)/bigbird-port parity mutants --sample 200 --seed 0 --seconds 270 --json mutants-sample.json
+	$(BIN)/bigbird-port parity mutants --sample 200 --default-only --seconds 270 --json mutants-sample.json
 
 # .pre-commit-config.yaml runs the same commands.
 lint: $(INSTALLED)

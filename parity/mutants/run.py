@@ -65,8 +65,8 @@ def run_mutants(wanted: Wanted, report: Report | None = None) -> Score:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         runner = _Runner(wanted, Path(folder), chosen, say)
         levels, probes = runner.gate()
-        names = list(levels)
-        runner.measure(names, probes)
+        runner.measure(list(levels), probes)
+        probes.sort(key=lambda name: runner.clean.seconds[name])
         score.seconds = {name: round(seconds, 2) for name, seconds in runner.clean.seconds.items()}
         score.covered = runner.covered(levels)
 

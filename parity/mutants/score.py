@@ -21,8 +21,8 @@ class Outcome:
     verdict: "caught" where a comparison was red, "raises" where the mutant raised or crashed, "timeout" where it took
     too long, "survived" where the gate stayed green though a probe returned something else, "equivalent" where all
     probes returned the same, "rounding" where they did but for rounding, "not run" where no stage and no probe runs
-    its line. level, stage: of the gate, where it was caught. detail: what was red, or raised. seen_by: the probes that
-    returned something else, and what.
+    its line. level, stage: of the gate, where it was caught. detail: what was red, or raised. seen_by: the first probe
+    that returned something else, and what.
     """
 
     mutant: Mutant

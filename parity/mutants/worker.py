@@ -94,17 +94,23 @@ def _judge(job: Job) -> Found:
                 return {"stage": one.name, "red": red}
     except BaseException as error:
         return {"stage": stage, "raises": f"{type(error).__name__}: {error}"[:300]}
-    differing: dict[str, str] = {}
+    return {"differing": _first_difference(job)}
+
+
+def _first_difference(job: Job) -> dict[str, str]:
+    """The first probe that returns something else, and what; else those in which something is rounded."""
+    rounded: dict[str, str] = {}
     for probe in _probes(job):
         _note(job, f"probe {probe.name}")
         try:
-            other = probe.run()
+            how = importlib.import_module("parity.mutants.probe").difference(_kept(job, probe.name), probe.run())
         except BaseException as error:
-            differing[probe.name] = f"{type(error).__name__}: {error}"[:300]
-            continue
-        if how := importlib.import_module("parity.mutants.probe").difference(_kept(job, probe.name), other):
-            differing[probe.name] = how
-    return {"differing": differing}
+            how = f"{type(error).__name__}: {error}"[:300]
+        if how == "rounding":
+            rounded[probe.name] = how
+        elif how:
+            return {probe.name: how}
+    return rounded
 
 
 def _measure(job: Job) -> Found:

@@ -1,4 +1,4 @@
-"""Gates for the tests: a small one that compares packings, one whose comparison is switched off, and one that is red."""
+"""Gates for the tests: one that compares packings, one that compares nothing, one that is red, one that may not end."""
 
 import time
 

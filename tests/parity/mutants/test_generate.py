@@ -72,7 +72,9 @@ def test_every_mutant_of_the_models_is_python_and_says_something_else():
 
 
 def test_all_rules_find_something_in_the_models():
-    found = {m.rule for source in sources("flax", "models_flax/bigbird") for m in mutants_of(source, source.path.read_text())}
+    found = {
+        m.rule for source in sources("flax", "models_flax/bigbird") for m in mutants_of(source, source.path.read_text())
+    }
     assert found >= {*RULES, "detached gradient", "dropped statement"}
 
 

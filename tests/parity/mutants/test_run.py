@@ -88,7 +88,9 @@ def test_a_mutant_that_never_ends_is_caught_by_its_limit(outcomes):
 
 
 def test_a_gate_that_is_red_without_a_mutant_is_refused(outcomes):
-    with pytest.raises(ValueError, match="packing is red without any mutant, so it says nothing of mutants: always red"):
+    with pytest.raises(
+        ValueError, match="packing is red without any mutant, so it says nothing of mutants: always red"
+    ):
         outcomes(replace(SMALL, gate=f"{GATES}.red"), MUTANTS["caught"], probes=())
 
 
