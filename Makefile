@@ -7,7 +7,7 @@ DEMO := $(VENV)/.demo
 INSTALLED := $(VENV)/.installed
 SITE := $(VENV)/.docs
 
-.PHONY: demo test test-slow lint docs bench bench-convert bench-parity false-alarms clean
+.PHONY: demo test test-slow mutants mutants-sample false-alarms lint docs bench bench-convert bench-parity clean
 .DEFAULT_GOAL := demo
 
 demo: $(DEMO)
@@ -22,6 +22,16 @@ test: lint
 # What takes minutes: all faults, fifty seeds, kills at random moments.
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m slow --timeout 1800 -o faulthandler_timeout=1770 $(PYTEST_ARGS)
+
+# Mutants of the models' own code: which of them parity sees (docs/mutants.md). All take hours, a sample minutes.
+mutants mutants-sample: export OMP_NUM_THREADS = 1
+
+mutants: $(INSTALLED)
+	$(BIN)/bigbird-port parity mutants --into torch --json mutants-torch.json
+	$(BIN)/bigbird-port parity mutants --into flax --json mutants-flax.json
+
+mutants-sample: $(INSTALLED)
+	$(BIN)/bigbird-port parity mutants --sample 200 --default-only --seconds 270 --json mutants-sample.json
 
 # .pre-commit-config.yaml runs the same commands.
 lint: $(INSTALLED)

@@ -16,6 +16,7 @@ from bigbird_port.cli.common import FAILED, HeadName, no_traceback
 from bigbird_port.cli.convert import convert, print_report
 from bigbird_port.cli.parity import convert_demo, parity, run_and_print
 from bigbird_port.cli.parity_faults import bisect, faults
+from bigbird_port.cli.parity_mutants import mutants
 from bigbird_port.cli.signals import StoppableGroup
 from bigbird_port.cli.sources import diff, inspect, verify
 
@@ -32,6 +33,7 @@ for command in (inspect, diff, verify):
 main.add_command(parity)
 parity.add_command(faults)
 parity.add_command(bisect)
+parity.add_command(mutants)
 
 
 @main.command()

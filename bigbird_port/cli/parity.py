@@ -72,7 +72,7 @@ def parity() -> None:
 
 
 @parity.command(
-    epilog="Beside it: parity faults, bisect, calibrate, report, baseline save, baseline check; each has --help."
+    epilog="Beside it: parity faults, mutants, bisect, calibrate, report, baseline save and check; each has --help."
 )
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 @click.option("--head", "heads", type=HeadName(allow_all=True), multiple=True, help="One or several, or all [default].")

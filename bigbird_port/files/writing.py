@@ -26,6 +26,7 @@ BEGINNINGS = {
     "parity --junit": rb'<\?xml [^>]{,80}\?>\n<testsuites name="bigbird-port parity"',
     "parity --markdown": rb"## BigBird parity: ",
     "parity faults --json": rb'\{\n "passed": (true|false),\n "into": ',
+    "parity mutants --json": rb'\{\n "mutants_of": "(torch|flax)",\n ',
     "parity calibrate --out": rb'\{\n "version": \d+,\n "command": "bigbird-port parity calibrate',
     "parity baseline save": rb'\{\n "false_alarm": ',
     "parity --keep": rb'.{8}\{"__metadata__":\{("(sentence|condition)":"(\\.|[^"\\])*",?){2}\}',
