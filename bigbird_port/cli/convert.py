@@ -67,6 +67,7 @@ class Targets(click.ParamType):
 )
 @click.option("--subtree", metavar="NAME", help="Which part of SOURCE, where it holds several models.")
 @click.option("--ema", is_flag=True, help="Take moving averages instead of the weights.")
+@click.option("--drop-unused-biases", is_flag=True, help="Leave out biases that use_bias False does not read.")
 @click.option("--allow-nonfinite", is_flag=True, help="Convert weights that hold NaN or Inf as they are.")
 @follow_links
 @click.option("--no-checksums", "checksums", flag_value=False, default=True, help="Faster; proves nothing.")

@@ -31,7 +31,8 @@ class Settings:
     SentencePiece file; None takes the one that the flags name or that lies beside the source, if any.
     max_position_embeddings: how many to make of the source's, positions: how (positions.METHODS). checksums:
     without them nothing is hashed or read back, and the output cannot be verified. subtree: which part of the source,
-    where several could be meant. ema: take moving averages instead of the weights.
+    where several could be meant. ema: take moving averages instead of the weights. drop_unused_biases: leave out
+    biases that the model does not read though they are not zero.
     """
 
     to: tuple[TargetName, ...] = ("torch", "flax")
@@ -48,6 +49,7 @@ class Settings:
     positions: str = "tile"
     subtree: str | None = None
     ema: bool = False
+    drop_unused_biases: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,10 @@ class Plan:
 
 
 def make_plan(source: Path, settings: Settings | None = None) -> Plan:
-    """Decide everything a conversion does, reading names and shapes only; raises ValueError as convert does."""
+    """Decide everything a conversion does; raises ValueError as convert does.
+
+    Names and shapes are read, and of values those that must be zero.
+    """
     settings = settings or Settings()
     wanted = Wanted(settings.subtree, settings.ema)
     opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head, wanted)
@@ -107,6 +112,7 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
         config = config.for_head(head)
         notes.append(f"{head}: {config.family.heads[head].settings_note}")
     match = opened.match(head, config)
+    notes += _dropped(opened, match, settings)
     if settings.max_position_embeddings is not None:
         config = _extended(config, settings, notes)
     dtype = float_type(settings.dtype)
@@ -121,6 +127,21 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     if "tf" in settings.to:
         notes += config.family.flags(config, None)[1]
     return Plan(opened, config, head, match, targets, settings, vocabulary, tokenizer, tuple(notes), tuple(others))
+
+
+def _dropped(source: Source, match: Match, settings: Settings) -> list[str]:
+    """What to say of biases that are left out and are not zero; raises ValueError unless that was asked for."""
+    store = source.opened.store
+    nonzero = [name for name in match.zeros if any(piece.any() for piece in store.pieces(name))]
+    if not nonzero:
+        return []
+    told = f"{len(nonzero)} of {len(match.zeros)} weights that the model does not read are not zero"
+    if not settings.drop_unused_biases:
+        raise ValueError(
+            f"{source.opened.path}: {told}, such as {nonzero[0]} ({match.fates[nonzero[0]].detail}): give the "
+            "configuration that reads them by --config FILE, or leave them out with --drop-unused-biases"
+        )
+    return [f"{told}, and are left out (--drop-unused-biases): {', '.join(nonzero)}"]
 
 
 def _extended(config: Configuration, settings: Settings, notes: list[str]) -> Configuration:

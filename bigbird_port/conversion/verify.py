@@ -28,10 +28,12 @@ from bigbird_port.formats.open_store import open_weights
 from bigbird_port.formats.safetensors.neutral import NeutralFormat
 from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.positions import extend_positions, how_extended, read_how
+from bigbird_port.schema.reading.matching import Match
 from bigbird_port.schema.reading.subtree import Wanted
 from bigbird_port.schema.table import dims, weights_of
 
 _STYLES_OF = {"torch": "torch", "flax": "flax", "tf": "original", "neutral": "neutral"}
+_EXPECTED = ("converted", "alias")  # what becomes of names in a target
 _SHOWN = 3  # differences that a line names
 
 
@@ -176,7 +178,12 @@ def _check_weights(folder: Path, target: str, manifest: Manifest) -> Check:
     problems = [
         f"{name} is not in it" for name in carried_by(target, manifest.config, manifest.head) if name not in held
     ]
-    problems += [f"{name} is not in the manifest" for name, fate in match.fates.items() if fate.what != "converted"]
+    problems += [f"{name} is not in the manifest" for name, fate in match.fates.items() if fate.what not in _EXPECTED]
+    for alias, name in _copies(match, manifest, target).items():
+        if name is None:
+            problems.append(f"{alias} is not in the manifest")
+        else:
+            problems += _differing(_hashes(source, {name: alias}), {name: manifest.digests(target)[name]})
     for name, stored_name in held.items():
         if stored_name != names.get(name):
             problems.append(f"{name} is called {stored_name}, in the manifest {names.get(name)}")
@@ -185,6 +192,13 @@ def _check_weights(folder: Path, target: str, manifest: Manifest) -> Check:
     problems += _differing(_hashes(source, held), manifest.digests(target))
     detail = f"{len(held)} read again, sha256 of each as listed"
     return _check(f"{target} weights", problems, detail, tensors=len(held))
+
+
+def _copies(match: Match, manifest: Manifest, target: str) -> dict[str, str | None]:
+    """Names that hold a weight's values once more, as the target writes them -> that weight; None for any other."""
+    rows = weights_of(manifest.config, manifest.head, "torch") if target == "torch" else ()
+    known = {copy: row.name for row in rows for copy in row.copies}
+    return {name: known.get(name) for name, fate in match.fates.items() if fate.what == "alias"}
 
 
 def _dtype(manifest: Manifest) -> np.dtype:

@@ -37,8 +37,9 @@ class Naming:
             for name in self.style.names(row):
                 # Styles with one set of names for all heads must have no name twice; a test holds the table to it.
                 self._rows.setdefault(name, row)
-            if style == "torch" and row.tied and head in row.tied[1]:
-                self._ties[row.tied[0]] = row
+            if style == "torch":
+                tied = row.tied[:1] if row.tied and head in row.tied[1] else ()
+                self._ties |= dict.fromkeys((*tied, *row.repeats, *row.copies), row)
 
     def meaning(self, name: str) -> Meaning | None:
         """Return what ``name`` means, or None if it is no name of a weight."""
@@ -64,7 +65,7 @@ class Naming:
             yield from ends
             yield from ("/".join((*end.split("/")[:-2], "{other}", parts[-1])) for end in ends)
         else:
-            yield name.removeprefix(self.style.prefix)
+            yield from dict.fromkeys((name, name.removeprefix(self.style.prefix)))
 
     def spelled(self, row: Weight) -> str:
         """How this source would spell a (numbered) row, for messages."""
