@@ -225,6 +225,7 @@ class Family:
     infer: settings that a source without a configuration tells, from the sizes of its axes, the number of its layers,
     the canonical names that it holds, and the conditions of their rows. told: those which variables tell for certain,
     so that a configuration must say the same. untold: fields that nothing tells.
+    shown: fields that inspect shows. judged: whether parity has a reference of the family.
     flags: values of the JSON beside a checkpoint of the original, given a configuration and the name of a vocabulary,
     and what they cannot express, in sentences; flags_file: its name.
     heads: by name. base: the head that is the base model; bare: whose model a source holds that has no head's own
@@ -248,6 +249,8 @@ class Family:
     infer: Infer
     flags: Flags
     flags_file: str
+    shown: tuple[str, ...]
+    judged: bool
     told: tuple[str, ...]
     untold: tuple[str, ...]
     heads: Mapping[str, Head]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models_flax.pegasus.coupled import make_module
+from models_flax.pegasus.generation import GenerationMixin
 from models_flax.pegasus.pretrained import FlaxBigBirdPegasusPreTrainedModel
 from models_flax.pegasus.tasks import (
     FlaxBigBirdPegasusForCausalLMModule,
@@ -19,7 +20,7 @@ class FlaxBigBirdPegasusModel(FlaxBigBirdPegasusPreTrainedModel):
     module_class = staticmethod(make_module)
 
 
-class FlaxBigBirdPegasusForConditionalGeneration(FlaxBigBirdPegasusPreTrainedModel):
+class FlaxBigBirdPegasusForConditionalGeneration(GenerationMixin, FlaxBigBirdPegasusPreTrainedModel):
     """FlaxBigBirdPegasusForConditionalGenerationModule with its parameters."""
 
     head = "conditional-generation"

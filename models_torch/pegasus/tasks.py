@@ -16,6 +16,7 @@ from bigbird_port.models.output import ModelOutput
 from models_torch.arguments import forward_of
 from models_torch.bigbird.inputs import check_class_labels, check_labels, check_positions
 from models_torch.bigbird.losses import causal_lm_loss, classification_loss, question_answering_loss
+from models_torch.pegasus.generation import GenerationMixin
 from models_torch.pegasus.inputs import DecoderArrays
 from models_torch.pegasus.losses import decoder_inputs, summary_loss
 from models_torch.pegasus.model import BigBirdPegasusModel, run_decoder
@@ -85,7 +86,7 @@ class BigBirdPegasusTaskModel(BigBirdPegasusPreTrainedModel, abstract=True):
         return self._returned(output, return_dict)
 
 
-class BigBirdPegasusForConditionalGeneration(BigBirdPegasusTaskModel):
+class BigBirdPegasusForConditionalGeneration(GenerationMixin, BigBirdPegasusTaskModel):
     """Summarisation.
 
     labels [B, T]: the summary's ids, padding 0 or -100. Without decoder_input_ids the decoder reads what belongs to

@@ -19,6 +19,12 @@ BIGBIRD = Family(
     infer=infer,
     flags=flags_json,
     flags_file="bigbird.config",
+    shown=(
+        *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+        *("max_position_embeddings", "attention_type", "block_size", "num_random_blocks", "max_encoder_length"),
+        *("hidden_act", "use_bias"),
+    ),
+    judged=True,
     told=("norm_type",),
     untold=("hidden_act", "rescale_embeddings", "block_size", "num_random_blocks", "max_encoder_length"),
     heads=HEADS,

@@ -19,6 +19,12 @@ PEGASUS = Family(
     infer=infer,
     flags=flags_json,
     flags_file="summarization.config",
+    shown=(
+        *("vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "encoder_ffn_dim"),
+        *("max_position_embeddings", "attention_type", "block_size", "num_random_blocks", "max_encoder_length"),
+        *("max_decoder_length", "activation_function", "use_bias", "norm_type", "couple_encoder_decoder"),
+    ),
+    judged=False,
     told=("norm_type", "couple_encoder_decoder", "encoder_layers", "decoder_layers"),
     untold=("activation_function", "scale_embedding", "block_size", "num_random_blocks", "max_encoder_length"),
     heads=HEADS,
