@@ -16,6 +16,7 @@ SHARED = Path(os.environ.get("BIGBIRD_PORT_SHARED", ROOT.parent / "shared"))
 DEMO = Path(bigbird_port.__file__).parent / "demo_checkpoint"
 FOLDERS = ("mini-pretrain", "tiny-pretrain", "tiny-pretrain-bert-names", "tiny-block16", "tiny-classifier")
 PEGASUS = ("mini-pegasus", "tiny-pegasus", "tiny-pegasus-released-like", "tiny-coupled")
+PRENORM = "prenorm-bert"
 # Converted, BERT's names give the bytes that the current ones give (tests/conversion/test_convert.py).
 MODELS = tuple(name for name in FOLDERS if name != "tiny-pretrain-bert-names")
 
@@ -47,7 +48,7 @@ def find_golden(name: str) -> Golden:
 
 # Folders with the weights of another, whose cases hold for them.
 _CASES_OF = {"tiny-pretrain-bert-names": "tiny-pretrain", "tiny-pegasus-released-like": "tiny-pegasus"}
-GOLDEN = {name: find_golden(name) for name in (*FOLDERS, *PEGASUS)}
+GOLDEN = {name: find_golden(name) for name in (*FOLDERS, *PEGASUS, PRENORM)}
 CASES = [
     pytest.param(name, case, id=f"{name}-{case.stem}")
     for name in MODELS

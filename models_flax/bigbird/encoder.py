@@ -1,4 +1,4 @@
-"""The encoder: a stack of post-norm layers.
+"""The encoder: a stack of layers.
 
 Legend: B batch, L length, K keys, D hidden, N heads, I inner, W block size, P blocks of the packed row.
 """
@@ -26,7 +26,7 @@ from models_flax.attention.probabilities import dense_probabilities
 from models_flax.attention.sequence import spread_lists
 from models_flax.bigbird.cache import LayerCache
 from models_flax.bigbird.inputs import Inputs
-from models_flax.bigbird.layer import BigBirdLayer, Taps
+from models_flax.bigbird.layer import BigBirdLayer, Taps, norm_where
 from models_flax.kinds import LayerKinds, layer_kinds
 from models_flax.sharding import current_mesh
 
@@ -273,8 +273,12 @@ class BigBirdEncoder(LayerStack):
     """All layers of the encoder."""
 
     def setup(self) -> None:
+        config: Any = self.config
         self.layer = self.make(_KINDS)
+        self.LayerNorm = norm_where("prenorm", config, self.dtype)
 
     def __call__(self, x_BLD: Array, inputs: Inputs, *flags: bool) -> Encoded:
-        """Run all layers on embeddings [B, L, D]; the arguments are run's."""
-        return self.run(self.layer, x_BLD, inputs, *flags)
+        """Run all layers on embeddings [B, L, D], and in prenorm the last LayerNorm; the arguments are run's."""
+        encoded = self.run(self.layer, x_BLD, inputs, *flags)
+        *states, last_BLD = encoded.hidden_states
+        return encoded._replace(hidden_states=(*states, self.LayerNorm(last_BLD)))

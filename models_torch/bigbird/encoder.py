@@ -1,4 +1,4 @@
-"""The encoder: a stack of post-norm layers.
+"""The encoder: a stack of layers.
 
 Legend: B batch, L length, K keys, D hidden, N heads, I inner, P packed blocks, W block size, R = P x W.
 """
@@ -20,7 +20,7 @@ from models_torch.attention.lists import KeyLists, key_lists
 from models_torch.attention.probabilities import dense_probabilities
 from models_torch.bigbird.cache import LayerCache
 from models_torch.bigbird.inputs import Inputs
-from models_torch.bigbird.layer import BigBirdLayer, Taps
+from models_torch.bigbird.layer import BigBirdLayer, Taps, norm_where
 from models_torch.bigbird.tracing import lengths
 
 # What a layer is called with: x, mask, lists, head mask, cache, encoder states and their mask.
@@ -111,11 +111,16 @@ class LayerStack(nn.Module):
         packing = None if as_it_is else inputs.packing
         lists = self._lists(self._seeds(generator), L, x_BLD.device, packing)
         if packing is None:
-            return self._run_layers(x_BLD, inputs, lists, *flags)
+            return self.finish(self._run_layers(x_BLD, inputs, lists, *flags))
         row = _Row(torch.as_tensor(packing.blocks, device=x_BLD.device).long(), self.config.block_size)
         mask_1R = row.pack(inputs.mask[..., None])[..., 0]
         encoded = self._run_layers(row.pack(x_BLD), inputs._replace(mask=mask_1R), lists, *flags)
-        return encoded._replace(hidden_states=tuple(row.unpack(x, B, L) for x in encoded.hidden_states))
+        states = tuple(row.unpack(x, B, L) for x in encoded.hidden_states)
+        return self.finish(encoded._replace(hidden_states=states))
+
+    def finish(self, encoded: Encoded) -> Encoded:
+        """Return what came of the layers, with what a subclass makes of the last hidden state."""
+        return encoded
 
     def _run_layers(
         self,
@@ -202,11 +207,17 @@ class BigBirdEncoder(LayerStack):
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__(config)
         self.layer = nn.ModuleList(BigBirdLayer(config) for _ in range(config.num_hidden_layers))
+        self.LayerNorm = norm_where("prenorm", config)
 
     @property
     def blocks(self) -> nn.ModuleList:  # type: ignore[override]
         """The layers."""
         return self.layer
+
+    def finish(self, encoded: Encoded) -> Encoded:
+        """Return the same with the last hidden state's LayerNorm, in prenorm."""
+        *states, last_BLD = encoded.hidden_states
+        return encoded._replace(hidden_states=(*states, self.LayerNorm(last_BLD)))
 
 
 def _cache_of(taps: Taps) -> LayerCache:

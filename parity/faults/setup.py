@@ -91,7 +91,7 @@ def read_setup(out: Path, head: str, framework: Framework = "torch", seed: int =
     Raises ValueError as read_model_folder does.
     """
     folder = read_model_folder(out, framework)
-    check_judged(folder.config.family, out)
+    check_judged(folder.config.family, out, folder.config.norm_type)
     config, weights = folder.config.for_head(head), Weights()
     for side in FRAMEWORKS:
         weights |= complete(folder.weights, config, head, side, seed)[0]

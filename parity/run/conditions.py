@@ -136,7 +136,7 @@ class Pass:
 def passes(out: Path, options: Options) -> Iterator[Pass]:
     """Yield the passes that the options ask for; raises ValueError for inputs that do not fit the model."""
     base, settings = read_folder_config(out, "torch"), options.settings
-    check_judged(base.family, out)
+    check_judged(base.family, out, getattr(base, "norm_type", "postnorm"))
     for name, overrides, inputs in _inputs(base, options):
         config = base.replace(**overrides)
         check_ids(inputs, config)

@@ -129,8 +129,8 @@ class BigBirdConfig(Fields):
         token("pad_token_id"),
         (
             "norm_type",
-            "'postnorm': a prenorm encoder alone has none of the eight heads",
-            lambda c: c.norm_type == "postnorm",
+            "'postnorm' where add_cross_attention is set, because the original's prenorm encoder has none",
+            lambda c: c.norm_type == "postnorm" or not c.add_cross_attention,
         ),
         ("add_cross_attention", "False unless is_decoder is set", lambda c: c.is_decoder or not c.add_cross_attention),
         *PATTERN_LENGTH,

@@ -41,6 +41,8 @@ _CROSS = f"{_LAYER}.crossattention"
 # The original's eight-head checkpoints have no cross-attention; a decoder that has it starts from initial values.
 _DECODER: dict[str, Any] = {"when": (("add_cross_attention", True),), "fill": "initialise"}
 _USE_BIAS_IN_DECODER: dict[str, Any] = {"when": (("add_cross_attention", True), ("use_bias", True))}
+_POSTNORM: dict[str, Any] = {"when": (("norm_type", "postnorm"),)}
+_PRENORM: dict[str, Any] = {"when": (("norm_type", "prenorm"),)}
 _USE_BIAS: dict[str, Any] = {"when": (("use_bias", True),)}
 # Without use_bias the original has no bias here either, transformers always does.
 _ZERO_BIAS: dict[str, Any] = {"fill": "zeros", "fill_when": (("use_bias", False),)}
@@ -70,8 +72,10 @@ ROWS: tuple[Weight, ...] = (
         "{scope}/embeddings/token_type_embeddings",
         keras=("type_embeddings/embeddings",),
     ),
-    *layer_norm("embeddings.LayerNorm", "{scope}/encoder/LayerNorm", keras=("embeddings/layer_norm",)),
-    # encoder
+    *layer_norm("embeddings.LayerNorm", "{scope}/encoder/LayerNorm", keras=("embeddings/layer_norm",), **_POSTNORM),
+    # encoder; one name in the original is the first LayerNorm in postnorm, and the last in prenorm
+    *layer_norm("encoder.LayerNorm", "{scope}/encoder/LayerNorm", **_PRENORM),
+    *layer_norm(f"{_LAYER}.attention.self.LayerNorm", f"{_TF}/attention/self/LayerNorm", **_PRENORM),
     *dense(
         f"{_LAYER}.attention.self.query",
         "hidden",
@@ -108,12 +112,14 @@ ROWS: tuple[Weight, ...] = (
         f"{_LAYER}.attention.output.LayerNorm",
         f"{_TF}/attention/output/LayerNorm",
         keras=(f"{_KERAS}/self_attention_layer_norm",),
+        **_POSTNORM,
     ),
     *dense(f"{_CROSS}.self.query", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
     *dense(f"{_CROSS}.self.key", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
     *dense(f"{_CROSS}.self.value", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
     *dense(f"{_CROSS}.output.dense", "(heads head_dim)", "hidden", **_DECODER),
     *layer_norm(f"{_CROSS}.output.LayerNorm", **_DECODER),
+    *layer_norm(f"{_LAYER}.intermediate.LayerNorm", f"{_TF}/intermediate/LayerNorm", **_PRENORM),
     *dense(
         f"{_LAYER}.intermediate.dense",
         "hidden",
@@ -122,7 +128,9 @@ ROWS: tuple[Weight, ...] = (
         keras=(f"{_KERAS}/intermediate",),
     ),
     *dense(f"{_LAYER}.output.dense", "inner", "hidden", f"{_TF}/output/dense", keras=(f"{_KERAS}/output",)),
-    *layer_norm(f"{_LAYER}.output.LayerNorm", f"{_TF}/output/LayerNorm", keras=(f"{_KERAS}/output_layer_norm",)),
+    *layer_norm(
+        f"{_LAYER}.output.LayerNorm", f"{_TF}/output/LayerNorm", keras=(f"{_KERAS}/output_layer_norm",), **_POSTNORM
+    ),
     # pooler
     *dense(
         "pooler",

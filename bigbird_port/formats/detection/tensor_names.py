@@ -81,12 +81,6 @@ NAMED_KINDS: tuple[NamedKind, ...] = (
     ),
     NamedKind("Pegasus' variables, an encoder with a decoder", _NO_HEAD, r"\.memory_attention\."),
     NamedKind(
-        "a prenorm encoder (norm_type prenorm), whose normalisation comes before each layer",
-        f"its function is another; {_NO_HEAD}",
-        r"\.attention\.self\.LayerNorm\.|\.layer_\d+\.intermediate\.LayerNorm\.",
-        without=r"\.attention\.encdec\.",  # BigBird-Pegasus
-    ),
-    NamedKind(
         "an encoder-decoder of two models",
         f"{_NO_HEAD}; where its encoder is a BigBird model, save that alone: model.encoder.save_pretrained(FOLDER)",
         r"(^|\.)decoder\..*\.crossattention\.",

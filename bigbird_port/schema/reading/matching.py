@@ -57,7 +57,7 @@ def match_names(
     Raises ValueError with one sorted report of what is missing, extra, misshapen or doubled.
     """
     family = config.family
-    naming = naming_of(family, style, _weights(family, shapes), source_head)
+    naming = naming_of(family, style, _weights(family, shapes), source_head, config)
     meanings = (naming.meaning(name) for name in _weights(family, shapes))
     check_layers((meaning.layer for meaning in meanings if meaning), config.num_hidden_layers)
     known = {row.name: row for row in weights_of(config)}
@@ -154,7 +154,7 @@ def head_held(names: Iterable[str], config: Configuration, style: StyleName = "o
     """Return the head whose own weights a source holds: of several, the one with the most."""
     family = config.family
     present = _weights(family, names)
-    naming = naming_of(family, style, present)
+    naming = naming_of(family, style, present, config=config)
     held = {meaning.name for name in present if (meaning := naming.meaning(name))}
     best, most = family.bare, 0
     not_shared = [row for row in weights_of(config) if row.heads != frozenset(family.heads)]
@@ -177,7 +177,8 @@ def infer_settings(
     meanings = {name: meaning for name in names if (meaning := naming.meaning(name))}
     layers = [meaning.layer for meaning in meanings.values() if meaning.layer is not None]
     held = {meaning.name for meaning in meanings.values()}
-    told = {field: value for meaning in meanings.values() for field, value in meaning.row.when}
+    sure = (meaning.row for meaning in meanings.values() if meaning.row.name not in naming.unsure)
+    told = {field: value for row in sure for field, value in row.when}
     sizes = _axis_sizes(shapes, meanings, naming)
     if num_heads is not None:
         sizes.setdefault("heads", num_heads)

@@ -7,7 +7,7 @@ from bigbird_port.families.registry import families
 from bigbird_port.formats.detection.tensor_names import NAMED_KINDS, check_tensor_names
 from bigbird_port.formats.store import Stored
 from bigbird_port.formats.tensorflow.bundle_reader import TensorBundle
-from tests.conftest import DEMO, GOLDEN, require
+from tests.conftest import DEMO
 
 BODY = "bert.embeddings.word_embeddings.weight"
 SELF = "bert.encoder.layer.0.attention.self.query"
@@ -51,7 +51,6 @@ KINDS = {
     "GPT-2": ("torch", ["transformer.h.0.attn.c_attn.weight"], "such as GPT-2's"),
     "GPT-2 of TensorFlow": ("original", ["model/h0/attn/c_attn/w"], "such as GPT-2's"),
     "Google's PEGASUS": ("original", ["decoder/layer_0/memory_attention/k/kernel"], "Pegasus' variables"),
-    "prenorm": ("original", ["bert/encoder/layer_0/attention/self/LayerNorm/gamma"], "a prenorm encoder"),
 }  # fmt: skip
 
 
@@ -104,20 +103,3 @@ def test_a_decoder_alone_passes_where_its_configuration_says_what_it_is():
 
 def test_checkpoints_of_the_family_pass():
     check_tensor_names(TensorBundle(DEMO / "model.ckpt-30").tensors, "original")
-
-
-@pytest.mark.parametrize(
-    ("golden", "message"),
-    [
-        ("prenorm-bert", "a prenorm encoder"),
-    ],
-)
-def test_the_other_models_of_the_original(golden, message):
-    from bigbird_port.conversion.source import open_source
-
-    folder = require(GOLDEN["tiny-pretrain"]).checkpoint.parent / golden
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
-    with pytest.raises(ValueError, match=f"expected a BigBird model, found .*{message}") as caught:
-        open_source(folder)
-    assert "not a BigBird checkpoint" not in str(caught.value)
