@@ -21,7 +21,11 @@ from tests.vocabulary import train_vocabulary
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
 README = PAGES["README.md"]
 # These have tests of their own, which run their examples.
-OWN_TESTS = {"scaling.md": "test_scaling_doc.py", "schema.md": "test_schema_doc.py"}
+OWN_TESTS = {
+    "scaling.md": "test_scaling_doc.py",
+    "schema.md": "test_schema_doc.py",
+    "summaries.md": "test_summaries_doc.py",
+}
 EXAMPLES = [
     pytest.param(code, id=f"{name}-{number}")
     for name, page in PAGES.items()
