@@ -21,11 +21,13 @@ from bigbird_port.sparse.formulation import formulation
 class LayerKinds(NamedTuple):
     """The classes of one kind of layer.
 
-    checkpointed: keeps a layer's input only, and runs the layer again for the gradient. compiled: is compiled where it
-    first runs, and never again for the same shapes: twelve layers take as long as one.
+    bare: without its taps. checkpointed: keeps a layer's input only, and runs the layer again for the gradient.
+    compiled: the bare one, compiled where it first runs, and never again for the same shapes: twelve layers take as
+    long as one.
     """
 
     plain: type[Any]
+    bare: type[Any]
     checkpointed: type[Any]
     compiled: type[Any]
 
@@ -58,4 +60,4 @@ def layer_kinds(layer: Any) -> LayerKinds:
             _, output_CTD = run(self, None, x_CTD)
             return output_CTD.reshape(-1, D)[:tokens].reshape(x_BLD.shape), {}
 
-    return LayerKinds(layer, nn.remat(layer, static_argnums=(8,)), nn.jit(Bare, static_argnums=(8,)))
+    return LayerKinds(layer, Bare, nn.remat(layer, static_argnums=(8,)), nn.jit(Bare, static_argnums=(8,)))

@@ -187,7 +187,7 @@ class Fields:
             raise ValueError(f"config: extra is {self.extra!r}, but it must map names to JSON values")
         taken = sorted(set(self.extra) & _reserved(type(self)))
         if taken:
-            raise ValueError(f"config: extra holds {', '.join(taken)}, but it is for what is no field of the model")
+            raise ValueError(f"config: extra holds {', '.join(taken)}, but these have a place of their own")
         frozen = {}
         for name, value in self.extra.items():
             try:
