@@ -130,10 +130,12 @@ def _measure_flax(config: BigBirdConfig, length: int, repeats: int) -> Measured:
     import jax
     from transformers.models.big_bird.modeling_flax_big_bird import FlaxBigBirdLayer as PeerLayer
 
-    from models_flax.bigbird.encoder import _BareLayer, encoder_lists
+    from models_flax.bigbird.encoder import encoder_lists
+    from models_flax.bigbird.layer import BigBirdLayer
+    from models_flax.kinds import layer_kinds
 
     x_BLD, x_LD, weight = map(jax.numpy.asarray, _draw(config, length))
-    layer = _BareLayer(config)  # what a model runs where no taps are asked for
+    layer: Any = layer_kinds(BigBirdLayer).bare(config)  # what a model runs where no taps are asked for
     peer = PeerLayer(peer_config(config), layer_id=0)
     mask = jax.numpy.ones((1, length), bool)
     lists, same_lists = (encoder_lists(c, 0, length) for c in (config, with_their_blocks(config)))

@@ -1,4 +1,4 @@
-"""BigBird in Flax."""
+"""BigBird and BigBird-Pegasus in Flax."""
 
 from models_flax.bigbird.holders import (
     FlaxBigBirdForCausalLM,
@@ -10,6 +10,13 @@ from models_flax.bigbird.holders import (
     FlaxBigBirdForTokenClassification,
     FlaxBigBirdModel,
 )
+from models_flax.pegasus.holders import (
+    FlaxBigBirdPegasusForCausalLM,
+    FlaxBigBirdPegasusForConditionalGeneration,
+    FlaxBigBirdPegasusForQuestionAnswering,
+    FlaxBigBirdPegasusForSequenceClassification,
+    FlaxBigBirdPegasusModel,
+)
 
 __all__ = [
     "FlaxBigBirdForCausalLM",
@@ -20,4 +27,9 @@ __all__ = [
     "FlaxBigBirdForSequenceClassification",
     "FlaxBigBirdForTokenClassification",
     "FlaxBigBirdModel",
+    "FlaxBigBirdPegasusForCausalLM",
+    "FlaxBigBirdPegasusForConditionalGeneration",
+    "FlaxBigBirdPegasusForQuestionAnswering",
+    "FlaxBigBirdPegasusForSequenceClassification",
+    "FlaxBigBirdPegasusModel",
 ]

@@ -1,4 +1,4 @@
-"""BigBird in PyTorch."""
+"""BigBird and BigBird-Pegasus in PyTorch."""
 
 from models_torch.bigbird.model import BigBirdModel
 from models_torch.bigbird.tasks import (
@@ -10,6 +10,13 @@ from models_torch.bigbird.tasks import (
     BigBirdForSequenceClassification,
     BigBirdForTokenClassification,
 )
+from models_torch.pegasus.model import BigBirdPegasusModel
+from models_torch.pegasus.tasks import (
+    BigBirdPegasusForCausalLM,
+    BigBirdPegasusForConditionalGeneration,
+    BigBirdPegasusForQuestionAnswering,
+    BigBirdPegasusForSequenceClassification,
+)
 
 __all__ = [
     "BigBirdForCausalLM",
@@ -20,4 +27,9 @@ __all__ = [
     "BigBirdForSequenceClassification",
     "BigBirdForTokenClassification",
     "BigBirdModel",
+    "BigBirdPegasusForCausalLM",
+    "BigBirdPegasusForConditionalGeneration",
+    "BigBirdPegasusForQuestionAnswering",
+    "BigBirdPegasusForSequenceClassification",
+    "BigBirdPegasusModel",
 ]

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("BIGBIRD_PORT_SHARED", ROOT.parent / "shared"))
 DEMO = Path(bigbird_port.__file__).parent / "demo_checkpoint"
 FOLDERS = ("mini-pretrain", "tiny-pretrain", "tiny-pretrain-bert-names", "tiny-block16", "tiny-classifier")
+PEGASUS = ("mini-pegasus", "tiny-pegasus", "tiny-pegasus-released-like", "tiny-coupled")
+PRENORM = "prenorm-bert"
 # Converted, BERT's names give the bytes that the current ones give (tests/conversion/test_convert.py).
 MODELS = tuple(name for name in FOLDERS if name != "tiny-pretrain-bert-names")
 
@@ -33,16 +35,20 @@ class Golden:
 
 
 def find_golden(name: str) -> Golden:
-    """mini-pretrain comes with the project; the others are beside it in shared/ and may be absent."""
+    """The mini ones come with the project; the others are beside it in shared/ and may be absent."""
     if name == "mini-pretrain":
         checkpoint, cases = DEMO, ROOT / "parity/given/original"
+    elif name == "mini-pegasus":
+        checkpoint, cases = ROOT / "tests/golden/mini-pegasus", ROOT / "tests/golden/mini-pegasus/cases"
     else:
         checkpoint = SHARED / "golden" / name
-        cases = SHARED / "golden" / ("tiny-pretrain" if name == "tiny-pretrain-bert-names" else name) / "cases"
+        cases = SHARED / "golden" / _CASES_OF.get(name, name) / "cases"
     return Golden(name, checkpoint, tuple(sorted(cases.glob("*.safetensors"))))
 
 
-GOLDEN = {name: find_golden(name) for name in FOLDERS}
+# Folders with the weights of another, whose cases hold for them.
+_CASES_OF = {"tiny-pretrain-bert-names": "tiny-pretrain", "tiny-pegasus-released-like": "tiny-pegasus"}
+GOLDEN = {name: find_golden(name) for name in (*FOLDERS, *PEGASUS, PRENORM)}
 CASES = [
     pytest.param(name, case, id=f"{name}-{case.stem}")
     for name in MODELS
@@ -53,7 +59,7 @@ CASES = [
 def require(golden: Golden) -> Golden:
     """Skip the test, saying why, where a golden folder is absent."""
     if not golden.present:
-        pytest.skip(f"{golden.checkpoint} is not there: only golden/mini-pretrain comes with the project")
+        pytest.skip(f"{golden.checkpoint} is not there: only the mini ones come with the project")
     return golden
 
 

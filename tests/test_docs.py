@@ -25,6 +25,7 @@ OWN_TESTS = {
     "scaling.md": "test_scaling_doc.py",
     "schema.md": "test_schema_doc.py",
     "training.md": "training/test_training_doc.py",
+    "summaries.md": "test_summaries_doc.py",
 }
 EXAMPLES = [
     pytest.param(code, id=f"{name}-{number}")

@@ -73,6 +73,7 @@ class Targets(click.ParamType):
 @click.option("--learning-rate", type=float, help="The peak, where no flags tell it (or another one).")
 @click.option("--num-train-steps", type=click.IntRange(min=1), help="Where the rate ends, likewise.")
 @click.option("--num-warmup-steps", type=click.IntRange(min=0), help="How long the rate rises, likewise.")
+@click.option("--drop-unused-biases", is_flag=True, help="Leave out biases that use_bias False does not read.")
 @click.option("--allow-nonfinite", is_flag=True, help="Convert weights that hold NaN or Inf as they are.")
 @follow_links
 @click.option("--no-checksums", "checksums", flag_value=False, default=True, help="Faster; proves nothing.")

@@ -37,22 +37,26 @@ parity.add_command(mutants)
 
 
 @main.command()
+@click.option("--family", "family_name", default="bigbird", show_default=True, help="Of models: bigbird or pegasus.")
 @click.option("--head", type=HeadName(), help="Only the weights of one head.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @no_traceback
-def schema(head: str | None, as_json: bool) -> None:
+def schema(family_name: str, head: str | None, as_json: bool) -> None:
     """Print the weight schema: every weight's names, axes and layouts."""
-    from bigbird_port.families.registry import default_family
+    from bigbird_port.families.registry import family_named
     from bigbird_port.schema.table import schema_records
 
-    family = default_family()
+    family = family_named(family_name)
+    if head is not None:
+        family.head(head)
     records = schema_records(family, head)
     if as_json:
         click.echo(json.dumps(records, indent=1))
         return
     sizes = ", ".join(f"{axis} = {size}" for axis, size in family.axes.items())
     legend = (
-        f"Axes: {sizes}; (a b) is one axis of size a x b, or two. {{i}}: layer; {{scope}}: usually {family.scope}. "
+        f"Axes: {sizes}; (a b) is one axis of size a x b, or two. {{i}}: layer; {{scope}}: usually "
+        f"{family.scope(family.config())}. "
         f"Names of torch and flax stand under {family.prefix} where the base model is a part of the head's model."
     )
     click.echo(click.wrap_text(legend, width=100) + "\n")

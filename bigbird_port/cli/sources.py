@@ -19,21 +19,6 @@ _HEADS = click.option(
     "--num-attention-heads", type=click.IntRange(min=1), help="Where neither a file nor kernels tell."
 )
 _WIDTH = 220  # of tables that do not go to a terminal
-# What of a configuration is shown; --json has all of it.
-_MAIN_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "attention_type",
-    "block_size",
-    "num_random_blocks",
-    "max_encoder_length",
-    "hidden_act",
-    "use_bias",
-)
 
 
 @click.command()
@@ -73,7 +58,7 @@ def print_inspection(found: Any) -> None:
         click.echo(note)
     if found.config:
         values = found.config.to_dict()
-        click.echo("configuration: " + ", ".join(f"{name}={values[name]}" for name in _MAIN_FIELDS))
+        click.echo("configuration: " + ", ".join(f"{name}={values[name]}" for name in found.config.family.shown))
     weights = sum(tensor.use.what == "weight" for tensor in found.tensors)
     layers = f", {found.config.num_hidden_layers} layers" if found.config else ""
     click.echo(f"head: {found.head or 'unknown'}{layers}, {weights} weights, {found.parameters:,} parameters")

@@ -201,8 +201,8 @@ def _check_aliases(plan: Plan) -> None:
         pairs = zip_longest(store.pieces(alias), store.pieces(original))
         if not all(a is not None and b is not None and np.array_equal(a, b, equal_nan=True) for a, b in pairs):
             raise ValueError(
-                f"{plan.source.opened.path}: {alias} should hold the values of {original}, but differs: BigBird's "
-                "decoder is tied to its embeddings, and a model in which it is not cannot be converted"
+                f"{plan.source.opened.path}: {alias} should hold the values of {original}, but differs: the "
+                "model has one table for both, and one in which they differ cannot be converted"
             )
 
 

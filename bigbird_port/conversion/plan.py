@@ -33,7 +33,8 @@ class Settings:
     max_position_embeddings: how many to make of the source's, positions: how (positions.METHODS). checksums:
     without them nothing is hashed or read back, and the output cannot be verified. subtree: which part of the source,
     where several could be meant. ema: take moving averages instead of the weights. training: carry the
-    optimizer's state; None leaves it behind.
+    optimizer's state; None leaves it behind. drop_unused_biases: leave out biases that the model does not read though
+    they are not zero.
     """
 
     to: tuple[TargetName, ...] = ("torch", "flax")
@@ -51,6 +52,7 @@ class Settings:
     subtree: str | None = None
     ema: bool = False
     training: Asked | None = None
+    drop_unused_biases: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,10 @@ class Plan:
 
 
 def make_plan(source: Path, settings: Settings | None = None) -> Plan:
-    """Decide everything a conversion does, reading names and shapes only; raises ValueError as convert does."""
+    """Decide everything a conversion does; raises ValueError as convert does.
+
+    Names and shapes are read, and of values those that must be zero.
+    """
     settings = settings or Settings()
     wanted = Wanted(settings.subtree, settings.ema)
     opened = open_source(source, settings.config_file, settings.num_attention_heads, settings.head, wanted)
@@ -112,6 +117,7 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
         config = config.for_head(head)
         notes.append(f"{head}: {config.family.heads[head].settings_note}")
     match = opened.match(head, config)
+    notes += _dropped(opened, match, settings)
     if settings.max_position_embeddings is not None:
         config = _extended(config, settings, notes)
     dtype = float_type(settings.dtype)
@@ -153,6 +159,21 @@ def _training(source: Source, match: Match, config: Configuration, head: str, se
         if changed and option.startswith("--dtype"):
             raise ValueError(f"--fresh-optimizer with {option}: the original trains in float32: leave {option} out")
     return plan_training(source, match, config, head, settings.training)
+
+
+def _dropped(source: Source, match: Match, settings: Settings) -> list[str]:
+    """What to say of biases that are left out and are not zero; raises ValueError unless that was asked for."""
+    store = source.opened.store
+    nonzero = [name for name in match.zeros if any(piece.any() for piece in store.pieces(name))]
+    if not nonzero:
+        return []
+    told = f"{len(nonzero)} of {len(match.zeros)} weights that the model does not read are not zero"
+    if not settings.drop_unused_biases:
+        raise ValueError(
+            f"{source.opened.path}: {told}, such as {nonzero[0]} ({match.fates[nonzero[0]].detail}): give the "
+            "configuration that reads them by --config FILE, or leave them out with --drop-unused-biases"
+        )
+    return [f"{told}, and are left out (--drop-unused-biases): {', '.join(nonzero)}"]
 
 
 def _extended(config: Configuration, settings: Settings, notes: list[str]) -> Configuration:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.family import Family
 from bigbird_port.families.registry import config_from, families, find_head, read_config
 from bigbird_port.files.json_object import as_json_object, read_json_object
 from bigbird_port.formats.detection.architectures import check_model_type
@@ -17,14 +18,14 @@ from bigbird_port.formats.detection.tensor_names import check_tensor_names
 from bigbird_port.formats.open_store import Opened, open_store
 from bigbird_port.formats.store import read
 from bigbird_port.schema.layout import change_layout
-from bigbird_port.schema.reading.matching import Match, head_held, infer_settings, match_names
+from bigbird_port.schema.reading.matching import Match, head_held, infer_settings, match_names, meant
 from bigbird_port.schema.reading.nearest import nearest, strayed
 from bigbird_port.schema.reading.style import StyleName
 from bigbird_port.schema.reading.subtree import Subtree, Wanted, find_subtree, whole
 from bigbird_port.schema.table import Weight, dims, weights_of
 
 # One of which stands in every description of a model, and in none of a tokenizer or an adapter.
-_DESCRIBING = {"model_type", "architectures", "hidden_size", "num_hidden_layers"}
+_DESCRIBING = {"model_type", "architectures", "hidden_size", "d_model", "num_hidden_layers"}
 _SHOWN = 5
 
 
@@ -122,16 +123,20 @@ def open_part(path: Path, config_file: Path | None = None, wanted: Wanted | None
 def find_part(shapes: Mapping[str, tuple[int, ...]], style: StyleName, wanted: Wanted | None = None) -> Subtree:
     """Return the part of a source that holds the weights of some family; the whole where no family's are found."""
     found = [find_subtree(family, shapes, style, wanted) for family in families()]
-    return next((part for part in found if part.anchored), found[0])
+    anchored = [part for part in found if part.anchored]
+    if len(anchored) < 2:
+        return next(iter(anchored), found[0])
+    return max(anchored, key=lambda part: meant(part.family, part.names, part.style))
 
 
 def _check_whose(opened: Opened) -> None:
     """Raise ValueError, saying what it is, if configuration or names are those of no model of ours."""
     origin = opened.config_file or opened.path
     try:
-        check_model_type(read_json_object(opened.config_file) if opened.config_file else {})
+        described = read_json_object(opened.config_file) if opened.config_file else {}
+        check_model_type(described)
         origin = opened.path
-        check_tensor_names(opened.store.tensors, opened.style)
+        check_tensor_names(opened.store.tensors, opened.style, str(described.get("model_type", "")))
     except ValueError as error:
         named = str(error).startswith(str(origin))
         raise ValueError(str(error) if named else f"{origin}: {error}") from None
@@ -188,29 +193,47 @@ def _from_tensorflow(opened: Opened, subtree: Subtree, num_heads: int | None) ->
     """A checkpoint or SavedModel: the configuration from a file, else inferred from the variables."""
     shapes = subtree.inner(_shapes(opened))
     family = subtree.family
-    inferred = infer_settings(family, shapes, opened.style)
+    inferred = infer_settings(family, shapes, opened.style, None if opened.config_file else num_heads)
     labels = {name: inferred[name] for name in ("num_labels", "classifier_style") if name in inferred}
     flags = opened.config_file
     if flags:
-        config = read_config(flags).replace(**labels)
+        config = read_config(flags, family)
+        _check_told(config, family, inferred, flags)
+        config = config.replace(**labels)
         if num_heads not in (None, config.num_attention_heads):
             raise ValueError(_contradiction(num_heads, f"{flags} says {config.num_attention_heads}"))
         notes = [f"configuration from {flags}"]
     else:
-        if num_heads is not None and inferred.setdefault("num_attention_heads", num_heads) != num_heads:
-            raise ValueError(_contradiction(num_heads, f"the 3-D kernels have {inferred['num_attention_heads']}"))
-        if "num_attention_heads" not in inferred:
+        found = inferred.get(str(family.axes["heads"]))
+        if num_heads is not None and found != num_heads:
+            raise ValueError(_contradiction(num_heads, f"the 3-D kernels have {found}"))
+        if found is None:
             raise ValueError(
                 "no configuration lies beside the checkpoint, and 2-D kernels do not tell the number of attention "
                 "heads: give --num-attention-heads (the released models have hidden_size / 64) or --config FILE"
             )
         config = family.config(**inferred)
-        defaults = ("hidden_act", "rescale_embeddings", "block_size", "num_random_blocks", "max_encoder_length")
         notes = [
             f"configuration inferred from the variables: {_settings(config, inferred)}",
-            f"taken by default, as nothing tells: {_settings(config, defaults)}",
+            f"taken by default, as nothing tells: {_settings(config, family.untold)}",
         ]
     return Source(opened, config, head_held(shapes, config, opened.style), tuple(notes))
+
+
+def _check_told(config: Configuration, family: Family, inferred: Mapping[str, Any], file: Path) -> None:
+    """Raise ValueError where a configuration is another family's, or contradicts what the variables tell."""
+    if config.family is not family:
+        raise ValueError(
+            f"{file} is the configuration of a {config.family.title} model, but the variables are those of a "
+            f"{family.title} model: give the flags that it was trained with by --config FILE"
+        )
+    wrong = [name for name in family.told if name in inferred and getattr(config, name) != inferred[name]]
+    if wrong:
+        said, told = _settings(config, wrong), ", ".join(f"{name}={inferred[name]}" for name in wrong)
+        raise ValueError(
+            f"{file} says {said}, but the variables are those of a {family.title} model with {told}: give the flags "
+            f"that it was trained with ({family.flags_file} or the like) by --config FILE"
+        )
 
 
 def _contradiction(given: int | None, found: str) -> str:

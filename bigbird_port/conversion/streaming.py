@@ -133,10 +133,13 @@ def _outlets(
 ) -> list[Outlet]:
     """Where a weight goes; makes the arrays of targets that are not streamed."""
     outlets = []
-    for target in targets:
-        place = target.places.get(weight.name)
-        if place is None:
-            continue
+    goes = [
+        (target, place)
+        for target in targets
+        if weight.name in target.places
+        for place in (target.places[weight.name], *target.copies.get(weight.name, ()))
+    ]
+    for target, place in goes:
         held = None
         if target.format is None:
             held = written.held.setdefault(target.name, {})[place.name] = np.empty(place.shape, weight.state or dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
@@ -44,7 +44,7 @@ class Choices:
 class Target:
     """One target of a conversion, planned. places: by canonical name. format: None where a library writes (Orbax).
 
-    slots: names in it of what belongs to a training state.
+    slots: names in it of what belongs to a training state. copies: where the same values stand once more.
     """
 
     name: TargetName
@@ -53,6 +53,7 @@ class Target:
     format: Format | None
     files: tuple[FilePlan, ...]
     slots: frozenset[str] = frozenset()
+    copies: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -72,7 +73,9 @@ def plan_target(
 ) -> Target:
     """Plan one target for a head's weights and a training state; raises ValueError where it cannot hold them."""
     places = _PLACES[name](config, head, choices)
-    tensors = {place.name: Planned(dtype, place.shape) for place in places.values()}
+    copies = _copies(places, config, head) if name == "torch" else {}
+    every = [*places.values(), *(place for held in copies.values() for place in held)]
+    tensors = {place.name: Planned(dtype, place.shape) for place in every}
     file_format = _FORMATS[name](config, head, choices)
     slots: frozenset[str] = frozenset()
     if training is not None:
@@ -86,7 +89,7 @@ def plan_target(
         elif file_format is not None:
             file_format = TwoFormats(file_format, STATE_SLOTS, slots)
     files = tuple(file_format.plan(tensors)) if file_format else ()
-    return Target(name, places, tensors, file_format, files, slots)
+    return Target(name, places, tensors, file_format, files, slots, copies)
 
 
 def carried_by(target: str, config: Configuration, head: str) -> dict[str, Weight]:
@@ -100,6 +103,11 @@ def left_out(target: str, config: Configuration, head: str) -> dict[str, str]:
     carried = carried_by(target, config, head)
     reason = "without use_bias the original has none" if target == "tf" else f"its {head} class has no place for it"
     return {row.name: reason for row in weights_of(config, head, "torch") if row.name not in carried}
+
+
+def _copies(places: Mapping[str, Place], config: Configuration, head: str) -> dict[str, tuple[Place, ...]]:
+    rows = {row.name: row for row in weights_of(config, head, "torch") if row.copies}
+    return {name: tuple(replace(places[name], name=copy) for copy in row.copies) for name, row in rows.items()}
 
 
 def _torch_places(config: Configuration, head: str, choices: Choices) -> dict[str, Place]:
@@ -131,7 +139,7 @@ def _tf_places(config: Configuration, head: str, choices: Choices) -> dict[str, 
 
 def _tf_place(row: Weight, config: Configuration, choices: Choices) -> Place:
     bert = choices.tf_names == "bert"
-    name = row.original[-1 if bert else 0].replace("{scope}", config.family.scope)
+    name = row.original[-1 if bert else 0].replace("{scope}", config.family.scope(config))
     return Place(name, row.axes, (split_shape if bert else merged_shape)(row.axes, dims(config)))
 
 

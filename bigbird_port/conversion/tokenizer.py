@@ -30,6 +30,11 @@ def plan_tokenizer(
     """
     if vocabulary is None and library is None:
         return None, []
+    if not config.family.has_tokenizer:
+        return None, [
+            f"no tokenizer is written, because there is none of {config.family.title} here: use "
+            f"{vocabulary or library} as it is"
+        ]
     from bigbird_port.tokenizers.files import SETTINGS_FILES, carry_tokenizer, listing  # slow to import
 
     beside = (vocabulary or library or source).absolute().parent

@@ -28,12 +28,14 @@ from bigbird_port.formats.open_store import open_weights
 from bigbird_port.formats.safetensors.neutral import NeutralFormat
 from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.positions import extend_positions, how_extended, read_how
+from bigbird_port.schema.reading.matching import Match
 from bigbird_port.schema.reading.subtree import Wanted
 from bigbird_port.schema.table import dims, weights_of
 from bigbird_port.training.state import state_from
 from bigbird_port.training.verified import hash_problems, source_problems, training_problems
 
 _STYLES_OF = {"torch": "torch", "flax": "flax", "tf": "original", "neutral": "neutral"}
+_EXPECTED = ("converted", "alias")  # what becomes of names in a target
 _SHOWN = 3  # differences that a line names
 
 
@@ -186,8 +188,13 @@ def _check_weights(folder: Path, target: str, manifest: Manifest) -> Check:
     problems += [
         f"{name} is not in the manifest"
         for name, fate in match.fates.items()
-        if fate.what != "converted" and name not in state
+        if fate.what not in _EXPECTED and name not in state
     ]
+    for alias, name in _copies(match, manifest, target).items():
+        if name is None:
+            problems.append(f"{alias} is not in the manifest")
+        else:
+            problems += _differing(_hashes(source, {name: alias}), {name: manifest.digests(target)[name]})
     for name, stored_name in held.items():
         if stored_name != names.get(name):
             problems.append(f"{name} is called {stored_name}, in the manifest {names.get(name)}")
@@ -220,6 +227,11 @@ def _check_source_training(source: Source, manifest: Manifest) -> Check:
     """Every slot read again from the source, against the manifest."""
     problems, count = source_problems(source, source.match(manifest.head), manifest)
     return _check("source training", problems, f"{count} slots read again from the source, sha256 of each as listed")
+def _copies(match: Match, manifest: Manifest, target: str) -> dict[str, str | None]:
+    """Names that hold a weight's values once more, as the target writes them -> that weight; None for any other."""
+    rows = weights_of(manifest.config, manifest.head, "torch") if target == "torch" else ()
+    known = {copy: row.name for row in rows for copy in row.copies}
+    return {name: known.get(name) for name, fate in match.fates.items() if fate.what == "alias"}
 
 
 def _dtype(manifest: Manifest) -> np.dtype:

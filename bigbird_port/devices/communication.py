@@ -20,7 +20,7 @@ from typing import Literal
 
 from bigbird_port.devices.exchange import Exchange
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.family import LAYER
+from bigbird_port.families.place import LAYER
 
 Kind = Literal["all-reduce", "all-gather", "reduce-scatter", "permute"]
 _FLOAT32 = 4  # bytes of an element of softmax sums, and of a mask while it is sent

@@ -10,13 +10,13 @@ from functools import cached_property
 from typing import Any
 
 from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.place import LAYER, Place
 from bigbird_port.schema.reading.style import Style, StyleName
 from bigbird_port.schema.table import EVERY, Framework, Weight
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
-Infer = Callable[[Mapping[str, int], int, Collection[str]], dict[str, Any]]
+Infer = Callable[[Mapping[str, int], int, Collection[str], Mapping[str, Any]], dict[str, Any]]
 Flags = Callable[[Any, str | None], tuple[dict[str, Any], list[str]]]
-LAYER = "{i}"  # stands for a layer's number in the names of a family
 
 
 @dataclass(frozen=True)
@@ -176,27 +176,6 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A tap by its full name. layer: the number in the name, None where it has none."""
-
-    tap: Tap
-    layer: int | None
-
-    @property
-    def module(self) -> str:
-        """Canonical name of the module."""
-        return self._filled(self.tap.module)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Full names of what it is computed from."""
-        return tuple(map(self._filled, self.tap.sources))
-
-    def _filled(self, name: str) -> str:
-        return name.replace(LAYER, str(self.layer))
-
-
-@dataclass(frozen=True)
 class Stage:
     """A stretch of the computation. All witnesses run it and are compared before the next one begins.
 
@@ -245,14 +224,21 @@ class Family:
     """One family of models.
 
     name: as code calls it; title: as people do. model_type: as config.json does. config: class of its configurations.
-    infer: settings that a source without a configuration tells, from the sizes of its axes, the number of its layers
-    and the canonical names that it holds. flags: values of the JSON beside a checkpoint of the original, given a
-    configuration and the name of a vocabulary, and what they cannot express, in sentences; flags_file: its name.
-    heads: by name. base: the head that is the base model; prefix: what that is called within a model of another head.
+    infer: settings that a source without a configuration tells, from the sizes of its axes, the number of its layers,
+    the canonical names that it holds, and the conditions of their rows. told: those which variables tell for certain,
+    so that a configuration must say the same. untold: fields that nothing tells.
+    shown: fields that inspect shows. judged: whether parity has a reference of the family.
+    flags: values of the JSON beside a checkpoint of the original, given a configuration and the name of a vocabulary,
+    and what they cannot express, in sentences; flags_file: its name.
+    heads: by name. base: the head that is the base model; bare: whose model a source holds that has no head's own
+    weights; prefix: what the base model is called within a model of another head.
     packages: where the classes of each framework are. rows: of the schema. axes: the size of each axis of the schema,
     a field of the configuration or a number. styles: how each kind of source spells the rows.
     anchor: canonical name of the weight that every model has and that shows where a source holds one. positions:
-    canonical name of the position embeddings. scope: what the original calls its scope where it is written anew.
+    canonical name of the position embeddings. scope: what the original calls its scope, where a model of some
+    configuration is written anew.
+    part: canonical name of a module without which the base model can be built; empty: there is none.
+    has_tokenizer: whether a vocabulary is carried as a tokenizer.
     buffers: names in torch that old releases saved though they are no weights.
     stages: of the computation, in order. whole: what is not computed stage by stage, but returned or reported beside
     it. hidden: the one of these that a call of the base model returns as its hidden states.
@@ -265,8 +251,13 @@ class Family:
     infer: Infer
     flags: Flags
     flags_file: str
+    shown: tuple[str, ...]
+    judged: bool
+    told: tuple[str, ...]
+    untold: tuple[str, ...]
     heads: Mapping[str, Head]
     base: str
+    bare: str
     prefix: str
     packages: Mapping[Framework, str]
     rows: tuple[Weight, ...]
@@ -274,7 +265,9 @@ class Family:
     styles: Mapping[StyleName, Style]
     anchor: str
     positions: str
-    scope: str
+    scope: Callable[[Any], str]
+    part: str
+    has_tokenizer: bool
     buffers: tuple[str, ...]
     stages: tuple[Stage, ...]
     whole: tuple[Tap, ...]
@@ -288,15 +281,24 @@ class Family:
 
     @cached_property
     def optional(self) -> frozenset[str]:
-        """Canonical names of what the base model has and some heads do without."""
-        return frozenset(
-            row.name for row in self.schema if self.base in row.heads and not row.heads.issuperset(self.heads)
-        )
+        """Canonical names of what a base model can be built without."""
+        return frozenset(row.name for row in self.schema if self.part and row.name.startswith(f"{self.part}."))
 
     @cached_property
+    def anchor_rows(self) -> tuple[Weight, ...]:
+        """The rows of the anchor: one, or several that exclude one another."""
+        return tuple(row for row in self.schema if row.name == self.anchor)
+
+    @property
     def anchor_row(self) -> Weight:
-        """The row of the anchor."""
-        return next(row for row in self.schema if row.name == self.anchor)
+        """The first of them."""
+        return self.anchor_rows[0]
+
+    def head(self, name: str) -> Head:
+        """Return the head of this name; raises ValueError where the family has none."""
+        if name not in self.heads:
+            raise ValueError(f"{self.title} has no head {name!r}: expected one of {', '.join(self.heads)}")
+        return self.heads[name]
 
     def find_head(self, name: str) -> Head | None:
         """Return the head of this name, alias, torch class or Flax class; None if there is no such."""

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from bigbird_port.families.family import Family, Head
 
 # model_type -> module and name of the value; imported when a family is asked for, because --help should not wait.
-_WHERE = {"big_bird": ("bigbird_port.families.bigbird.family", "BIGBIRD")}
+_WHERE = {
+    "big_bird": ("bigbird_port.families.bigbird.family", "BIGBIRD"),
+    "bigbird_pegasus": ("bigbird_port.families.pegasus.family", "PEGASUS"),
+}
 _registered: dict[str, Family] = {}
 
 
@@ -34,6 +37,14 @@ def family_of(model_type: str) -> Family:
     if model_type not in _registered and model_type not in _WHERE:
         raise ValueError(f"no family has the model_type {model_type!r}: expected one of {', '.join(model_types())}")
     return _registered[model_type] if model_type in _registered else _built_in(model_type)
+
+
+def family_named(name: str) -> Family:
+    """Return the family of a name, as people type it; raises ValueError naming those that there are."""
+    known = {family.name: family for family in families()}
+    if name not in known:
+        raise ValueError(f"there is no family {name!r}: expected one of {', '.join(known)}")
+    return known[name]
 
 
 def default_family() -> Family:
@@ -66,19 +77,24 @@ def find_head(name: str) -> Head:
     raise ValueError(f"unknown head {name!r}: expected one of {', '.join(known)}")
 
 
-def config_from(values: Mapping[str, Any], origin: str) -> Configuration:
-    """Build a configuration of the family that JSON values name, or of the default; errors name ``origin``."""
+def config_from(values: Mapping[str, Any], origin: str, family: Family | None = None) -> Configuration:
+    """Build a configuration of the family that JSON values name, or of ``family`` (None: the default).
+
+    Errors name ``origin``.
+    """
     named = values.get("model_type")
-    family = family_of(named) if isinstance(named, str) and named in model_types() else default_family()
+    if isinstance(named, str) and named in model_types():
+        family = family_of(named)
+    family = family or default_family()
     try:
         return family.config.from_dict(values)
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
 
 
-def read_config(path: Path) -> Configuration:
-    """Read a configuration file of any family; raises ValueError naming the file."""
-    return config_from(read_json_object(path), str(path))
+def read_config(path: Path, family: Family | None = None) -> Configuration:
+    """Read a configuration file of any family, or of ``family`` where it names none; errors name the file."""
+    return config_from(read_json_object(path), str(path), family)
 
 
 def _built_in(model_type: str) -> Family:

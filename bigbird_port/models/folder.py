@@ -12,9 +12,8 @@ import numpy as np
 
 from bigbird_port.conversion.manifest import MANIFEST, read_manifest
 from bigbird_port.conversion.source import Source, find_part
-from bigbird_port.families.bigbird.config import BigBirdConfig, config_from, read_config
-from bigbird_port.families.configuration import described
-from bigbird_port.families.registry import find_head
+from bigbird_port.families.configuration import Configuration, described
+from bigbird_port.families.registry import config_from, find_head, read_config
 from bigbird_port.files.json_object import read_json_object
 from bigbird_port.files.outputs.out_folder import check_out
 from bigbird_port.files.reading import is_there
@@ -35,15 +34,15 @@ Reader = Callable[[Path], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What a model folder holds; ``weights`` are canonical."""
+    """What a model folder holds; ``weights`` are canonical, ``config`` is of some family."""
 
     path: Path
-    config: BigBirdConfig
+    config: Any
     head: str
     weights: dict[str, np.ndarray]
 
 
-def write_model_folder(path: Path, weights: Arrays, config: BigBirdConfig, head: str, framework: Framework) -> None:
+def write_model_folder(path: Path, weights: Arrays, config: Configuration, head: str, framework: Framework) -> None:
     """Write config.json and the weight file of one framework into an existing folder."""
     values = described(config, head)
     (path / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -56,7 +55,7 @@ def read_model_folder(
     framework: Framework,
     readers: Mapping[str, Reader] | None = None,
     use_safetensors: bool | None = None,
-    alone: tuple[BigBirdConfig, str] | None = None,
+    alone: tuple[Configuration, str] | None = None,
 ) -> ModelFolder:
     """Read a model folder, or the ``torch`` or ``flax`` folder in what convert wrote.
 
@@ -80,7 +79,7 @@ def read_model_folder(
         raise ValueError(f"{file}: {error}") from None
 
 
-def read_folder_config(path: Path, framework: Framework) -> BigBirdConfig:
+def read_folder_config(path: Path, framework: Framework) -> Any:
     """Read the configuration alone of what read_model_folder reads; raises ValueError likewise."""
     return read_config(_locate(path, framework) / "config.json")
 
@@ -103,7 +102,7 @@ def load_weights(
     init_seed: int | None,
     overrides: dict[str, Any],
     readers: Mapping[str, Reader] | None = None,
-) -> tuple[BigBirdConfig, dict[str, np.ndarray], list[str]]:
+) -> tuple[Any, dict[str, np.ndarray], list[str]]:
     """Return configuration, arrays under the framework's names, and initialised canonical names for one head.
 
     ``overrides`` change the configuration; ``init_seed`` None makes a weight that the folder lacks an error.
@@ -116,7 +115,7 @@ def load_weights(
 
 
 def complete_folder(
-    folder: ModelFolder, config: BigBirdConfig, head: str, framework: Framework, init_seed: int | None
+    folder: ModelFolder, config: Configuration, head: str, framework: Framework, init_seed: int | None
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the canonical weights of ``head``, and the names of those initialised from ``init_seed``.
 

@@ -10,7 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from bigbird_port.families.bigbird.config import BigBirdConfig, read_config
+from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.family import Family
+from bigbird_port.families.registry import default_family, family_of, read_config
 from bigbird_port.models.folder import Reader, read_model_folder, weights_beside
 from bigbird_port.models.place import find_model_folder
 from bigbird_port.schema.table import Framework, weights_of
@@ -21,16 +23,16 @@ from bigbird_port.schema.weights import complete, framework_name, to_framework
 class Loading:
     """The keywords of from_pretrained that both frameworks have.
 
-    config: a BigBirdConfig, or the path of one, in place of the folder's. init_seed: initialise head weights that the
+    config: a configuration, or the path of one, in place of the folder's. init_seed: initialise head weights that the
     folder lacks from this seed; None makes them an error. ignore_mismatched_sizes: initialise head weights of another
     shape too (from seed 0 where init_seed is None). use_safetensors: read no other weight files (True), or not these
     (False). subfolder: where the model lies in its folder. revision, cache_dir, token, local_files_only,
     force_download: huggingface_hub's, of a model of the hub. output_loading_info: return (model, what was missing).
     attn_implementation: "eager"; which attention runs is attention_type's to say. low_cpu_mem_usage: as it always is.
-    trust_remote_code: no code is read. overrides: fields of BigBirdConfig to change.
+    trust_remote_code: no code is read. overrides: fields of the configuration to change. family: whose model it is.
     """
 
-    config: BigBirdConfig | str | Path | None = None
+    config: Configuration | str | Path | None = None
     init_seed: int | None = None
     ignore_mismatched_sizes: bool = False
     use_safetensors: bool | None = None
@@ -45,16 +47,23 @@ class Loading:
     low_cpu_mem_usage: bool | None = None
     trust_remote_code: bool | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    family: Family | None = None
 
     @classmethod
-    def of(cls, keywords: Mapping[str, Any], own: Collection[str], refused: Mapping[str, str] | None = None) -> Self:
+    def of(
+        cls,
+        keywords: Mapping[str, Any],
+        own: Collection[str],
+        refused: Mapping[str, str] | None = None,
+        family: Family | None = None,
+    ) -> Self:
         """Sort keywords into those above and the configuration's.
 
         own: names that the framework's from_pretrained has beside them. refused: what it has not, with the next step.
-        Raises ValueError for any other, naming the nearest.
+        family: whose configurations these are; None: the default. Raises ValueError for any other, naming the nearest.
         """
-        settings = {item.name for item in fields(BigBirdConfig)}
-        common = {item.name for item in fields(cls)} - {"overrides"}
+        settings = {item.name for item in fields((family or default_family()).config)}  # type: ignore[arg-type]
+        common = {item.name for item in fields(cls)} - {"overrides", "family"}
         steps = _REFUSED | dict(refused or {})
         for name, value in keywords.items():
             if name in steps and value not in (None, False):
@@ -71,6 +80,7 @@ class Loading:
             )
         return cls(
             overrides={name: value for name, value in keywords.items() if name in settings},
+            family=family or default_family(),
             **{name: value for name, value in keywords.items() if name in common},
         )
 
@@ -95,7 +105,7 @@ class Loaded:
     from no file. unused, mismatched: canonical names of what the folder holds and the head does not take.
     """
 
-    config: BigBirdConfig
+    config: Any
     arrays: dict[str, np.ndarray]
     initialised: list[str]
     unused: list[str]
@@ -127,7 +137,10 @@ def load_model(
     given = _given_config(loading.config)
     alone = None if given is None else (given, head)
     folder = read_model_folder(path, framework, readers, loading.use_safetensors, alone)
-    config = (given or folder.config).replace(**loading.overrides)
+    config = given or folder.config
+    if loading.family is not None:
+        check_config(config, loading.family.model_type, loading.family.head(head).class_name)
+    config = config.replace(**loading.overrides)
     rows = {row.name: row for row in weights_of(config, head, framework)}
     mismatched = []
     if loading.ignore_mismatched_sizes:
@@ -147,8 +160,18 @@ def load_model(
     return Loaded(config, to_framework(completed, config, head, framework), initialised, unused, mismatched)
 
 
-def _given_config(config: BigBirdConfig | str | Path | None) -> BigBirdConfig | None:
-    if config is None or isinstance(config, BigBirdConfig):
+def check_config(config: Any, model_type: str, class_name: str) -> None:
+    """Raise ValueError unless a configuration is of the family that a class is of."""
+    if config.model_type != model_type:
+        found = family_of(config.model_type)
+        raise ValueError(
+            f"{class_name} is a class of {family_of(model_type).title}, but the configuration is that of a "
+            f"{found.title} model: take {found.heads[found.base].class_name} or another class of {found.title}"
+        )
+
+
+def _given_config(config: Any) -> Configuration | None:
+    if config is None or hasattr(config, "family"):
         return config
     if not isinstance(config, (str, Path)):
         raise ValueError(

@@ -36,6 +36,11 @@ class Weight:
     init: how initial values are drawn. still: (head, flag, value): a run of this head under this flag of the original
     does not train the weight, because its loss does not reach it. idle: no loss depends on it, so that its gradient is
     rounding alone.
+    layers: the configuration's field that says in how many layers a row with "{i}" stands.
+    repeats, copies: torch names, within the base model, under which a source may hold the same values once more; under
+    copies they are written as well. zero_without: a field of ``when``: where a model lacks the weight for it alone, a
+    source may hold it, and is to hold zeros.
+    Rows of one name have conditions or heads that exclude one another.
     """
 
     name: str
@@ -55,6 +60,10 @@ class Weight:
     keras: tuple[str, ...] = ()
     still: tuple[str, str, Any] | None = None
     idle: bool = False
+    layers: str = "num_hidden_layers"
+    repeats: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+    zero_without: str = ""
 
     @property
     def decays(self) -> bool:
@@ -78,6 +87,11 @@ class Weight:
     def exists(self, config: Configuration) -> bool:
         """Whether a model of this configuration has the weight."""
         return _holds(self.when, config)
+
+    def is_unread(self, config: Configuration) -> bool:
+        """Whether a source may hold the weight, all zeros, though a model of this configuration lacks it."""
+        others = tuple(condition for condition in self.when if condition[0] != self.zero_without)
+        return bool(self.zero_without) and not self.exists(config) and _holds(others, config)
 
     def fill_for(self, config: Configuration) -> Literal["required", "initialise", "zeros"]:
         """What stands in for the weight where a checkpoint of this configuration lacks it."""
@@ -117,19 +131,32 @@ def weights_of(config: Configuration, head: str | None = None, framework: Framew
     """
     for row in config.family.schema:
         owners = row.owners(framework) if framework else row.heads
-        if not row.exists(config) or (head is not None and head not in owners):
-            continue
-        layers = range(config.num_hidden_layers) if "{i}" in row.name else (None,)
-        for i in layers:
-            numbered = row if i is None else row.in_layer(i)
-            yield _prefixed(numbered, head, config.family) if framework and head else numbered
+        if row.exists(config) and (head is None or head in owners):
+            yield from _numbered(row, config, head if framework else None)
+
+
+def unread_of(config: Configuration, head: str | None = None) -> Iterator[Weight]:
+    """Yield the rows that a source may hold though a model of this configuration lacks them; names as in torch."""
+    for row in config.family.schema:
+        if row.is_unread(config) and (head is None or head in row.heads):
+            yield from _numbered(row, config, head)
+
+
+def _numbered(row: Weight, config: Configuration, head: str | None) -> Iterator[Weight]:
+    """A row in each of its layers, its names prefixed as in the class of ``head``."""
+    layers = range(getattr(config, row.layers)) if "{i}" in row.name else (None,)
+    for i in layers:
+        numbered = row if i is None else row.in_layer(i)
+        yield _prefixed(numbered, head, config.family) if head else numbered
 
 
 def _prefixed(row: Weight, head: str, family: Family) -> Weight:
     """The row with the base model's name before its own, where the base model is a part and the row is in it."""
     if head == family.base or family.base not in row.heads:
         return row
-    return replace(row, torch=f"{family.prefix}.{row.torch}", flax=f"{family.prefix}/{row.flax}")
+    repeats, copies = (tuple(f"{family.prefix}.{name}" for name in names) for names in (row.repeats, row.copies))
+    torch, flax = f"{family.prefix}.{row.torch}", f"{family.prefix}/{row.flax}"
+    return replace(row, torch=torch, flax=flax, repeats=repeats, copies=copies)
 
 
 def schema_records(family: Family, head: str | None = None) -> list[dict[str, Any]]:

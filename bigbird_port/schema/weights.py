@@ -11,7 +11,7 @@ from bigbird_port.families.configuration import Configuration
 from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.layout import change_layout, merged_shape
 from bigbird_port.schema.reading.layers import check_layers
-from bigbird_port.schema.table import Framework, Weight, dims, weights_of
+from bigbird_port.schema.table import Framework, Weight, dims, unread_of, weights_of
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -37,13 +37,13 @@ def framework_shapes(config: Configuration, head: str, framework: Framework) -> 
 
 def to_framework(weights: Arrays, config: Configuration, head: str, framework: Framework) -> dict[str, np.ndarray]:
     """Return canonical ``weights`` under the names and in the layouts of a framework's class (contiguous arrays)."""
-    sizes = dims(config)
-    return {
-        framework_name(row, framework): np.ascontiguousarray(
-            change_layout(weights[row.name], row.axes, framework_axes(row, framework), sizes)
-        )
-        for row in weights_of(config, head, framework)
-    }
+    sizes, arrays = dims(config), {}
+    for row in weights_of(config, head, framework):
+        value = change_layout(weights[row.name], row.axes, framework_axes(row, framework), sizes)
+        arrays[framework_name(row, framework)] = np.ascontiguousarray(value)
+        if framework == "torch":
+            arrays |= dict.fromkeys(row.copies, arrays[row.torch])
+    return arrays
 
 
 def from_framework(
@@ -63,11 +63,18 @@ def from_framework(
         has_pooler = any(name in arrays for name in pooler)
         rows = rows | pooler if has_pooler else {name: row for name, row in rows.items() if name not in pooler}
     ties = {row.tied[0]: name for name, row in rows.items() if row.tied and head in row.tied[1]}
+    unread = {framework_name(row, framework): row for row in unread_of(config, head)}
+    if framework == "torch":
+        ties |= {other: name for name, row in rows.items() for other in (*row.repeats, *row.copies)}
     problems = [f"missing: {name}" for name in rows if name not in arrays]
     for name, array in arrays.items():
         if name in ties:
             if ties[name] in arrays and not np.array_equal(array, arrays[ties[name]]):
                 problems.append(f"untied: {name} should hold the values of {ties[name]}, but differs")
+        elif name in unread and name not in rows:
+            if array.any():
+                setting = unread[name].zero_without
+                problems.append(f"not zero: {name}, which is not read, because {setting} is {getattr(config, setting)}")
         elif name not in rows:
             problems.append(f"extra: {name} {list(array.shape)}")
         elif array.shape != (expected := merged_shape(framework_axes(rows[name], framework), sizes)):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.configuration import Sparse
 
 FULL_ATTENTION_UP_TO = 512  # the original runs full attention up to this configured length
 PAPER_PLAN_LENGTHS = (1024, 2048, 3072, 4096)
@@ -166,7 +166,7 @@ def has_plan(num_blocks: int, block_size: int, num_random_blocks: int) -> bool:
     return True
 
 
-def pattern_blocks(config: BigBirdConfig, length: int) -> int | None:
+def pattern_blocks(config: Sparse, length: int) -> int | None:
     """Return the number of blocks n of the pattern that a batch of ``length`` tokens uses; None is full attention.
 
     Raises ValueError if the batch is longer than config.max_encoder_length, and warns where full attention
@@ -205,7 +205,7 @@ def _warn_no_plan(n: int, W: int, r: int) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def layer_pattern(config: BigBirdConfig, seed: int, length: int) -> Pattern | None:
+def layer_pattern(config: Sparse, seed: int, length: int) -> Pattern | None:
     """Return the pattern of one layer for a batch of ``length`` tokens, or None for full attention.
 
     seed: the layer's index, as in the original, or any other to redraw the random blocks by the same rules.

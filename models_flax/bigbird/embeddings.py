@@ -13,11 +13,11 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from models_flax.bigbird.layer import Taps
+from models_flax.bigbird.layer import Taps, norm_where
 
 
 class BigBirdEmbeddings(nn.Module):
-    """The sum of three embeddings, then LayerNorm (in the original this LayerNorm belongs to the encoder)."""
+    """The sum of three embeddings, then in postnorm LayerNorm (which in the original belongs to the encoder)."""
 
     config: BigBirdConfig
     dtype: DTypeLike = jnp.float32
@@ -28,7 +28,7 @@ class BigBirdEmbeddings(nn.Module):
             self.config.max_position_embeddings, self.config.hidden_size, dtype=self.dtype
         )
         self.token_type_embeddings = nn.Embed(self.config.type_vocab_size, self.config.hidden_size, dtype=self.dtype)
-        self.LayerNorm = nn.LayerNorm(epsilon=self.config.layer_norm_eps, use_fast_variance=False, dtype=self.dtype)
+        self.LayerNorm = norm_where("postnorm", self.config, self.dtype)
         self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
 
     def __call__(

@@ -1,4 +1,4 @@
-"""The encoder: a stack of post-norm layers.
+"""The encoder: a stack of layers.
 
 Legend: B batch, L length, K keys, D hidden, N heads, I inner, W block size, P blocks of the packed row.
 """
@@ -6,7 +6,6 @@ Legend: B batch, L length, K keys, D hidden, N heads, I inner, W block size, P b
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -17,8 +16,7 @@ from jax import Array
 from jax import numpy as jnp
 from jax.typing import DTypeLike
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.sparse.formulation import formulation
+from bigbird_port.families.configuration import Attending
 from bigbird_port.sparse.packing import Packing, packed_pattern
 from bigbird_port.sparse.pattern import Pattern, fold_repeats, layer_pattern
 from bigbird_port.sparse.static_lists import round_up, static_lists
@@ -28,13 +26,14 @@ from models_flax.attention.probabilities import dense_probabilities
 from models_flax.attention.sequence import spread_lists
 from models_flax.bigbird.cache import LayerCache
 from models_flax.bigbird.inputs import Inputs
-from models_flax.bigbird.layer import BigBirdLayer, Taps
+from models_flax.bigbird.layer import BigBirdLayer, Taps, norm_where
+from models_flax.kinds import LayerKinds, layer_kinds
 from models_flax.sharding import current_mesh
 
 Arrays = tuple[Array, ...]
 
 
-class _Encoded(NamedTuple):
+class Encoded(NamedTuple):
     """Input and output of every layer [B, L, D], and what was asked for; taps are named layer.<i>.<tap>."""
 
     hidden_states: Arrays
@@ -44,48 +43,13 @@ class _Encoded(NamedTuple):
     taps: Taps
 
 
-# keeps a layer's input only, and runs the layer again for the gradient; ``deterministic`` is static
-_CheckpointedLayer = nn.remat(BigBirdLayer, static_argnums=(8,))
-
-
-class _BareLayer(BigBirdLayer):
-    """A layer without its taps, which a compiled program would have to keep."""
-
-    def __call__(self, *arguments: Any) -> tuple[Array, Taps]:
-        """Return the layer's output [B, L, D] and no taps."""
-        return super().__call__(*arguments)[0], {}
-
-    def feed_forward(self, x_BLD: Array, deterministic: bool) -> tuple[Array, Taps]:
-        """Return the sublayer's output [B, L, D], of some tokens at a time: [B, L, I] is never held whole."""
-        tokens, D = math.prod(x_BLD.shape[:2]), x_BLD.shape[2]
-        chunks = -(-tokens // (formulation("flax", jax.default_backend()).tokens_at_once or tokens))
-        if chunks == 1:
-            return super().feed_forward(x_BLD, deterministic)
-        x_CTD = jnp.pad(x_BLD.reshape(tokens, D), ((0, -tokens % chunks), (0, 0))).reshape(chunks, -1, D)
-
-        def some_tokens(layer: BigBirdLayer, _: None, x_TD: Array) -> tuple[None, Array]:
-            return None, BigBirdLayer.feed_forward(layer, x_TD, deterministic)[0]
-
-        run = nn.scan(some_tokens, variable_broadcast="params", split_rngs={"params": False, "dropout": True})
-        _, output_CTD = run(self, None, x_CTD)
-        return output_CTD.reshape(-1, D)[:tokens].reshape(x_BLD.shape), {}
-
-
-def _compiled_layer() -> type[BigBirdLayer]:
-    """Return a layer that is compiled where it first runs, and never again for the same shapes."""
-    layer: type[BigBirdLayer] = nn.jit(_BareLayer, static_argnums=(8,))
-    return layer
-
-
-_CompiledLayer = _compiled_layer()  # one for all layers, whoever calls: twelve take as long as one
-
-
 class _Layers(nn.Module):
     """The layers under the names "0", "1", ..., as torch's ModuleList names them."""
 
-    config: BigBirdConfig
+    config: Attending
     dtype: DTypeLike
     gradient_checkpointing: bool
+    kinds: LayerKinds
 
     @nn.compact
     def __call__(
@@ -98,11 +62,12 @@ class _Layers(nn.Module):
         output_taps: bool,
         deterministic: bool,
         output_hidden_states: bool,
-    ) -> _Encoded:
+    ) -> Encoded:
         keep_taps = use_cache or output_attentions or output_taps
         whole = keep_taps or current_mesh() is not None  # XLA partitions the tokens of a mesh, all at once
-        layer_class = _CheckpointedLayer if self.gradient_checkpointing else BigBirdLayer if whole else _CompiledLayer
-        encoded = _Encoded((x_BLD,), (), (), (), Taps())
+        kinds = self.kinds
+        layer_class = kinds.checkpointed if self.gradient_checkpointing else kinds.plain if whole else kinds.compiled
+        encoded = Encoded((x_BLD,), (), (), (), Taps())
         for i in range(self.config.num_hidden_layers):
             lists = self._lists(i, length, inputs.packing, deterministic)
             head_mask_N = None if inputs.head_mask is None else inputs.head_mask[i]
@@ -118,7 +83,7 @@ class _Layers(nn.Module):
                 inputs.encoder_mask,
                 deterministic,
             )
-            encoded = _Encoded(
+            encoded = Encoded(
                 (*encoded.hidden_states, output_BLD) if output_hidden_states else (output_BLD,),
                 (*encoded.caches, _extended(past, taps)) if use_cache and past is not None else (),
                 (*encoded.attentions, self._attentions(taps, inputs, lists, head_mask_N)) if output_attentions else (),
@@ -187,7 +152,7 @@ def _extended(past: LayerCache, taps: Taps) -> LayerCache:
     )
 
 
-def _redrawn_lists(config: BigBirdConfig, rng: Array, length: int, packing: Packing | None) -> KeyLists:
+def _redrawn_lists(config: Attending, rng: Array, length: int, packing: Packing | None) -> KeyLists:
     """Key lists drawn from ``rng`` by the original's rules; NumPy draws, so compiled code calls the host."""
 
     def draw(seed: int | Array) -> KeyLists:
@@ -202,7 +167,7 @@ def _redrawn_lists(config: BigBirdConfig, rng: Array, length: int, packing: Pack
     return lists
 
 
-def encoder_lists(config: BigBirdConfig, seed: int, length: int, packing: Packing | None = None) -> Lists | None:
+def encoder_lists(config: Attending, seed: int, length: int, packing: Packing | None = None) -> Lists | None:
     """Return a layer's key lists for inputs of ``length`` tokens; ``seed`` is its index. None is full attention.
 
     packing: for the packed row of these inputs.
@@ -216,7 +181,7 @@ def encoder_lists(config: BigBirdConfig, seed: int, length: int, packing: Packin
     return spread or key_lists(pattern, rounded=packing is not None)
 
 
-def _pattern(config: BigBirdConfig, seed: int, length: int, packing: Packing | None) -> Pattern | None:
+def _pattern(config: Attending, seed: int, length: int, packing: Packing | None) -> Pattern | None:
     pattern = layer_pattern(config, seed, length)
     return pattern if pattern is None or packing is None else packed_pattern(fold_repeats(pattern), packing)
 
@@ -261,23 +226,25 @@ def _row_of(packing: Packing, shape: tuple[int, int], W: int) -> _Row:
     return _Row(jnp.asarray(np.pad(packing.blocks, (0, P - texts))), jnp.asarray(places.reshape(B, -1)), texts, W)
 
 
-class BigBirdEncoder(nn.Module):
-    """All layers; each has its own random blocks.
+class LayerStack(nn.Module):
+    """Layers that attend by blocks; each has its own random blocks.
 
     gradient_checkpointing: compute the layers again in the backward pass rather than keep them. skip_padding: run a
     batch as one row of the blocks that hold text, where attention is block-sparse and the mask is known beforehand.
     """
 
-    config: BigBirdConfig
+    config: Attending
     dtype: DTypeLike = jnp.float32
     gradient_checkpointing: bool = False
     skip_padding: bool = True
 
-    def setup(self) -> None:
-        self.layer = _Layers(self.config, self.dtype, self.gradient_checkpointing)
+    def make(self, kinds: LayerKinds) -> nn.Module:
+        """Return the layers, to be given a name in setup."""
+        return _Layers(self.config, self.dtype, self.gradient_checkpointing, kinds)
 
-    def __call__(
+    def run(
         self,
+        layers: Any,
         x_BLD: Array,
         inputs: Inputs,
         use_cache: bool = False,
@@ -285,7 +252,7 @@ class BigBirdEncoder(nn.Module):
         output_taps: bool = False,
         deterministic: bool = True,
         output_hidden_states: bool = True,
-    ) -> _Encoded:
+    ) -> Encoded:
         """Run all layers on embeddings [B, L, D]. Hidden states are 0 in blocks that were skipped.
 
         output_hidden_states: return all of them, not the last alone.
@@ -293,7 +260,25 @@ class BigBirdEncoder(nn.Module):
         (B, L, _), flags = x_BLD.shape, (use_cache, output_attentions, output_taps, deterministic, output_hidden_states)
         as_it_is = use_cache or output_attentions or output_taps or not self.skip_padding or current_mesh() is not None
         if inputs.packing is None or as_it_is:
-            return self.layer(x_BLD, inputs._replace(packing=None), L, *flags)
+            return layers(x_BLD, inputs._replace(packing=None), L, *flags)
         row = _row_of(inputs.packing, (B, L), self.config.block_size)
-        encoded = self.layer(row.pack(x_BLD), inputs._replace(mask=row.pack_mask(inputs.mask)), L, *flags)
+        encoded = layers(row.pack(x_BLD), inputs._replace(mask=row.pack_mask(inputs.mask)), L, *flags)
         return encoded._replace(hidden_states=tuple(row.unpack(x, L) for x in encoded.hidden_states))
+
+
+_KINDS = layer_kinds(BigBirdLayer)
+
+
+class BigBirdEncoder(LayerStack):
+    """All layers of the encoder."""
+
+    def setup(self) -> None:
+        config: Any = self.config
+        self.layer = self.make(_KINDS)
+        self.LayerNorm = norm_where("prenorm", config, self.dtype)
+
+    def __call__(self, x_BLD: Array, inputs: Inputs, *flags: bool) -> Encoded:
+        """Run all layers on embeddings [B, L, D], and in prenorm the last LayerNorm; the arguments are run's."""
+        encoded = self.run(self.layer, x_BLD, inputs, *flags)
+        *states, last_BLD = encoded.hidden_states
+        return encoded._replace(hidden_states=(*states, self.LayerNorm(last_BLD)))

@@ -15,7 +15,7 @@ from jax import Array, lax
 from jax import numpy as jnp
 from jax.typing import ArrayLike
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.configuration import Attending
 from bigbird_port.sparse.packing import Packing, make_packing
 from bigbird_port.sparse.pattern import pattern_blocks
 from models_flax.bigbird.cache import LayerCache, cached_length
@@ -56,7 +56,7 @@ class Arrays:
     past_key_values: tuple[LayerCache, ...] | None = None
 
 
-def check_inputs(config: BigBirdConfig, arrays: Arrays) -> tuple[int, int]:
+def check_inputs(config: Attending, arrays: Arrays) -> tuple[int, int]:
     """Return batch and length; raise ValueError, naming the argument, for what does not fit configuration or others.
 
     Of traced arrays only shapes and types can be seen.
@@ -89,7 +89,7 @@ def check_inputs(config: BigBirdConfig, arrays: Arrays) -> tuple[int, int]:
     return B, L
 
 
-def complete_inputs(config: BigBirdConfig, arrays: Arrays) -> Inputs:
+def complete_inputs(config: Attending, arrays: Arrays) -> Inputs:
     """Check the arrays and add what was left out: no padding but pad_token_id, type 0, positions in order."""
     B, L = check_inputs(config, arrays)
     ids, given, past = arrays.input_ids, arrays.attention_mask, arrays.past_key_values
@@ -121,7 +121,7 @@ def complete_inputs(config: BigBirdConfig, arrays: Arrays) -> Inputs:
     )
 
 
-def _packing(config: BigBirdConfig, input_ids: Array, attention_mask: Array | None) -> Packing | None:
+def _packing(config: Attending, input_ids: Array, attention_mask: Array | None) -> Packing | None:
     """How to skip padded blocks, if the mask's values are at hand: the one thing that is read of the device."""
     given = input_ids if attention_mask is None else attention_mask
     if isinstance(given, jax.core.Tracer) or not getattr(given, "is_fully_addressable", True):
@@ -205,7 +205,7 @@ def _check_ids(name: str, ids: ArrayLike, size: int, ignored: int | None = None)
         raise ValueError(f"{name} at {list(position)} is {values[position]}, expected 0 .. {size - 1}{also}")
 
 
-def _check_mask(config: BigBirdConfig, mask: Array | None, B: int, L: int, places: int | None) -> None:
+def _check_mask(config: Attending, mask: Array | None, B: int, L: int, places: int | None) -> None:
     """A mask covers the new tokens, or with a cache all of its places."""
     if mask is None:
         return
@@ -223,7 +223,7 @@ def _check_mask(config: BigBirdConfig, mask: Array | None, B: int, L: int, place
 
 
 def _check_past(
-    config: BigBirdConfig, past: tuple[LayerCache, ...] | None, encoder_hidden_states: Array | None, B: int, L: int
+    config: Attending, past: tuple[LayerCache, ...] | None, encoder_hidden_states: Array | None, B: int, L: int
 ) -> int | None:
     """Return the number of places of a cache."""
     if past is None:
@@ -256,7 +256,7 @@ def _check_past(
     return places
 
 
-def _check_encoder(config: BigBirdConfig, states: Array | None, mask: Array | None, B: int, L: int) -> None:
+def _check_encoder(config: Attending, states: Array | None, mask: Array | None, B: int, L: int) -> None:
     if states is None:
         if mask is not None:
             raise ValueError("encoder_attention_mask was given without encoder_hidden_states: give both or neither")

@@ -1,11 +1,15 @@
 """One layer of the encoder: attention, cross-attention in a decoder that has it, and feed-forward.
 
+In postnorm LayerNorm comes behind each sublayer's residual, in prenorm before the sublayer.
+
 Legend: B batch, L length, K keys, D hidden, N heads, H head size, I inner, M places of a buffer for keys. A
 mask named BL is [B, K] where there are more keys than queries (a cache, cross-attention), and may be [B, L, K] for full
 attention.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from flax import linen as nn
 from jax import Array, lax
@@ -33,6 +37,7 @@ class BigBirdSelfAttention(nn.Module):
         self.query = nn.Dense(self.config.hidden_size, use_bias=self.config.use_bias, dtype=self.dtype)
         self.key = nn.Dense(self.config.hidden_size, use_bias=self.config.use_bias, dtype=self.dtype)
         self.value = nn.Dense(self.config.hidden_size, use_bias=self.config.use_bias, dtype=self.dtype)
+        self.LayerNorm = norm_where("prenorm", self.config, self.dtype)
         self.dropout = nn.Dropout(self.config.attention_probs_dropout_prob)
 
     def __call__(
@@ -50,6 +55,7 @@ class BigBirdSelfAttention(nn.Module):
         past: buffers of keys and values, filled up to an index. source_BKD: what cross-attention attends to, unless
         ``past`` is it.
         """
+        x_BLD = self.LayerNorm(x_BLD)
         q_BNLH = self._split_heads(self.query(x_BLD))
         if source_BKD is not None and past is not None:
             k_BNKH, v_BNKH, _ = past
@@ -89,11 +95,11 @@ class BigBirdSelfOutput(nn.Module):
 
     def setup(self) -> None:
         self.dense = nn.Dense(self.config.hidden_size, dtype=self.dtype)
-        self.LayerNorm = nn.LayerNorm(epsilon=self.config.layer_norm_eps, use_fast_variance=False, dtype=self.dtype)
+        self.LayerNorm = norm_where("postnorm", self.config, self.dtype)
         self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
 
     def __call__(self, context_BLD: Array, x_BLD: Array, deterministic: bool) -> Array:
-        """Return LayerNorm(x + dropout(dense(context))), [B, L, D]."""
+        """Return LayerNorm(x + dropout(dense(context))), [B, L, D]; in prenorm without LayerNorm."""
         return self.LayerNorm(x_BLD + self.dropout(self.dense(context_BLD), deterministic=deterministic))
 
 
@@ -130,12 +136,13 @@ class BigBirdIntermediate(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
+        self.LayerNorm = norm_where("prenorm", self.config, self.dtype)
         self.dense = nn.Dense(self.config.intermediate_size, dtype=self.dtype)
         self.act = ACTIVATIONS[self.config.hidden_act]
 
     def __call__(self, x_BLD: Array) -> Array:
-        """Return act(dense(x)), [B, L, I]."""
-        return self.act(self.dense(x_BLD))
+        """Return act(dense(x)), [B, L, I]; in prenorm of LayerNorm(x)."""
+        return self.act(self.dense(self.LayerNorm(x_BLD)))
 
 
 class BigBirdOutput(nn.Module):
@@ -146,11 +153,11 @@ class BigBirdOutput(nn.Module):
 
     def setup(self) -> None:
         self.dense = nn.Dense(self.config.hidden_size, dtype=self.dtype)
-        self.LayerNorm = nn.LayerNorm(epsilon=self.config.layer_norm_eps, use_fast_variance=False, dtype=self.dtype)
+        self.LayerNorm = norm_where("postnorm", self.config, self.dtype)
         self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
 
     def __call__(self, inner_BLI: Array, x_BLD: Array, deterministic: bool) -> Array:
-        """Return LayerNorm(x + dropout(dense(inner))), [B, L, D]."""
+        """Return LayerNorm(x + dropout(dense(inner))), [B, L, D]; in prenorm without LayerNorm."""
         return self.LayerNorm(x_BLD + self.dropout(self.dense(inner_BLI), deterministic=deterministic))
 
 
@@ -199,3 +206,14 @@ class BigBirdLayer(nn.Module):
         inner_BLI = self.intermediate(x_BLD)
         output_BLD = placed(self.output(inner_BLI, x_BLD, deterministic))
         return output_BLD, {"intermediate": inner_BLI, "output": output_BLD}
+
+
+def norm_where(norm_type: str, config: BigBirdConfig, dtype: DTypeLike) -> Any:
+    """Return a LayerNorm of the hidden states where the model is of this norm_type, else what changes nothing."""
+    if config.norm_type != norm_type:
+        return _unchanged
+    return nn.LayerNorm(epsilon=config.layer_norm_eps, use_fast_variance=False, dtype=dtype)
+
+
+def _unchanged(x_BLD: Array) -> Array:
+    return x_BLD

@@ -13,18 +13,16 @@ from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
-from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.configuration import described
-from bigbird_port.families.registry import find_head
+from bigbird_port.families.registry import family_of, find_head
 from bigbird_port.models.folder import WEIGHT_FILES, write_model_folder
-from bigbird_port.models.loading import Loading, load_model
+from bigbird_port.models.loading import Loading, check_config, load_model
 from bigbird_port.schema.positions import extend_positions
 from bigbird_port.schema.weights import framework_shapes, from_framework, initial_arrays
 from models_flax.bigbird.cache import LayerCache, init_cache
@@ -33,7 +31,7 @@ from models_flax.sharding import partition_specs
 
 Params = dict[str, Any]
 Past = tuple[LayerCache, ...]
-_POSITIONS = "embeddings/position_embeddings/embedding"
+_POSITIONS = ("embeddings/position_embeddings/embedding", "embed_positions/embedding")
 _SAFETENSORS = "model.safetensors"  # the name that torch's file has too
 _READERS = {_SAFETENSORS: read_safetensors}
 _OWN_ARGUMENTS = ("dtype", "gradient_checkpointing", "skip_padding")
@@ -45,7 +43,7 @@ _REFUSED = {
 
 
 class FlaxBigBirdPreTrainedModel:
-    """Base of the eight models: a linen module with its parameters.
+    """Base of the models: a linen module with its parameters.
 
     head: the head's name in the schema. smallest_input: shape of the least ids. decoder_inputs: which of
     encoder_hidden_states, encoder_attention_mask and past_key_values the module takes. module: the linen module,
@@ -53,12 +51,13 @@ class FlaxBigBirdPreTrainedModel:
     """
 
     head: ClassVar[str]
+    model_type: ClassVar[str] = "big_bird"
     base_model_prefix: ClassVar[str] = "bert"
-    module_class: ClassVar[type[nn.Module]]
+    module_class: ClassVar[Any]
     smallest_input: ClassVar[tuple[int, ...]] = (1, 1)
     decoder_inputs: ClassVar[tuple[str, ...]] = ()
-    config: BigBirdConfig
-    module: nn.Module
+    config: Any
+    module: Any
     params: Params
     initialised: list[str]
 
@@ -69,7 +68,7 @@ class FlaxBigBirdPreTrainedModel:
 
     def __init__(
         self,
-        config: BigBirdConfig,
+        config: Any,
         input_shape: tuple[int, ...] | None = None,
         seed: int = 0,
         dtype: DTypeLike = jnp.float32,
@@ -85,6 +84,7 @@ class FlaxBigBirdPreTrainedModel:
         gradient_checkpointing: compute the layers again for the gradient, which saves memory. skip_padding: leave out
         blocks that are nothing but padding. Raises ValueError for an input_shape that the configuration does not allow.
         """
+        check_config(config, self.model_type, type(self).__name__)
         self.config = config.for_head(self.head)
         self.input_shape = self.smallest_input if input_shape is None else tuple(input_shape)
         self.dtype = jnp.dtype(dtype)
@@ -120,7 +120,7 @@ class FlaxBigBirdPreTrainedModel:
         BigBirdConfig to change, and bigbird_port.models.loading's, such as config and ignore_mismatched_sizes; with
         output_loading_info (model, info) is returned. Raises ValueError naming file, weight, argument or field.
         """
-        loading = Loading.of(keywords | {"init_seed": init_seed}, _OWN_ARGUMENTS, _REFUSED)
+        loading = Loading.of(keywords | {"init_seed": init_seed}, _OWN_ARGUMENTS, _REFUSED, family_of(cls.model_type))
         loaded = load_model(folder, cls.head, "flax", loading, _READERS)
         model = cls(
             loaded.config,
@@ -136,7 +136,7 @@ class FlaxBigBirdPreTrainedModel:
         return model
 
     @classmethod
-    def from_config(cls, config: BigBirdConfig, seed: int = 0) -> Self:
+    def from_config(cls, config: Any, seed: int = 0) -> Self:
         """Build with initial weights drawn from ``seed``, the same that the torch twin draws."""
         return cls(config, seed=seed)
 

@@ -10,11 +10,11 @@ import math
 from torch import Tensor, nn
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from models_torch.bigbird.layer import Taps
+from models_torch.bigbird.layer import Taps, norm_where
 
 
 class BigBirdEmbeddings(nn.Module):
-    """The sum of three embeddings, then LayerNorm (in the original this LayerNorm belongs to the encoder)."""
+    """The sum of three embeddings, then in postnorm LayerNorm (which in the original belongs to the encoder)."""
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class BigBirdEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = norm_where("postnorm", config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(

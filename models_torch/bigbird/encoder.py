@@ -1,4 +1,4 @@
-"""The encoder: a stack of post-norm layers.
+"""The encoder: a stack of layers.
 
 Legend: B batch, L length, K keys, D hidden, N heads, I inner, P packed blocks, W block size, R = P x W.
 """
@@ -13,20 +13,21 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.configuration import Attending
 from bigbird_port.sparse.packing import Packing, packed_pattern
 from bigbird_port.sparse.pattern import fold_repeats, layer_pattern
 from models_torch.attention.lists import KeyLists, key_lists
 from models_torch.attention.probabilities import dense_probabilities
 from models_torch.bigbird.cache import LayerCache
 from models_torch.bigbird.inputs import Inputs
-from models_torch.bigbird.layer import BigBirdLayer, Taps
+from models_torch.bigbird.layer import BigBirdLayer, Taps, norm_where
 from models_torch.bigbird.tracing import lengths
 
 # What a layer is called with: x, mask, lists, head mask, cache, encoder states and their mask.
 _Arguments = tuple[Tensor, Tensor, KeyLists | None, Tensor | None, LayerCache | None, Tensor | None, Tensor | None]
 
 
-class _Encoded(NamedTuple):
+class Encoded(NamedTuple):
     """Input and output of every layer [B, L, D], or the last output alone, and what was asked for.
 
     Taps are named layer.<i>.<tap>.
@@ -40,7 +41,7 @@ class _Encoded(NamedTuple):
 
 
 def encoder_lists(
-    config: BigBirdConfig, seed: int, length: int, device: torch.device, packing: Packing | None = None
+    config: Attending, seed: int, length: int, device: torch.device, packing: Packing | None = None
 ) -> KeyLists | None:
     """Return a layer's key lists for inputs of ``length`` tokens; ``seed`` is its index. None is full attention.
 
@@ -72,21 +73,23 @@ class _Row(NamedTuple):
         return whole.view(batch, -1, D)[:, :length]
 
 
-class BigBirdEncoder(nn.Module):
-    """All layers; each has its own random blocks.
+class LayerStack(nn.Module):
+    """Layers that attend by blocks; each has its own random blocks.
 
-    gradient_checkpointing: in training, compute the layers again in the backward pass rather than keep them, with
-    torch's checkpoint_options.
-    skip_padding: run a batch as one row of the blocks that hold text, where Inputs.packing says how.
+    blocks: the layers, which a subclass names. gradient_checkpointing: in training, compute the layers again in the
+    backward pass rather than keep them, with torch's checkpoint_options. skip_padding: run a batch as one row of the
+    blocks that hold text, where Inputs.packing says how.
     """
 
-    def __init__(self, config: BigBirdConfig) -> None:
+    config: Attending
+    blocks: nn.ModuleList
+
+    def __init__(self, config: Attending) -> None:
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
         self.checkpoint_options: dict[str, Any] = {}
         self.skip_padding = True
-        self.layer = nn.ModuleList(BigBirdLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
         self,
@@ -97,7 +100,7 @@ class BigBirdEncoder(nn.Module):
         output_taps: bool = False,
         generator: torch.Generator | None = None,
         output_hidden_states: bool = True,
-    ) -> _Encoded:
+    ) -> Encoded:
         """Run all layers on embeddings [B, L, D]. Hidden states are 0 in blocks that were skipped.
 
         generator: where random_blocks is "resample", training draws new blocks from it. Raises ValueError without.
@@ -108,11 +111,16 @@ class BigBirdEncoder(nn.Module):
         packing = None if as_it_is else inputs.packing
         lists = self._lists(self._seeds(generator), L, x_BLD.device, packing)
         if packing is None:
-            return self._run_layers(x_BLD, inputs, lists, *flags)
+            return self.finish(self._run_layers(x_BLD, inputs, lists, *flags))
         row = _Row(torch.as_tensor(packing.blocks, device=x_BLD.device).long(), self.config.block_size)
         mask_1R = row.pack(inputs.mask[..., None])[..., 0]
         encoded = self._run_layers(row.pack(x_BLD), inputs._replace(mask=mask_1R), lists, *flags)
-        return encoded._replace(hidden_states=tuple(row.unpack(x, B, L) for x in encoded.hidden_states))
+        states = tuple(row.unpack(x, B, L) for x in encoded.hidden_states)
+        return self.finish(encoded._replace(hidden_states=states))
+
+    def finish(self, encoded: Encoded) -> Encoded:
+        """Return what came of the layers, with what a subclass makes of the last hidden state."""
+        return encoded
 
     def _run_layers(
         self,
@@ -123,12 +131,12 @@ class BigBirdEncoder(nn.Module):
         output_attentions: bool,
         output_taps: bool,
         output_hidden_states: bool,
-    ) -> _Encoded:
+    ) -> Encoded:
         """Run all layers; what nobody asked for is not held."""
         keep_taps = use_cache or output_attentions or output_taps
         states, caches, attentions, cross_attentions = [x_BLD] * output_hidden_states, [], [], []
         all_taps: Taps = {}
-        for i, layer in enumerate(self.layer):
+        for i, layer in enumerate(self.blocks):
             arguments = (
                 x_BLD,
                 inputs.mask,
@@ -139,7 +147,7 @@ class BigBirdEncoder(nn.Module):
                 inputs.encoder_mask,
             )
             x_BLD, taps = self._run(layer, arguments, keep_taps)
-            if output_hidden_states or i == len(self.layer) - 1:
+            if output_hidden_states or i == len(self.blocks) - 1:
                 states.append(x_BLD)
             if use_cache:
                 caches.append(_cache_of(taps))
@@ -149,7 +157,7 @@ class BigBirdEncoder(nn.Module):
                 cross_attentions.append(self._attentions(taps, "cross_", arguments))
             if output_taps:
                 all_taps |= {f"layer.{i}.{name}": tap for name, tap in taps.items()}
-        return _Encoded(tuple(states), tuple(caches), tuple(attentions), tuple(cross_attentions), all_taps)
+        return Encoded(tuple(states), tuple(caches), tuple(attentions), tuple(cross_attentions), all_taps)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # NumPy draws and caches: nothing to trace
     def _lists(
@@ -191,6 +199,25 @@ class BigBirdEncoder(nn.Module):
         causal = self.config.is_decoder and not prefix
         attentions = dense_probabilities(query, key, mask, lists, self.config.block_size, causal)
         return attentions if head_mask_N is None else attentions * head_mask_N[:, None, None]
+
+
+class BigBirdEncoder(LayerStack):
+    """All layers of the encoder."""
+
+    def __init__(self, config: BigBirdConfig) -> None:
+        super().__init__(config)
+        self.layer = nn.ModuleList(BigBirdLayer(config) for _ in range(config.num_hidden_layers))
+        self.LayerNorm = norm_where("prenorm", config)
+
+    @property
+    def blocks(self) -> nn.ModuleList:  # type: ignore[override]
+        """The layers."""
+        return self.layer
+
+    def finish(self, encoded: Encoded) -> Encoded:
+        """Return the same with the last hidden state's LayerNorm, in prenorm."""
+        *states, last_BLD = encoded.hidden_states
+        return encoded._replace(hidden_states=(*states, self.LayerNorm(last_BLD)))
 
 
 def _cache_of(taps: Taps) -> LayerCache:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.configuration import Attending
 from bigbird_port.sparse.packing import Packing, make_packing
 from bigbird_port.sparse.pattern import pattern_blocks
 from models_torch.bigbird.cache import LayerCache, cached_length
@@ -53,7 +53,7 @@ class Arrays:
     past_key_values: tuple[LayerCache, ...] | None = None
 
 
-def check_inputs(config: BigBirdConfig, arrays: Arrays) -> tuple[int, int]:
+def check_inputs(config: Attending, arrays: Arrays) -> tuple[int, int]:
     """Return batch and length; raise ValueError, naming the argument, for what does not fit configuration or others."""
     B, L = _check_tokens(config, arrays.input_ids, arrays.inputs_embeds)
     past = _check_past(config, arrays.past_key_values, arrays.encoder_hidden_states, B)
@@ -79,7 +79,7 @@ def check_inputs(config: BigBirdConfig, arrays: Arrays) -> tuple[int, int]:
     return B, L
 
 
-def complete_inputs(config: BigBirdConfig, arrays: Arrays) -> Inputs:
+def complete_inputs(config: Attending, arrays: Arrays) -> Inputs:
     """Check the arrays and add what was left out: no padding but pad_token_id, type 0, positions in order."""
     B, L = check_inputs(config, arrays)
     past, tokens = cached_length(arrays.past_key_values), arrays.input_ids
@@ -117,7 +117,7 @@ def _first(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
     return tokens
 
 
-def _packing(config: BigBirdConfig, mask: Tensor) -> Packing | None:
+def _packing(config: Attending, mask: Tensor) -> Packing | None:
     """How to skip padded blocks: the one time that the host reads the mask. What is traced must not depend on it."""
     if mask.ndim != 2 or config.is_decoder or pattern_blocks(config, lengths(mask)[1]) is None:
         return None
@@ -184,7 +184,7 @@ def flatten_choices(x_BCL: Tensor | None) -> Tensor | None:
     return None if x_BCL is None else x_BCL.flatten(0, 1)
 
 
-def _check_tokens(config: BigBirdConfig, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[int, int]:
+def _check_tokens(config: Attending, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[int, int]:
     if (input_ids is None) == (inputs_embeds is None):
         given = "neither" if input_ids is None else "both"
         raise ValueError(f"{given} of input_ids and inputs_embeds was given: give exactly one of them")
@@ -221,7 +221,7 @@ def _check_integers(name: str, ids: Tensor) -> None:
         raise ValueError(f"{name} has dtype {ids.dtype}, expected integers")
 
 
-def _check_mask(config: BigBirdConfig, mask: Tensor | None, B: int, L: int, K: int) -> None:
+def _check_mask(config: Attending, mask: Tensor | None, B: int, L: int, K: int) -> None:
     if mask is None:
         return
     if mask.ndim == 3 and pattern_blocks(config, L) is not None:
@@ -236,7 +236,7 @@ def _check_mask(config: BigBirdConfig, mask: Tensor | None, B: int, L: int, K: i
 
 
 def _check_past(
-    config: BigBirdConfig, past: tuple[LayerCache, ...] | None, encoder_hidden_states: Tensor | None, B: int
+    config: Attending, past: tuple[LayerCache, ...] | None, encoder_hidden_states: Tensor | None, B: int
 ) -> int:
     """Return the cached length."""
     if past is None:
@@ -262,7 +262,7 @@ def _check_past(
     return cached_length(past)
 
 
-def _check_encoder(config: BigBirdConfig, states: Tensor | None, mask: Tensor | None, B: int, L: int) -> None:
+def _check_encoder(config: Attending, states: Tensor | None, mask: Tensor | None, B: int, L: int) -> None:
     if states is None:
         if mask is not None:
             raise ValueError("encoder_attention_mask was given without encoder_hidden_states: give both or neither")

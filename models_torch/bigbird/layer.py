@@ -1,5 +1,7 @@
 """One layer of the encoder: attention, cross-attention in a decoder that has it, and feed-forward.
 
+In postnorm LayerNorm comes behind each sublayer's residual, in prenorm before the sublayer.
+
 Legend: B batch, L length, K keys, D hidden, N heads, H head size, I inner. A mask named BL is [B, K] where there are
 more keys than queries (a cache, cross-attention), and may be [B, L, K] for full attention.
 """
@@ -28,6 +30,7 @@ class BigBirdSelfAttention(nn.Module):
         self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
         self.key = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
         self.value = nn.Linear(config.hidden_size, config.hidden_size, bias=config.use_bias)
+        self.LayerNorm = norm_where("prenorm", config)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(
@@ -43,6 +46,7 @@ class BigBirdSelfAttention(nn.Module):
 
         past: earlier keys and values, [B, N, K, H]. source_BKD: what cross-attention attends to, unless ``past`` is it.
         """
+        x_BLD = self.LayerNorm(x_BLD)
         q_BNLH = self._split_heads(self.query(x_BLD))
         if source_BKD is not None and past is not None:
             k_BNKH, v_BNKH = past
@@ -71,11 +75,11 @@ class BigBirdSelfOutput(nn.Module):
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = norm_where("postnorm", config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, context_BLD: Tensor, x_BLD: Tensor) -> Tensor:
-        """Return LayerNorm(x + dropout(dense(context))), [B, L, D]."""
+        """Return LayerNorm(x + dropout(dense(context))), [B, L, D]; in prenorm without LayerNorm."""
         return self.LayerNorm(x_BLD + self.dropout(self.dense(context_BLD)))
 
 
@@ -107,12 +111,13 @@ class BigBirdIntermediate(nn.Module):
 
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
+        self.LayerNorm = norm_where("prenorm", config)
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
         self.act = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        """Return act(dense(x)), [B, L, I]."""
-        return self.act(self.dense(x_BLD))
+        """Return act(dense(x)), [B, L, I]; in prenorm of LayerNorm(x)."""
+        return self.act(self.dense(self.LayerNorm(x_BLD)))
 
 
 class BigBirdOutput(nn.Module):
@@ -121,11 +126,11 @@ class BigBirdOutput(nn.Module):
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = norm_where("postnorm", config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, inner_BLI: Tensor, x_BLD: Tensor) -> Tensor:
-        """Return LayerNorm(x + dropout(dense(inner))), [B, L, D]."""
+        """Return LayerNorm(x + dropout(dense(inner))), [B, L, D]; in prenorm without LayerNorm."""
         return self.LayerNorm(x_BLD + self.dropout(self.dense(inner_BLI)))
 
 
@@ -164,3 +169,10 @@ class BigBirdLayer(nn.Module):
         inner_BLI = self.intermediate(attention_BLD)
         output_BLD = self.output(inner_BLI, attention_BLD)
         return output_BLD, taps | {"intermediate": inner_BLI, "output": output_BLD}
+
+
+def norm_where(norm_type: str, config: BigBirdConfig) -> nn.Module:
+    """Return a LayerNorm of the hidden states where the model is of this norm_type, else what changes nothing."""
+    if config.norm_type != norm_type:
+        return nn.Identity()
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)

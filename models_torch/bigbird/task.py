@@ -5,7 +5,6 @@ Legend: B batch, L length, D hidden.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from bigbird_port.models.output import ModelOutput
+from models_torch.arguments import BY_KEYWORD, forward_of
 from models_torch.bigbird.inputs import Arrays
 from models_torch.bigbird.layer import Taps
 from models_torch.bigbird.model import BigBirdModel, Scores
@@ -22,7 +22,6 @@ from models_torch.pretrained.model import BigBirdPreTrainedModel
 _NAMES = tuple(field.name for field in fields(Arrays))
 TEXT, ENCODER = _NAMES[:6], _NAMES[6:8]
 ASKED = ("output_attentions", "output_hidden_states", "return_dict")
-_BY_KEYWORD = {"output_taps": False, "generator": None}
 
 
 class BigBirdTaskModel(BigBirdPreTrainedModel, abstract=True):
@@ -44,11 +43,11 @@ class BigBirdTaskModel(BigBirdPreTrainedModel, abstract=True):
         own = {field.name for field in fields(cls.output)}  # type: ignore[arg-type]
         cls._of_base = tuple(field.name for field in fields(BigBirdModelOutput) if field.name in own - {"taps"})
         if "arguments" in cls.__dict__:
-            cls.forward = _forward_of(cls.arguments)
+            cls.forward = forward_of(cls.arguments)
 
     def _answer(self, given: dict[str, Any]) -> Any:
         """Run the model on forward's arguments by name."""
-        asked = {name: given.pop(name) for name in (*ASKED[:2], *_BY_KEYWORD)}
+        asked = {name: given.pop(name) for name in (*ASKED[:2], *BY_KEYWORD)}
         return_dict, use_cache = given.pop("return_dict"), given.pop("use_cache", False)
         inputs = {name: given.pop(name) for name in self.arguments if name in (*_NAMES, "question_lengths")}
         arrays, beside = self.split_inputs(inputs)
@@ -63,25 +62,3 @@ class BigBirdTaskModel(BigBirdPreTrainedModel, abstract=True):
 def join_taps(base: Taps | None, head: Taps) -> Taps | None:
     """Return base and head taps together, or None where none were asked for."""
     return None if base is None else base | head
-
-
-def _forward_of(arguments: tuple[str, ...]) -> Callable[..., Any]:
-    """A forward with these arguments, each None if left out, and output_taps and generator by keyword."""
-
-    def forward(self: BigBirdTaskModel, *values: Any, **named: Any) -> Any:
-        """Return scores and loss; the class says what its labels are, BigBirdModel what the other arguments are."""
-        if len(values) > len(arguments):
-            raise TypeError(f"forward takes {len(arguments)} arguments, but {len(values)} were given")
-        given = dict(zip(arguments, values, strict=False))
-        for name in named:
-            if name in given or not (name in arguments or name in _BY_KEYWORD):
-                twice = "was given twice" if name in given else "is no argument of it"
-                raise TypeError(f"forward: {name} {twice}")
-        return self._answer(dict.fromkeys(arguments) | _BY_KEYWORD | given | named)
-
-    kinds = inspect.Parameter
-    parameters = [kinds("self", kinds.POSITIONAL_OR_KEYWORD)]
-    parameters += [kinds(name, kinds.POSITIONAL_OR_KEYWORD, default=None) for name in arguments]
-    parameters += [kinds(name, kinds.KEYWORD_ONLY, default=value) for name, value in _BY_KEYWORD.items()]
-    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return forward

@@ -1,7 +1,8 @@
-"""Weight files, and what stands between arrays and tensors."""
+"""Weight files, what stands between arrays and tensors, and where tensors are put."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bigbird_port.files.casting import float_type
 from bigbird_port.files.sizes import parse_size
 from bigbird_port.formats.filling import write_arrays
 from bigbird_port.formats.safetensors.writer import SafetensorsFormat
 
+_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # device maps that accelerate works out
 _SINGLE, _PICKLED = "model.safetensors", "pytorch_model.bin"
 # what a reader would find in place of what is written
 _STALE = re.compile(r"(model|pytorch_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)(\.index\.json)?")
@@ -85,3 +87,39 @@ def _write_pickled(folder: Path, tensors: Mapping[str, Tensor], limit: int, save
 
 def _bytes(tensors: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors)
+
+
+def place_of(device_map: Any) -> Callable[[Any], Any]:
+    """What puts a model where ``device_map`` says."""
+    if device_map is None:
+        return lambda model: model
+    if isinstance(device_map, dict) and list(device_map) == [""]:
+        device_map = device_map[""]
+    if isinstance(device_map, (int, torch.device)) or (isinstance(device_map, str) and device_map not in _SPREAD):
+        try:
+            device = torch.device(device_map)
+        except RuntimeError as error:
+            raise ValueError(
+                f"device_map is {device_map!r}, expected a device such as 'cuda:0', or 'auto': {error}"
+            ) from None
+        return lambda model: model.to(device)
+    if importlib.util.find_spec("accelerate") is None:
+        raise ValueError(
+            f"device_map={device_map!r} needs accelerate, which is not installed: run 'pip install accelerate', or "
+            "give one device, such as device_map='cuda:0'"
+        )
+    accelerate = importlib.import_module("accelerate")
+
+    def spread(model: nn.Module) -> Any:
+        whole = {
+            "no_split_module_classes": [
+                "BigBirdLayer",
+                "BigBirdPegasusEncoderLayer",
+                "BigBirdPegasusDecoderLayer",
+            ]
+        }
+        memory = None if isinstance(device_map, dict) else accelerate.utils.get_balanced_memory(model, **whole)
+        places = accelerate.infer_auto_device_map(model, max_memory=memory, **whole) if memory else device_map
+        return accelerate.dispatch_model(model, places)
+
+    return spread

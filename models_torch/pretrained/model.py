@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,40 +12,41 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.registry import find_head
-from bigbird_port.models.loading import Loading, load_model
+from bigbird_port.families.registry import family_of, find_head
+from bigbird_port.models.loading import Loading, check_config, load_model
 from bigbird_port.models.output import ModelOutput
 from bigbird_port.schema.positions import extend_positions
 from bigbird_port.schema.weights import initial_arrays
 from models_torch.bigbird.tracing import is_traced
-from models_torch.pretrained.files import to_tensor, write_folder
+from models_torch.pretrained.files import place_of, to_tensor, write_folder
 
-_POSITIONS = "embeddings.position_embeddings.weight"
+_POSITIONS = ("embeddings.position_embeddings.weight", "embed_positions.weight")
 _OWN_ARGUMENTS = ("add_pooling_layer", "dtype", "torch_dtype", "device_map", "gradient_checkpointing")
 _CHECKPOINT_OPTIONS = ("preserve_rng_state", "determinism_check", "debug", "context_fn", "early_stop")
-_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")  # device maps that accelerate works out
 
 
 class BigBirdPreTrainedModel(nn.Module):
     """Base of the eight models.
 
     head: the head's name in the schema. initialised: canonical names of the weights that did not come from a file.
-    config: the configuration under which the model runs; a decoder's attention is full.
+    config: the configuration under which the model runs; a decoder's attention is full. model_type: of its family.
     """
 
     head: ClassVar[str]
+    model_type: ClassVar[str] = "big_bird"
     base_model_prefix: ClassVar[str] = "bert"
-    config: BigBirdConfig
+    config: Any
     initialised: list[str]
+    _poolers: ClassVar[tuple[str, ...]] = ("base", "qa")  # heads whose classes can be built with or without a pooler
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not abstract and not hasattr(cls, "head"):  # a class of the caller's, or of a wrapper, keeps its base's
             cls.head = find_head(cls.__name__).name
 
-    def __init__(self, config: BigBirdConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
+        check_config(config, self.model_type, type(self).__name__)
         if config.is_decoder and config.attention_type == "block_sparse":
             _warn_decoder()
             config = config.replace(attention_type="original_full")
@@ -78,8 +78,8 @@ class BigBirdPreTrainedModel(nn.Module):
         file, weight, argument or field.
         """
         wanted = _dtype_of(keywords.pop("torch_dtype", None) if dtype is None else dtype)
-        place = _place_of(device_map)
-        loading = Loading.of(keywords | {"init_seed": init_seed}, _OWN_ARGUMENTS)
+        place = place_of(device_map)
+        loading = Loading.of(keywords | {"init_seed": init_seed}, _OWN_ARGUMENTS, family=family_of(cls.model_type))
         loaded = load_model(folder, cls.head, "torch", loading)
         model = cls._empty(loaded.config, add_pooling_layer)
         arrays, initialised = loaded.arrays, loaded.initialised
@@ -97,7 +97,7 @@ class BigBirdPreTrainedModel(nn.Module):
         return model
 
     @classmethod
-    def from_config(cls, config: BigBirdConfig, seed: int = 0, *, add_pooling_layer: bool | None = None) -> Self:
+    def from_config(cls, config: Any, seed: int = 0, *, add_pooling_layer: bool | None = None) -> Self:
         """Build with initial weights drawn from ``seed``, the same that the Flax twin draws; evaluation mode.
 
         The class itself, called with configuration and seed, draws the same; it begins in training mode.
@@ -128,6 +128,7 @@ class BigBirdPreTrainedModel(nn.Module):
             raise ValueError(f"state_dict: {differing[0]} is missing, or no weight of a {type(self).__name__}")
         if is_main_process:
             values = self.config.to_json_values(type(self).__name__)
+            state = {name: tensor for name, tensor in state.items() if name not in self._repeated()}
             write_folder(Path(folder), state, values, max_shard_size, None if safe_serialization else save_function)
 
     def load_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -137,8 +138,8 @@ class BigBirdPreTrainedModel(nn.Module):
 
     @property
     def base(self) -> Any:
-        """The base model in this one, a BigBirdModel: itself where there is no head."""
-        return getattr(self, "bert", self)
+        """The base model in this one: itself where there is no head."""
+        return getattr(self, self.base_model_prefix, self)
 
     @property
     def base_model(self) -> Any:
@@ -176,6 +177,10 @@ class BigBirdPreTrainedModel(nn.Module):
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the word embeddings."""
         return self.base.embeddings.word_embeddings
+
+    def get_position_embeddings(self) -> nn.Embedding:
+        """Return the position embeddings."""
+        return self.base.embeddings.position_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the word embeddings, and with them the tied decoder; raises ValueError for another shape."""
@@ -231,11 +236,11 @@ class BigBirdPreTrainedModel(nn.Module):
             raise ValueError("a decoder cannot attend block-sparsely: leave attention_type as it is, original_full")
         self._use(config)
 
-    def _use(self, config: BigBirdConfig) -> None:
+    def _use(self, config: Any) -> None:
         """Run under another configuration, whose weights are the same but for what the caller changed."""
         for module in self.modules():
-            if isinstance(getattr(module, "config", None), BigBirdConfig):
-                module.config = config  # type: ignore[assignment]
+            if isinstance(getattr(module, "config", None), type(config)):
+                module.config = config
 
     def extend_positions(self, length: int, method: str = "tile", **config_overrides: Any) -> Self:
         """Return a model with ``length`` position embeddings made from this one's, all else copied.
@@ -243,15 +248,15 @@ class BigBirdPreTrainedModel(nn.Module):
         method: "tile" or "interpolate", see bigbird_port.schema.positions. config_overrides: fields of BigBirdConfig to
         change with max_position_embeddings, such as max_encoder_length. Raises ValueError for a shorter length.
         """
-        pooling = self.base.pooler is not None if self.head in ("base", "qa") else None
-        old = self.base.embeddings.position_embeddings.weight.detach().cpu()
+        pooling = getattr(self.base, "pooler", None) is not None if self.head in self._poolers else None
+        old = self.get_position_embeddings().weight.detach().cpu()
         table = old.float().numpy() if old.dtype in (torch.bfloat16, torch.float16) else old.numpy()
         longer = torch.from_numpy(extend_positions(table, length, method))
         config = self.config.replace(max_position_embeddings=length, **config_overrides)
         model = self._empty(config, pooling)
         state = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
-        (name,) = (name for name in state if name.endswith(_POSITIONS))
-        state[name] = longer.to(state[name])
+        for name in (name for name in state if name.endswith(_POSITIONS)):
+            state[name] = longer.to(state[name])
         model.load_state_dict(state, strict=True, assign=True)
         model.initialised = list(self.initialised)
         return model.train(self.training)
@@ -273,7 +278,11 @@ class BigBirdPreTrainedModel(nn.Module):
         gradient_checkpointing_kwargs: torch.utils.checkpoint.checkpoint's. use_reentrant is False whatever it says,
         with a warning. Raises ValueError naming an argument that checkpoint has not.
         """
-        options = dict(gradient_checkpointing_kwargs or {})
+        self._checkpoint(self.base.encoder, gradient_checkpointing_kwargs)
+
+    def _checkpoint(self, stack: Any, given: dict[str, Any] | None) -> None:
+        """Have a stack's layers computed again."""
+        options = dict(given or {})
         unknown = sorted(options.keys() - {"use_reentrant", *_CHECKPOINT_OPTIONS})
         if unknown:
             raise ValueError(
@@ -286,17 +295,16 @@ class BigBirdPreTrainedModel(nn.Module):
                 "gradients, and torch recommends it",
                 stacklevel=2,
             )
-        self.base.encoder.checkpoint_options = options
-        self.base.encoder.gradient_checkpointing = True
+        stack.checkpoint_options, stack.gradient_checkpointing = options, True
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep the layers' intermediates for the backward pass (the default)."""
         self.base.encoder.gradient_checkpointing = False
 
     @classmethod
-    def _empty(cls, config: BigBirdConfig, add_pooling_layer: bool | None) -> Self:
+    def _empty(cls, config: Any, add_pooling_layer: bool | None) -> Self:
         """Build without values."""
-        if add_pooling_layer is not None and cls.head not in ("base", "qa"):
+        if add_pooling_layer is not None and cls.head not in cls._poolers:
             raise ValueError(f"add_pooling_layer was given, but {cls.__name__} has no such choice: leave it out")
         arguments = {} if add_pooling_layer is None else {"add_pooling_layer": add_pooling_layer}
         with torch.device("meta"):
@@ -319,11 +327,15 @@ class BigBirdPreTrainedModel(nn.Module):
             arrays |= _pooler_of(initial_arrays(self.config, "base", "torch", seed)[0])
         self.load_arrays(self._without_pooler(arrays))
 
+    def _repeated(self) -> frozenset[str]:
+        """Names in state_dict that are not written, because they hold another's values once more."""
+        return frozenset()
+
     def _wants_pooler(self, arrays: Mapping[str, np.ndarray]) -> bool:
-        return self.base.pooler is not None and not any("pooler." in name for name in arrays)
+        return getattr(self.base, "pooler", None) is not None and not any("pooler." in name for name in arrays)
 
     def _without_pooler(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        if self.base.pooler is not None:
+        if self.head not in self._poolers or self.base.pooler is not None:
             return arrays
         return {name: array for name, array in arrays.items() if not name.startswith("pooler.")}
 
@@ -360,33 +372,3 @@ def _dtype_of(given: torch.dtype | str | None) -> torch.dtype | None:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ValueError(f"dtype is {given!r}, expected a type of floating-point numbers, such as torch.bfloat16")
     return found
-
-
-def _place_of(device_map: Any) -> Callable[[Any], Any]:
-    """What puts a model where ``device_map`` says."""
-    if device_map is None:
-        return lambda model: model
-    if isinstance(device_map, dict) and list(device_map) == [""]:
-        device_map = device_map[""]
-    if isinstance(device_map, (int, torch.device)) or (isinstance(device_map, str) and device_map not in _SPREAD):
-        try:
-            device = torch.device(device_map)
-        except RuntimeError as error:
-            raise ValueError(
-                f"device_map is {device_map!r}, expected a device such as 'cuda:0', or 'auto': {error}"
-            ) from None
-        return lambda model: model.to(device)
-    if importlib.util.find_spec("accelerate") is None:
-        raise ValueError(
-            f"device_map={device_map!r} needs accelerate, which is not installed: run 'pip install accelerate', or "
-            "give one device, such as device_map='cuda:0'"
-        )
-    accelerate = importlib.import_module("accelerate")
-
-    def spread(model: nn.Module) -> Any:
-        whole = {"no_split_module_classes": ["BigBirdLayer"]}
-        memory = None if isinstance(device_map, dict) else accelerate.utils.get_balanced_memory(model, **whole)
-        places = accelerate.infer_auto_device_map(model, max_memory=memory, **whole) if memory else device_map
-        return accelerate.dispatch_model(model, places)
-
-    return spread

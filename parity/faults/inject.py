@@ -85,7 +85,7 @@ def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
     fresh = {name: functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__) for name in names}
     encoder: Any = importlib.import_module("models_flax.bigbird.encoder")
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(encoder, "_CompiledLayer", encoder._compiled_layer()))
+        stack.enter_context(mock.patch.object(encoder, "_KINDS", encoder.layer_kinds(encoder.BigBirdLayer)))
         for name, function in fresh.items():
             stack.enter_context(mock.patch.object(module, name, function))
         yield

@@ -21,6 +21,7 @@ import numpy as np
 from bigbird_port.families.registry import default_family
 from bigbird_port.models.folder import read_folder_config
 from bigbird_port.schema.table import Framework
+from parity.checks.judged import check_judged
 from parity.faults.catalogue import find_faults
 from parity.faults.fault import Fault
 from parity.faults.setup import (
@@ -147,6 +148,7 @@ def run_faults(
     what is unknown or cannot be read. Nothing is injected where the comparison is red without.
     """
     family = read_folder_config(out, "torch").family if out else default_family()
+    check_judged(family, out)
     faults, every = find_faults(tuple(names), family), family.heads
     chosen = tuple(heads) or tuple(every)
     idle = [fault for fault in faults if not fault.heads & set(chosen)]

@@ -19,6 +19,7 @@ from bigbird_port.models.folder import read_model_folder
 from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.table import Framework, weights_of
 from bigbird_port.schema.weights import complete
+from parity.checks.judged import check_judged
 from parity.given.inputs import Inputs, default_length, for_head, make_inputs
 from parity.run.conditions import Options, Pass
 from parity.run.results import Condition, Result
@@ -90,6 +91,7 @@ def read_setup(out: Path, head: str, framework: Framework = "torch", seed: int =
     Raises ValueError as read_model_folder does.
     """
     folder = read_model_folder(out, framework)
+    check_judged(folder.config.family, out, folder.config.norm_type)
     config, weights = folder.config.for_head(head), Weights()
     for side in FRAMEWORKS:
         weights |= complete(folder.weights, config, head, side, seed)[0]

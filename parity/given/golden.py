@@ -13,7 +13,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.families.family import LAYER, Family
+from bigbird_port.families.family import Family
+from bigbird_port.families.place import LAYER
 from bigbird_port.families.registry import default_family
 from bigbird_port.files.reading import check_regular
 from bigbird_port.sparse.pattern import layer_pattern

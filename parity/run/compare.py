@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from bigbird_port.families.family import Family, Place
+from bigbird_port.families.family import Family
+from bigbird_port.families.place import Place
 from bigbird_port.families.registry import default_family
 from parity.measure.metrics import Difference, measure
 from parity.measure.rounding import Rounding

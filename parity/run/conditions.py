@@ -13,6 +13,7 @@ from typing import Any
 from bigbird_port.devices.partition import check_sizes
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.models.folder import read_folder_config
+from parity.checks.judged import check_judged
 from parity.given.adversarial import WORD_FACTORS, adversarial_inputs
 from parity.given.golden import GoldenCase
 from parity.given.inputs import DEFAULT_BATCH, Inputs, check_ids, default_length, make_inputs
@@ -142,6 +143,7 @@ class Pass:
 def passes(out: Path, options: Options) -> Iterator[Pass]:
     """Yield the passes that the options ask for; raises ValueError for inputs that do not fit the model."""
     base, settings = read_folder_config(out, "torch"), options.settings
+    check_judged(base.family, out, getattr(base, "norm_type", "postnorm"))
     for name, overrides, inputs in _inputs(base, options):
         config = base.replace(**overrides)
         check_ids(inputs, config)

@@ -90,7 +90,7 @@ def test_nothing_is_timed_that_differs(name, framework, in_this_process, monkeyp
         monkeypatch.setattr(module, "block_sparse_attention", wrong)
     if framework == "flax":  # what was compiled before holds the right one, and what is now must not stay
         encoder = importlib.import_module("models_flax.bigbird.encoder")
-        monkeypatch.setattr(encoder, "_CompiledLayer", encoder._compiled_layer())
+        monkeypatch.setattr(encoder, "_KINDS", encoder.layer_kinds(encoder.BigBirdLayer))
     subject = importlib.import_module(f"benchmarks.{name}")
     monkeypatch.setattr(subject, "QUICK", [case for case in subject.QUICK if case["framework"] == framework])
     with pytest.raises(measure.DifferentError, match="differ by"):

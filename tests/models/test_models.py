@@ -246,11 +246,18 @@ def definitions(path: Path) -> list[str]:
     return names
 
 
-# Layouts of oneDNN, which XLA chooses by itself, and its products; sizes that torch.jit.trace makes tensors of; where
-# the blocks of a row are, which Flax has as arrays.
-TORCH_ONLY_FILES = {"inference.py", "attention/onednn.py", "attention/rows.py", "bigbird/tracing.py"}
-# Positions on several devices, which torch does not offer here; modules with their parameters, which torch's hold.
-FLAX_ONLY_FILES = {"attention/sequence.py", "bigbird/holders.py"}
+# Signatures, of which Flax has one; layouts of oneDNN, which XLA chooses by itself, and its products; sizes that
+# torch.jit.trace makes tensors of; where the blocks of a row are, which Flax has as arrays.
+TORCH_ONLY_FILES = {"arguments.py", "inference.py", "attention/onednn.py", "attention/rows.py", "bigbird/tracing.py"}
+# Positions on several devices, which torch does not offer here; what is compiled; parameters that two parts share, and
+# modules with their parameters, which torch's hold.
+FLAX_ONLY_FILES = {
+    "attention/sequence.py",
+    "bigbird/holders.py",
+    "kinds.py",
+    "pegasus/coupled.py",
+    "pegasus/holders.py",
+}
 # JAX places arrays, torch wraps modules; tensors are no arrays; a gather is made of other steps; an optimizer holds its
 # state, a transformation hands it on.
 OTHER_NAMES = {

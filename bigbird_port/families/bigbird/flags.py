@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from bigbird_port.sparse.pattern import FULL_ATTENTION_UP_TO, has_plan
+from bigbird_port.families.flags import act_flag, act_sentences, length_sentences, longest_length
 
 # Fields that the original has as flags, and what they are called there (bigbird/core/flags.py, as_dictionary).
 EXPRESSED = {
@@ -28,6 +28,7 @@ EXPRESSED = {
     "num_random_blocks": "num_rand_blocks",
     "num_labels": "num_labels",
     "max_encoder_length": "max_encoder_length",
+    "norm_type": "norm_type",
 }
 # All other fields, and what the original does whatever they say.
 UNEXPRESSED = {
@@ -54,8 +55,6 @@ KEPT_ELSEWHERE = (
     "label2id",
     "extra",
 )
-# The original's "gelu" is the tanh approximation (bigbird/core/utils.py).
-_ACTS = {"gelu_new": "gelu", "relu": "relu", "tanh": "tanh", "linear": "linear"}
 
 
 def flags_json(config: BigBirdConfig, vocab_model_file: str | None = None) -> tuple[dict[str, Any], list[str]]:
@@ -69,9 +68,8 @@ def flags_json(config: BigBirdConfig, vocab_model_file: str | None = None) -> tu
     """
     values = {flag: getattr(config, field) for field, flag in EXPRESSED.items()}
     values |= {
-        "hidden_act": _ACTS.get(config.hidden_act, config.hidden_act),
-        "max_encoder_length": config.max_encoder_length or _longest_length(config),
-        "norm_type": "postnorm",
+        "hidden_act": act_flag(config.hidden_act),
+        "max_encoder_length": config.max_encoder_length or longest_length(config),
         "scope": "bert",
     }
     if vocab_model_file is not None:
@@ -79,26 +77,9 @@ def flags_json(config: BigBirdConfig, vocab_model_file: str | None = None) -> tu
     return dict(sorted(values.items())), list(_sentences(config, values))
 
 
-def _longest_length(config: BigBirdConfig) -> int:
-    """The longest length that the position embeddings allow and that the original has a plan for."""
-    if config.attention_type == "original_full":
-        return config.max_position_embeddings
-    W, r = config.block_size, config.num_random_blocks
-    for n in range(config.max_position_embeddings // W, FULL_ATTENTION_UP_TO // W, -1):
-        if has_plan(n, W, r):
-            return n * W
-    return min(config.max_position_embeddings, FULL_ATTENTION_UP_TO)
-
-
 def _sentences(config: BigBirdConfig, values: dict[str, Any]) -> Iterator[str]:
-    if config.hidden_act == "gelu":
-        yield (
-            "hidden_act is 'gelu', the exact function, which the original does not have: 'gelu' is written, "
-            "which is the tanh approximation there, so results differ slightly"
-        )
-    elif config.hidden_act not in _ACTS:
-        yield f"hidden_act is {config.hidden_act!r}, which the original does not have: it will refuse these flags"
-    yield from _length_sentences(config, values["max_encoder_length"])
+    yield from act_sentences("hidden_act", config.hidden_act)
+    yield from length_sentences(config, values["max_encoder_length"])
     default = BigBirdConfig()
     for field, instead in UNEXPRESSED.items():
         if (value := getattr(config, field)) != getattr(default, field):
@@ -112,17 +93,3 @@ def _sentences(config: BigBirdConfig, values: dict[str, Any]) -> Iterator[str]:
             f"vocab_size is {config.vocab_size}, but the original counts the pieces of its SentencePiece file: "
             "name one with as many by --vocab_model_file"
         )
-
-
-def _length_sentences(config: BigBirdConfig, length: int) -> Iterator[str]:
-    if config.max_encoder_length is None:
-        full = config.attention_type == "original_full" or length <= FULL_ATTENTION_UP_TO
-        what = "attention is full, so results are the same" if full else "shorter inputs get that length's pattern"
-        yield (
-            "max_encoder_length is None, the pattern of each batch's own length, but the original pads every input to "
-            f"one length and has the pattern of that: {length} is written; {what}"
-        )
-    elif config.attention_type == "block_sparse" and length > FULL_ATTENTION_UP_TO:
-        n = -(-length // config.block_size)
-        if not has_plan(n, config.block_size, config.num_random_blocks):
-            yield f"max_encoder_length is {length}, for which the original has no plan of random blocks: it stops there"

@@ -16,15 +16,18 @@ _FIELDS = {
 }
 
 
-def infer(sizes: Mapping[str, int], layers: int, held: Collection[str]) -> dict[str, Any]:
+def infer(sizes: Mapping[str, int], layers: int, held: Collection[str], told: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that are told.
 
     Sizes, number of layers, use_bias and, where kernels are 3-D, the number of attention heads; num_labels and
     classifier_style if the original's classifier is there. sizes: of axes of the schema. held: canonical names.
+    told: the conditions of their rows.
     """
     settings: dict[str, Any] = {field: sizes[axis] for axis, field in _FIELDS.items() if axis in sizes}
     settings["num_hidden_layers"] = layers
     settings["use_bias"] = "encoder.layer.0.attention.self.query.bias" in held
+    if "norm_type" in told:
+        settings["norm_type"] = told["norm_type"]
     if "label" in sizes:
         settings["classifier_style"] = "original"
     return settings

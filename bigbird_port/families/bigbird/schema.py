@@ -6,10 +6,9 @@ Flax is mostly the identity and torch mostly a transpose. Torch and Flax names a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+from bigbird_port.families.rows import dense, embedding, layer_norm
 from bigbird_port.schema.table import Weight
 
 # Heads that share rows. A row that names no heads is every head's.
@@ -33,65 +32,6 @@ AXES: dict[str, str | int] = {
 }
 
 
-def _embedding(module: str, axes: str, original: str, **rest: Any) -> tuple[Weight]:
-    torch, flax = f"{module}.weight", f"{module.replace('.', '/')}/embedding"
-    return (Weight(f"{module}.embedding", axes, (original,), torch, axes, flax, axes, "normal", **rest),)
-
-
-def _leaves(modules: Sequence[str], leaf: str) -> tuple[str, ...]:
-    return tuple(f"{module}/{leaf}" for module in modules)
-
-
-def _layer_norm(module: str, *original: str, keras: Sequence[str] = (), **rest: Any) -> tuple[Weight, Weight]:
-    flax = module.replace(".", "/")
-    (gammas, betas), (k_gammas, k_betas) = (
-        [_leaves(modules, leaf) for leaf in ("gamma", "beta")] for modules in (original, keras)
-    )
-    one = "hidden"
-    return (
-        Weight(
-            f"{module}.gamma",
-            one,
-            gammas,
-            f"{module}.weight",
-            one,
-            f"{flax}/scale",
-            one,
-            "ones",
-            keras=k_gammas,
-            **rest,
-        ),
-        Weight(
-            f"{module}.beta", one, betas, f"{module}.bias", one, f"{flax}/bias", one, "zeros", keras=k_betas, **rest
-        ),
-    )
-
-
-def _dense(
-    module: str,
-    axes_in: str,
-    axes_out: str,
-    *original: str,
-    path: str | None = None,
-    bias: Mapping[str, Any] | None = None,
-    keras: Sequence[str] = (),
-    **rest: Any,
-) -> tuple[Weight, Weight]:
-    """Kernel and bias of a dense layer; ``path`` is the frameworks' module where it is not the canonical one."""
-    path = path or module
-    flax = path.replace(".", "/")
-    in_out, out_in = f"{axes_in} {axes_out}", f"{axes_out} {axes_in}"
-    kernels, biases = (_leaves(original, leaf) for leaf in ("kernel", "bias"))
-    kernel_row = Weight(
-        f"{module}.kernel", in_out, kernels, f"{path}.weight", out_in, f"{flax}/kernel", in_out, "normal", **rest
-    )
-    bias_row = Weight(
-        f"{module}.bias", axes_out, biases, f"{path}.bias", axes_out, f"{flax}/bias", axes_out, "zeros", **rest
-    )
-    bias_row = replace(bias_row, **(bias or {}))
-    return replace(kernel_row, keras=_leaves(keras, "kernel")), replace(bias_row, keras=_leaves(keras, "bias"))
-
-
 _LAYER = "encoder.layer.{i}"
 _TF = "{scope}/encoder/layer_{i}"
 _KERAS = "transformer_scaffold{_i}"
@@ -101,6 +41,8 @@ _CROSS = f"{_LAYER}.crossattention"
 # The original's eight-head checkpoints have no cross-attention; a decoder that has it starts from initial values.
 _DECODER: dict[str, Any] = {"when": (("add_cross_attention", True),), "fill": "initialise"}
 _USE_BIAS_IN_DECODER: dict[str, Any] = {"when": (("add_cross_attention", True), ("use_bias", True))}
+_POSTNORM: dict[str, Any] = {"when": (("norm_type", "postnorm"),)}
+_PRENORM: dict[str, Any] = {"when": (("norm_type", "prenorm"),)}
 _USE_BIAS: dict[str, Any] = {"when": (("use_bias", True),)}
 # Without use_bias the original has no bias here either, transformers always does.
 _ZERO_BIAS: dict[str, Any] = {"fill": "zeros", "fill_when": (("use_bias", False),)}
@@ -112,28 +54,30 @@ _SEQUENCE: dict[str, Any] = {"heads": frozenset({"sequence-classification"}), "f
 
 ROWS: tuple[Weight, ...] = (
     # embeddings
-    *_embedding(
+    *embedding(
         "embeddings.word_embeddings",
         "vocab hidden",
         "{scope}/embeddings/word_embeddings",
         tied=("cls.predictions.decoder.weight", LM),
         keras=("word_embeddings/embeddings",),
     ),
-    *_embedding(
+    *embedding(
         "embeddings.position_embeddings",
         "position hidden",
         "{scope}/embeddings/position_embeddings",
         keras=("position_embedding/embeddings",),
     ),
-    *_embedding(
+    *embedding(
         "embeddings.token_type_embeddings",
         "type hidden",
         "{scope}/embeddings/token_type_embeddings",
         keras=("type_embeddings/embeddings",),
     ),
-    *_layer_norm("embeddings.LayerNorm", "{scope}/encoder/LayerNorm", keras=("embeddings/layer_norm",)),
-    # encoder
-    *_dense(
+    *layer_norm("embeddings.LayerNorm", "{scope}/encoder/LayerNorm", keras=("embeddings/layer_norm",), **_POSTNORM),
+    # encoder; one name in the original is the first LayerNorm in postnorm, and the last in prenorm
+    *layer_norm("encoder.LayerNorm", "{scope}/encoder/LayerNorm", **_PRENORM),
+    *layer_norm(f"{_LAYER}.attention.self.LayerNorm", f"{_TF}/attention/self/LayerNorm", **_PRENORM),
+    *dense(
         f"{_LAYER}.attention.self.query",
         "hidden",
         "(heads head_dim)",
@@ -141,7 +85,7 @@ ROWS: tuple[Weight, ...] = (
         bias=_USE_BIAS,
         keras=(f"{_KERAS_SELF}/query",),
     ),
-    *_dense(
+    *dense(
         f"{_LAYER}.attention.self.key",
         "hidden",
         "(heads head_dim)",
@@ -149,7 +93,7 @@ ROWS: tuple[Weight, ...] = (
         bias=_USE_BIAS | {"idle": True},  # it moves all scores of a query alike, and no softmax
         keras=(f"{_KERAS_SELF}/key",),
     ),
-    *_dense(
+    *dense(
         f"{_LAYER}.attention.self.value",
         "hidden",
         "(heads head_dim)",
@@ -157,7 +101,7 @@ ROWS: tuple[Weight, ...] = (
         bias=_USE_BIAS,
         keras=(f"{_KERAS_SELF}/value",),
     ),
-    *_dense(
+    *dense(
         f"{_LAYER}.attention.output.dense",
         "(heads head_dim)",
         "hidden",
@@ -165,27 +109,31 @@ ROWS: tuple[Weight, ...] = (
         bias=_ZERO_BIAS,
         keras=(f"{_KERAS_SELF}/attention_output", f"{_KERAS}/attention_output"),
     ),
-    *_layer_norm(
+    *layer_norm(
         f"{_LAYER}.attention.output.LayerNorm",
         f"{_TF}/attention/output/LayerNorm",
         keras=(f"{_KERAS}/self_attention_layer_norm",),
+        **_POSTNORM,
     ),
-    *_dense(f"{_CROSS}.self.query", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
-    *_dense(f"{_CROSS}.self.key", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
-    *_dense(f"{_CROSS}.self.value", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
-    *_dense(f"{_CROSS}.output.dense", "(heads head_dim)", "hidden", **_DECODER),
-    *_layer_norm(f"{_CROSS}.output.LayerNorm", **_DECODER),
-    *_dense(
+    *dense(f"{_CROSS}.self.query", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
+    *dense(f"{_CROSS}.self.key", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
+    *dense(f"{_CROSS}.self.value", "hidden", "(heads head_dim)", **_DECODER, bias=_USE_BIAS_IN_DECODER),
+    *dense(f"{_CROSS}.output.dense", "(heads head_dim)", "hidden", **_DECODER),
+    *layer_norm(f"{_CROSS}.output.LayerNorm", **_DECODER),
+    *layer_norm(f"{_LAYER}.intermediate.LayerNorm", f"{_TF}/intermediate/LayerNorm", **_PRENORM),
+    *dense(
         f"{_LAYER}.intermediate.dense",
         "hidden",
         "inner",
         f"{_TF}/intermediate/dense",
         keras=(f"{_KERAS}/intermediate",),
     ),
-    *_dense(f"{_LAYER}.output.dense", "inner", "hidden", f"{_TF}/output/dense", keras=(f"{_KERAS}/output",)),
-    *_layer_norm(f"{_LAYER}.output.LayerNorm", f"{_TF}/output/LayerNorm", keras=(f"{_KERAS}/output_layer_norm",)),
+    *dense(f"{_LAYER}.output.dense", "inner", "hidden", f"{_TF}/output/dense", keras=(f"{_KERAS}/output",)),
+    *layer_norm(
+        f"{_LAYER}.output.LayerNorm", f"{_TF}/output/LayerNorm", keras=(f"{_KERAS}/output_layer_norm",), **_POSTNORM
+    ),
     # pooler
-    *_dense(
+    *dense(
         "pooler",
         "hidden",
         "out",
@@ -197,7 +145,7 @@ ROWS: tuple[Weight, ...] = (
         still=_WITHOUT_NSP,
     ),
     # masked and causal language modelling
-    *_dense(
+    *dense(
         "cls.predictions.transform.dense",
         "hidden",
         "out",
@@ -205,7 +153,7 @@ ROWS: tuple[Weight, ...] = (
         "cls/predictions/transform/dense",
         **_MLM,
     ),
-    *_layer_norm("cls.predictions.transform.LayerNorm", "transform", "cls/predictions/transform/LayerNorm", **_MLM),
+    *layer_norm("cls.predictions.transform.LayerNorm", "transform", "cls/predictions/transform/LayerNorm", **_MLM),
     Weight(
         "cls.predictions.bias",
         "vocab",
@@ -242,7 +190,7 @@ ROWS: tuple[Weight, ...] = (
         **_NSP,
     ),
     # sequence classification: the original's head, or transformers'
-    *_dense(
+    *dense(
         "sequence.classifier",
         "hidden",
         "label",
@@ -252,10 +200,10 @@ ROWS: tuple[Weight, ...] = (
         bias={"when": (("classifier_style", "original"),)},
         **_SEQUENCE,
     ),
-    *_dense("classifier.dense", "hidden", "out", when=(("classifier_style", "transformers"),), **_SEQUENCE),
-    *_dense("classifier.out_proj", "hidden", "label", when=(("classifier_style", "transformers"),), **_SEQUENCE),
+    *dense("classifier.dense", "hidden", "out", when=(("classifier_style", "transformers"),), **_SEQUENCE),
+    *dense("classifier.out_proj", "hidden", "label", when=(("classifier_style", "transformers"),), **_SEQUENCE),
     # multiple choice, token classification, question answering: transformers' heads
-    *_dense(
+    *dense(
         "choice.classifier",
         "hidden",
         "choice",
@@ -263,7 +211,7 @@ ROWS: tuple[Weight, ...] = (
         heads=frozenset({"multiple-choice"}),
         fill="initialise",
     ),
-    *_dense(
+    *dense(
         "token.classifier",
         "hidden",
         "label",
@@ -271,8 +219,8 @@ ROWS: tuple[Weight, ...] = (
         heads=frozenset({"token-classification"}),
         fill="initialise",
     ),
-    *_dense("qa_classifier.intermediate.dense", "hidden", "inner", keras=(f"{_KERAS_HEAD}/dense",), **_QA),
-    *_dense("qa_classifier.output.dense", "inner", "hidden", keras=(f"{_KERAS_HEAD}/{{other}}",), **_QA),
-    *_layer_norm("qa_classifier.output.LayerNorm", keras=(f"{_KERAS_HEAD}/layer_normalization",), **_QA),
-    *_dense("qa_classifier.qa_outputs", "hidden", "span", keras=(f"{_KERAS_HEAD}/dense_1",), **_QA),
+    *dense("qa_classifier.intermediate.dense", "hidden", "inner", keras=(f"{_KERAS_HEAD}/dense",), **_QA),
+    *dense("qa_classifier.output.dense", "inner", "hidden", keras=(f"{_KERAS_HEAD}/{{other}}",), **_QA),
+    *layer_norm("qa_classifier.output.LayerNorm", keras=(f"{_KERAS_HEAD}/layer_normalization",), **_QA),
+    *dense("qa_classifier.qa_outputs", "hidden", "span", keras=(f"{_KERAS_HEAD}/dense_1",), **_QA),
 )

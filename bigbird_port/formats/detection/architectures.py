@@ -1,18 +1,18 @@
-"""Other models, by the model_type of their config.json: named as what they are."""
+"""Whose a configuration is, by the model_type of their config.json: named as what they are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-OURS = "big_bird"
+BIGBIRD = "big_bird"
+OURS = {BIGBIRD: "BigBird", "bigbird_pegasus": "BigBird-Pegasus"}
 _SEQ2SEQ = "an encoder with a decoder; there is no head for it here"
 # model_type -> what it is.
 FAMILIES = {
     "albert": "ALBERT",
     "bart": f"BART, {_SEQ2SEQ}",
     "bert": "BERT",
-    "bigbird_pegasus": f"BigBird-Pegasus, {_SEQ2SEQ}",
     "camembert": "CamemBERT",
     "deberta": "DeBERTa",
     "deberta-v2": "DeBERTa",
@@ -32,25 +32,33 @@ FAMILIES = {
     "xlm-roberta": "XLM-RoBERTa",
     "xlnet": "XLNet",
 }
-_SPELT = {"bigbird", "big-bird", "BigBird"}
+_SPELT = {"bigbird": BIGBIRD, "big-bird": BIGBIRD, "BigBird": BIGBIRD, "bigbird-pegasus": "bigbird_pegasus"}
 
 
-def check_model_type(values: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming whose configuration this is, if model_type is not BigBird's."""
-    found = values.get("model_type", OURS)
-    if found == OURS:
+def check_model_type(values: Mapping[str, Any], wanted: str | None = None) -> None:
+    """Raise ValueError, naming whose configuration this is, if model_type is not ``wanted``; None: none of ours."""
+    found = values.get("model_type", wanted or BIGBIRD)
+    known = isinstance(found, str) and found in OURS
+    if known and wanted in (None, found):
         return
+    if known and wanted:
+        raise ValueError(
+            f"config: model_type is {found!r}: this is the configuration of a {OURS[found]} model, expected one of a "
+            f"{OURS[wanted]} model ({wanted!r}): take the classes of {OURS[found]}"
+        )
     if isinstance(found, str) and found in _SPELT:
-        raise ValueError(f"config: model_type is {found!r}, but BigBird's is spelt {OURS!r}: correct it")
+        right = _SPELT[found]
+        raise ValueError(f"config: model_type is {found!r}, but {OURS[right]}'s is spelt {right!r}: correct it")
+    ours = " and ".join(map(repr, OURS))
     family = FAMILIES.get(found) if isinstance(found, str) else None
     raise ValueError(
         f"config: model_type {str(found)[:80]!r} is another architecture{f' ({family})' if family else ''}: this is "
-        f"the configuration of another model, and {OURS!r} alone is converted{_next_step(values)}"
+        f"the configuration of another model, and {ours} alone are converted{_next_step(values)}"
     )
 
 
 def _next_step(values: Mapping[str, Any]) -> str:
     encoder = values.get("encoder")
-    if isinstance(encoder, Mapping) and encoder.get("model_type") == OURS:
+    if isinstance(encoder, Mapping) and encoder.get("model_type") == BIGBIRD:
         return "; its encoder is a BigBird model: save that alone, by model.encoder.save_pretrained(FOLDER)"
     return ""

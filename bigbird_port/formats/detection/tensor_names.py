@@ -17,7 +17,7 @@ _MERGE = (
     ".save_pretrained(FOLDER), and convert FOLDER"
 )
 _UNQUANTISED = "give the model that it was made from, in float32, bfloat16 or float16"
-_BIGBIRD = "BigBird's weights alone are converted"
+_BIGBIRD = "BigBird's and BigBird-Pegasus' weights alone are converted"
 _NO_HEAD = "there is no head for it here"
 _BODY = r"embeddings\.word_embeddings"
 _FAMILIES = (
@@ -30,7 +30,7 @@ _FAMILIES = (
 class NamedKind:
     """What a set of tensors is. pattern: found among their lines; beside: found there too; without: found nowhere.
 
-    styles: in which of the styles of names (None: in all).
+    styles: in which of the styles of names (None: in all). of: the model_type of ours that looks like it in part.
     """
 
     found: str
@@ -39,6 +39,7 @@ class NamedKind:
     beside: str = ""
     without: str = ""
     styles: tuple[str, ...] | None = None
+    of: str = ""
 
 
 _DIGIT = re.compile(r"\d")
@@ -80,26 +81,24 @@ NAMED_KINDS: tuple[NamedKind, ...] = (
     ),
     NamedKind("Pegasus' variables, an encoder with a decoder", _NO_HEAD, r"\.memory_attention\."),
     NamedKind(
-        "the original's summarisation model (BigBird-Pegasus), an encoder and a decoder",
-        _NO_HEAD,
-        r"(^|\.)decoder\.layer_\d+\.|\.attention\.encdec(_output)?\.",
-    ),
-    NamedKind(
-        "a prenorm encoder (norm_type prenorm), whose normalisation comes before each layer",
-        f"its function is another; {_NO_HEAD}",
-        r"\.attention\.self\.LayerNorm\.|\.layer_\d+\.intermediate\.LayerNorm\.",
-    ),
-    NamedKind(
         "an encoder-decoder of two models",
         f"{_NO_HEAD}; where its encoder is a BigBird model, save that alone: model.encoder.save_pretrained(FOLDER)",
         r"(^|\.)decoder\..*\.crossattention\.",
     ),
     NamedKind(
-        "an encoder and a decoder (as of BART, Pegasus or BigBird-Pegasus)",
+        "an encoder and a decoder (as of BART or Pegasus)",
         _NO_HEAD,
         r"(^|\.)(encoder|decoder)\.layers\.\d+\.",
+        without=r"(^|\.)encoder\.layers\.\d+\.self_attn\.self\.query\.",  # BigBird-Pegasus
+        of="bigbird_pegasus",
     ),
-    NamedKind("a decoder such as Llama's", _BIGBIRD, r"(^|\.)layers\.\d+\.(self_attn|mlp)\."),
+    NamedKind(
+        "a decoder such as Llama's",
+        _BIGBIRD,
+        r"(^|\.)layers\.\d+\.(self_attn|mlp)\.",
+        without=r"\.self_attn\.self\.",
+        of="bigbird_pegasus",
+    ),
     NamedKind("a decoder such as GPT-2's", _BIGBIRD, r"(^|\.)(h\.\d+|h\d+)\.(attn|mlp|ln_1)\."),
     NamedKind("ALBERT's weights", _BIGBIRD, r"(^|\.)albert\.|\.embedding_hidden_mapping_in\.|\.inner_group_\d+\."),
     NamedKind(
@@ -119,15 +118,18 @@ NAMED_KINDS: tuple[NamedKind, ...] = (
 )
 
 
-def check_tensor_names(tensors: Mapping[str, Stored], style: str) -> None:
-    """Raise ValueError, saying what it is, if a source is no whole BigBird model in floating point."""
+def check_tensor_names(tensors: Mapping[str, Stored], style: str, model_type: str = "") -> None:
+    """Raise ValueError, saying what it is, if a source is no whole model of ours in floating point.
+
+    model_type: what its configuration says, if anything: a decoder alone has no names of its own.
+    """
     first: dict[str, str] = {}  # a line -> the first name of it: layers differ in their numbers alone
     for name, stored in tensors.items():
         line = f"{_DIGIT.sub('0', name).replace('/', '.')} {_type(stored)}"
         first.setdefault(line, name)
     lines = "\n".join(first)
     for kind in NAMED_KINDS:
-        if kind.styles and style not in kind.styles:
+        if (kind.styles and style not in kind.styles) or (kind.of and kind.of == model_type):
             continue
         found = re.search(kind.pattern, lines, re.MULTILINE)
         if not found or (kind.without and re.search(kind.without, lines, re.MULTILINE)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bigbird_port.families.configuration import Configuration
@@ -13,7 +13,7 @@ from bigbird_port.schema.reading.layers import check_layers
 from bigbird_port.schema.reading.naming import Meaning, Naming, naming_of
 from bigbird_port.schema.reading.style import StyleName
 from bigbird_port.schema.reading.training_state import ignored_reason, state_reason
-from bigbird_port.schema.table import Weight, dims, weights_of
+from bigbird_port.schema.table import Weight, dims, unread_of, weights_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -32,7 +32,8 @@ class Match:
 
     sources: canonical name -> source name. fills: canonical name -> "zeros" or "initialise". fates: by source name.
     aliases: source name that must repeat the values of another -> that other. unused: canonical name -> source name
-    of weights that the source holds for other heads.
+    of weights that the source holds for other heads. zeros: source names of what the model does not read, and which is
+    to hold zeros.
     """
 
     sources: dict[str, str]
@@ -40,6 +41,7 @@ class Match:
     fates: dict[str, Fate]
     aliases: dict[str, str] = field(default_factory=dict)
     unused: dict[str, str] = field(default_factory=dict)
+    zeros: tuple[str, ...] = ()
 
 
 def _weights(family: Family, names: Iterable[str]) -> list[str]:
@@ -55,12 +57,14 @@ def match_names(
     Raises ValueError with one sorted report of what is missing, extra, misshapen or doubled.
     """
     family = config.family
-    naming = naming_of(family, style, _weights(family, shapes), source_head)
+    naming = naming_of(family, style, _weights(family, shapes), source_head, config)
     meanings = (naming.meaning(name) for name in _weights(family, shapes))
     check_layers((meaning.layer for meaning in meanings if meaning), config.num_hidden_layers)
     known = {row.name: row for row in weights_of(config)}
     needed = {row.name: row for row in weights_of(config, head, "torch")}  # the larger of the two frameworks' sets
+    unread = {row.name: row for row in unread_of(config)}
     match = Match({}, {}, {})
+    zeros: list[str] = []
     held: dict[str, str] = {}
     problems: list[str] = []
     for name in sorted(shapes):
@@ -70,6 +74,13 @@ def match_names(
         meaning = naming.meaning(name)
         if meaning is None and (reason := state_reason(name, shapes, lambda other: naming.meaning(other) is not None)):
             match.fates[name] = Fate("ignored", reason)
+            continue
+        if meaning is not None and meaning.name in unread:
+            row = unread[meaning.name]
+            problems += _problems(name, shapes[name], meaning, row, {}, naming, config)
+            condition = f"{row.zero_without} is {getattr(config, row.zero_without)}"
+            match.fates[name] = Fate("ignored", f"not read, because {condition}")
+            zeros.append(name)
             continue
         if meaning is None or meaning.name not in known:
             problems.append(f"extra: {name} {_text(shapes[name])} is no weight of this configuration")
@@ -98,7 +109,7 @@ def match_names(
     match.aliases.update({name: held[row] for name, row in match.aliases.items()})
     match.sources.update({name: held[name] for name in needed if name in held})
     match.unused.update({name: source for name, source in held.items() if name not in needed})
-    return match
+    return replace(match, zeros=tuple(zeros))
 
 
 def _problems(
@@ -143,25 +154,45 @@ def head_held(names: Iterable[str], config: Configuration, style: StyleName = "o
     """Return the head whose own weights a source holds: of several, the one with the most."""
     family = config.family
     present = _weights(family, names)
-    naming = naming_of(family, style, present)
+    naming = naming_of(family, style, present, config=config)
     held = {meaning.name for name in present if (meaning := naming.meaning(name))}
-    best, most = family.base, 0
+    best, most = family.bare, 0
     not_shared = [row for row in weights_of(config) if row.heads != frozenset(family.heads)]
-    for head in family.heads:
+    for head in dict.fromkeys((family.bare, *family.heads)):
         own = [row.name for row in not_shared if head in row.heads]
         if len(own) > most and held.issuperset(own):
             best, most = head, len(own)
     return best
 
 
-def infer_settings(family: Family, shapes: Shapes, style: StyleName = "original") -> dict[str, Any]:
-    """Return the configuration fields that names and shapes of a source tell: sizes, number of layers and others."""
+def infer_settings(
+    family: Family, shapes: Shapes, style: StyleName = "original", num_heads: int | None = None
+) -> dict[str, Any]:
+    """Return the configuration fields that names and shapes of a source tell: sizes, number of layers and others.
+
+    num_heads: how many attention heads there are, where the shapes do not tell.
+    """
     names = _weights(family, shapes)
     naming = naming_of(family, style, names)
     meanings = {name: meaning for name in names if (meaning := naming.meaning(name))}
     layers = [meaning.layer for meaning in meanings.values() if meaning.layer is not None]
     held = {meaning.name for meaning in meanings.values()}
-    return family.infer(_axis_sizes(shapes, meanings, naming), 1 + max(layers, default=-1), held)
+    sure = (meaning.row for meaning in meanings.values() if meaning.row.name not in naming.unsure)
+    told = {field: value for row in sure for field, value in row.when}
+    sizes = _axis_sizes(shapes, meanings, naming)
+    if num_heads is not None:
+        sizes.setdefault("heads", num_heads)
+    return family.infer(sizes, 1 + max(layers, default=-1), held, told)
+
+
+def meant(family: Family, names: Iterable[str], style: StyleName) -> int:
+    """How many names of a source mean a weight of this family; 0 where it is no source of it."""
+    listed = _weights(family, names)
+    try:
+        naming = naming_of(family, style, listed)
+    except ValueError:
+        return 0
+    return sum(naming.meaning(name) is not None for name in listed)
 
 
 def _axis_sizes(shapes: Shapes, meanings: Mapping[str, Meaning], naming: Naming) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bigbird_port.families.configuration import Configuration
 from bigbird_port.families.family import Family
 from bigbird_port.schema.reading.style import StyleName
 from bigbird_port.schema.table import Weight
@@ -27,18 +28,29 @@ class Meaning:
 class Naming:
     """The names of one source: its style, scope (of the original's variables) and head (where names depend on it)."""
 
-    def __init__(self, family: Family, style: StyleName, scope: str = "", head: str | None = None) -> None:
+    def __init__(
+        self,
+        family: Family,
+        style: StyleName,
+        scope: str = "",
+        head: str | None = None,
+        config: Configuration | None = None,
+    ) -> None:
         self.style, self.scope, self._kind = family.styles[style], scope, style
         self._rows: dict[str, Weight] = {}
         self._ties: dict[str, Weight] = {}
-        for row in family.schema:
+        self.unsure: set[str] = set()  # canonical names of rows whose names other rows have as well
+        for row in sorted(family.schema, key=lambda row: config is not None and not row.exists(config)):
             if self.style.per_head and head not in (None, *row.owners("torch")) and family.base not in row.heads:
                 continue  # a class of any head can be built with all of the base model, such as its pooler
             for name in self.style.names(row):
-                # Styles with one set of names for all heads must have no name twice; a test holds the table to it.
-                self._rows.setdefault(name, row)
-            if style == "torch" and row.tied and head in row.tied[1]:
-                self._ties[row.tied[0]] = row
+                # Styles with one set of names for all heads have no name twice, but for rows of which a configuration
+                # has one; a test holds the table to it.
+                if self._rows.setdefault(name, row) is not row:
+                    self.unsure |= {row.name, self._rows[name].name}
+            if style == "torch":
+                tied = row.tied[:1] if row.tied and head in row.tied[1] else ()
+                self._ties |= dict.fromkeys((*tied, *row.repeats, *row.copies), row)
 
     def meaning(self, name: str) -> Meaning | None:
         """Return what ``name`` means, or None if it is no name of a weight."""
@@ -64,7 +76,7 @@ class Naming:
             yield from ends
             yield from ("/".join((*end.split("/")[:-2], "{other}", parts[-1])) for end in ends)
         else:
-            yield name.removeprefix(self.style.prefix)
+            yield from dict.fromkeys((name, name.removeprefix(self.style.prefix)))
 
     def spelled(self, row: Weight) -> str:
         """How this source would spell a (numbered) row, for messages."""
@@ -82,10 +94,19 @@ def find_scope(family: Family, names: Iterable[str]) -> str:
     return scopes[0]
 
 
-def naming_of(family: Family, style: StyleName, names: Iterable[str], head: str | None = None) -> Naming:
-    """Return how a source names its weights; raises ValueError where it is no source of this family at all."""
+def naming_of(
+    family: Family,
+    style: StyleName,
+    names: Iterable[str],
+    head: str | None = None,
+    config: Configuration | None = None,
+) -> Naming:
+    """Return how a source names its weights; raises ValueError where it is no source of this family at all.
+
+    config: of the source, where it is known: of several rows with one name, that which such a model has is meant.
+    """
     listed = list(names)
-    naming = Naming(family, style, find_scope(family, listed) if style == "original" else "", head)
+    naming = Naming(family, style, find_scope(family, listed) if style == "original" else "", head, config)
     if not any((found := naming.meaning(name)) and found.name == family.anchor for name in listed):
         expected = naming.spelled(family.anchor_row)
         raise ValueError(f"not a {family.title} checkpoint: expected {expected}, which is not there")

@@ -65,8 +65,9 @@ def _needed(family: Family, found: set[str]) -> list[str]:
     """The weights that every model with the layers of ``found`` has."""
     layers = [int(number[1]) for name in found if (number := re.search(r"\.(\d{1,4})\.", name))]
     needed = []
+    default = family.config()
     for row in family.schema:
-        if row.fill == "required" and not row.when:
+        if row.fill == "required" and all(name in family.told for name, _ in row.when) and row.exists(default):
             numbers = range(1 + max(layers, default=-1)) if "{i}" in row.name else (None,)
             needed += [row.name if i is None else row.name.replace("{i}", str(i)) for i in numbers]
     return needed

@@ -68,6 +68,7 @@ class Subtree:
             fates | {name: Fate("ignored", reason) for name, reason in self.outside.items()},
             {own[alias]: own[name] for alias, name in match.aliases.items()},
             {weight: own[name] for weight, name in match.unused.items()},
+            tuple(own[name] for name in match.zeros),
         )
 
 
@@ -124,7 +125,7 @@ def _candidates(family: Family, spelled: Mapping[str, str], style: StyleName) ->
     """The places that hold word embeddings, each once."""
     found: dict[str, _Candidate] = {}
     for name in spelled:
-        for anchor in family.styles[style].names(family.anchor_row):
+        for anchor in dict.fromkeys(each for row in family.anchor_rows for each in family.styles[style].names(row)):
             if candidate := _candidate(family, name, anchor, spelled, style):
                 found.setdefault(candidate.core, candidate)
     return sorted(found.values(), key=lambda each: each.label)

@@ -1,0 +1,56 @@
+"""The losses of summaries, and the decoder's inputs that belong to them.
+
+Legend: B batch, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+from jax import Array
+from jax import numpy as jnp
+
+from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
+from models_flax.bigbird.inputs import IGNORED, check_labels
+from models_flax.bigbird.losses import masked_lm_loss
+
+
+def decoder_inputs(labels_BT: Array, config: BigBirdPegasusConfig) -> Array:
+    """Return what the decoder reads for these labels, by config.loss_style, [B, T].
+
+    The original: the start id, then the labels, and padding from the place on that is the number of labels which are no
+    padding. transformers: the start id, then the labels. Labels of -100 are padding.
+    """
+    ids_BT = jnp.where(labels_BT == IGNORED, config.pad_token_id, labels_BT)
+    shifted_BT = jnp.pad(ids_BT[:, :-1], ((0, 0), (1, 0)), constant_values=config.decoder_start_token_id)
+    if config.loss_style == "transformers":
+        return shifted_BT
+    counts_B1 = (ids_BT != config.pad_token_id).sum(axis=1, keepdims=True)
+    return jnp.where(jnp.arange(ids_BT.shape[1]) < counts_B1, shifted_BT, config.pad_token_id)
+
+
+def summary_loss(logits_BTV: Array, labels_BT: Array, label_smoothing: float, loss_style: str) -> Array:
+    """Return the loss of a summary.
+
+    The original (loss_style "original"): the cross entropy with smoothed labels of all places, padding among them with
+    id 0 as its label, less what smoothing itself costs; divided by the number of labels that are not 0. transformers':
+    the mean cross entropy over the labels that are not -100.
+    """
+    check_labels("labels", labels_BT, logits_BTV.shape[:-1], logits_BTV.shape[-1])
+    if loss_style == "transformers":
+        return masked_lm_loss(logits_BTV, labels_BT)
+    ids_BT, V = jnp.where(labels_BT == IGNORED, 0, labels_BT), logits_BTV.shape[-1]
+    log_p_BTV = jax.nn.log_softmax(logits_BTV.astype(jnp.promote_types(logits_BTV.dtype, jnp.float32)))
+    at_label_BT = jnp.take_along_axis(log_p_BTV, ids_BT[..., None], axis=-1)[..., 0]
+    rest = label_smoothing / (V - 1)
+    losses_BT = -(1 - label_smoothing) * at_label_BT - rest * (log_p_BTV.sum(axis=-1) - at_label_BT)
+    return (losses_BT - smoothing_cost(label_smoothing, V)).sum() / (ids_BT != 0).sum()
+
+
+def smoothing_cost(label_smoothing: float, vocab_size: int) -> float:
+    """Return the entropy of a smoothed label, which no model goes below; 0 without smoothing."""
+    if label_smoothing == 0:
+        return 0.0
+    rest = label_smoothing / (vocab_size - 1)
+    return -((1 - label_smoothing) * math.log(1 - label_smoothing) + (vocab_size - 1) * rest * math.log(rest + 1e-20))

@@ -1,0 +1,1 @@
+"""BigBird-Pegasus in PyTorch: an encoder that attends by blocks, and a decoder."""
