@@ -227,6 +227,8 @@ def _check_source_training(source: Source, manifest: Manifest) -> Check:
     """Every slot read again from the source, against the manifest."""
     problems, count = source_problems(source, source.match(manifest.head), manifest)
     return _check("source training", problems, f"{count} slots read again from the source, sha256 of each as listed")
+
+
 def _copies(match: Match, manifest: Manifest, target: str) -> dict[str, str | None]:
     """Names that hold a weight's values once more, as the target writes them -> that weight; None for any other."""
     rows = weights_of(manifest.config, manifest.head, "torch") if target == "torch" else ()
