@@ -101,7 +101,7 @@ class _Runner:
         module, _, function = self.wanted.gate.rpartition(".")
         stages = list(getattr(importlib.import_module(module), function)(self.wanted.into))
         kept = (DEFAULT, THOROUGH) if self.wanted.thorough else (DEFAULT,)
-        probes = importlib.import_module("parity.mutants.probe").probes(self.wanted.into)
+        probes = importlib.import_module("parity.mutants.probes.probe").probes(self.wanted.into)
         return {stage.name: stage.level for stage in stages if stage.level in kept}, [probe.name for probe in probes]
 
     def measure(self, stages: list[str], probes: list[str]) -> None:

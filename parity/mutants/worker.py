@@ -103,7 +103,7 @@ def _first_difference(job: Job) -> dict[str, str]:
     for probe in _probes(job):
         _note(job, f"probe {probe.name}")
         try:
-            how = importlib.import_module("parity.mutants.probe").difference(_kept(job, probe.name), probe.run())
+            how = importlib.import_module("parity.mutants.probes.probe").difference(_kept(job, probe.name), probe.run())
         except BaseException as error:
             how = f"{type(error).__name__}: {error}"[:300]
         if how == "rounding":
@@ -152,7 +152,7 @@ def _listed(path: str, into: Side, names: tuple[str, ...]) -> Iterator[Any]:
 
 def _probes(job: Job) -> Iterator[Any]:
     if job.probes:
-        known = {probe.name: probe for probe in importlib.import_module("parity.mutants.probe").probes(job.into)}
+        known = {probe.name: probe for probe in importlib.import_module("parity.mutants.probes.probe").probes(job.into)}
         yield from (known[name] for name in job.probes)
 
 

@@ -79,7 +79,7 @@ def _formulated(**fields: Any) -> Iterator[None]:
     own = FORMULATIONS["flax", "cpu"]
     with (
         mock.patch.dict(FORMULATIONS, {("flax", "cpu"): replace(own, **fields)}),
-        mock.patch.object(encoder, "_CompiledLayer", encoder._compiled_layer()),
+        mock.patch.object(encoder, "_KINDS", encoder.layer_kinds(encoder.BigBirdLayer)),
     ):
         yield
 

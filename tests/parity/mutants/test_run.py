@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from bigbird_port.cli import main
 from parity.mutants import run as room
 from parity.mutants.generate import Mutant
-from parity.mutants.probe import difference, flat
+from parity.mutants.probes.probe import difference, flat
 from parity.mutants.run import Wanted, run_mutants
 from parity.mutants.scope import root
 from parity.mutants.score import Outcome, Score, count
@@ -48,11 +48,11 @@ def outcomes():
         kept = [probe for probe in room_probes("torch") if probe.name in probes]
         with (
             mock.patch.object(room, "list_mutants", return_value=(list(mutants), len(mutants))),
-            mock.patch("parity.mutants.probe.probes", return_value=kept),
+            mock.patch("parity.mutants.probes.probe.probes", return_value=kept),
         ):
             return run_mutants(wanted)
 
-    from parity.mutants.probe import probes as room_probes
+    from parity.mutants.probes.probe import probes as room_probes
 
     return found
 

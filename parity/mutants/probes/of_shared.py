@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.mutants.probe import CONFIG
+from parity.mutants.probes.probe import CONFIG
 
 Found = Iterator[tuple[str, Any]]
 

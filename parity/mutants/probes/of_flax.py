@@ -13,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 
-from parity.mutants.probe import CONFIG, draw, padded_ids
+from parity.mutants.probes.probe import CONFIG, draw, padded_ids
 
 Found = Iterator[tuple[str, Any]]
 

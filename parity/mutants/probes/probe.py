@@ -47,7 +47,7 @@ def probes(into: Side) -> list[Probe]:
     """Return the probes of a side: those of what both share, then the framework's own."""
     found = []
     for room in ("shared", into):
-        module: Any = importlib.import_module(f"parity.mutants.probe_{room}")
+        module: Any = importlib.import_module(f"parity.mutants.probes.of_{room}")
         found += [Probe(name, partial(_run, function)) for name, function in module.PROBES.items()]
     return found
 
