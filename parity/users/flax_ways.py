@@ -75,11 +75,13 @@ def training(user: Any) -> Iterator[None]:
 def _formulated(**fields: Any) -> Iterator[None]:
     """Another formulation. Layers that are compiled already hold the usual one."""
     from models_flax.bigbird import encoder
+    from models_flax.bigbird.layer import BigBirdLayer
+    from models_flax.kinds import layer_kinds
 
     own = FORMULATIONS["flax", "cpu"]
     with (
         mock.patch.dict(FORMULATIONS, {("flax", "cpu"): replace(own, **fields)}),
-        mock.patch.object(encoder, "_KINDS", encoder.layer_kinds(encoder.BigBirdLayer)),
+        mock.patch.object(encoder, "_KINDS", layer_kinds(BigBirdLayer)),
     ):
         yield
 
