@@ -130,6 +130,11 @@ def test_reports_show_the_steps(result):
     lines = list(steps_table(result))
     assert len(lines) == 1 + len(curves(result))
     assert all("OFF" not in line for line in lines)
+    kept = next(line for line in lines if "torch against original: weights" in line)
+    shown = kept.partition("  worst")[0][38:]  # a column of ten for each step, empty where the original kept nothing
+    assert [bool(shown[10 * n : 10 * n + 10].strip()) for n in range(8)] == [True, True, False, True] + 3 * [False] + [
+        True
+    ]
     assert {curve.group for curve in curves(result)} == {"loss", "learning", "gradient", "after", "slots", "drift"}
 
 
