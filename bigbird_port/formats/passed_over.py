@@ -12,6 +12,7 @@ _WEIGHTS = re.compile(
     r".+\.index|saved_model\.pb"
 )
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
+_STATE = "training.safetensors"  # slots that belong to the weights beside them
 _OUT_FOLDERS = ("neutral", "torch", "flax", "tf")  # of what convert wrote
 _SHOWN = 5
 
@@ -31,7 +32,7 @@ def passed_over(given: Path, read: Iterable[Path]) -> list[str]:
     taken = {name for file in files for name in _names_of(file)}
     found = [path.name for path in given.iterdir() if _WEIGHTS.fullmatch(path.name) and not _SHARD.fullmatch(path.name)]
     found += ["orbax/"] if (given / "orbax").is_dir() else []
-    return sorted(name.removesuffix(".index") for name in found if name not in taken)
+    return sorted(name.removesuffix(".index") for name in found if name not in {*taken, _STATE})
 
 
 def _names_of(file: Path) -> Iterator[str]:

@@ -132,7 +132,10 @@ def _going_on(
     training, notes = _training(found, rows, trained, config, head, flags, asked)
     for row in rows:
         if row.name not in trained and row.trains(config, head, training.flags):
-            raise ValueError(f"{row.name} has no slots, though a run of the {head} head trains it")
+            raise ValueError(
+                f"{row.name} has no slots, though a run of the {head} head trains it: the state cannot go on with it: "
+                "begin anew by --fresh-optimizer"
+            )
     own = {row.name for row in rows}
     here = {name: stored for name, stored in found.slots.items() if stored.slot.weight.name in own}
     still = tuple(row.name for row in rows if row.name not in trained)

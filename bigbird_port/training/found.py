@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbird_port.conversion.source import Source
+from bigbird_port.files.json_object import read_json_object
 from bigbird_port.files.reading import is_there
 from bigbird_port.formats.flax.orbax_reader import open_orbax, orbax_items
 from bigbird_port.formats.safetensors.reader import SafetensorsFile
@@ -154,8 +155,8 @@ def _step_in(store: Store, name: str) -> int:
 def _beside(source: Source) -> Found | None:
     """What convert or a run wrote beside a framework's weights."""
     folder = source.opened.path if source.opened.path.is_dir() else source.opened.path.parent
-    if not is_there(folder / STATE_FILE):
-        return None
+    if not is_there(folder / STATE_FILE) or "not_trained" not in read_json_object(folder / STATE_FILE):
+        return None  # a file of somebody's own may have that name
     state = read_state(folder / STATE_FILE)
     store = _slots_store(folder)
     config, head, sizes = source.config, source.head, dims(source.config)

@@ -161,8 +161,9 @@ def _training(result: Result, name: svg.Names) -> dict[str, Any] | None:
 
     if not any(row.error == "training" for row in result.rows):
         return None
-    found = found_in(result)
-    return {"curves": found, "picture": svg.markup(growth_picture(found, name("training")))}
+    found, steps = found_in(result), [condition.name for condition in result.conditions]
+    drawn = svg.markup(growth_picture(found, steps, name("training")))
+    return {"curves": found, "steps": steps, "picture": drawn}
 
 
 def _curves(result: Result, name: svg.Names) -> Iterator[tuple[str, str, int, list[dict[str, Any]]]]:

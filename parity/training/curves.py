@@ -35,6 +35,11 @@ class Curve:
     rows: tuple[Row, ...]
 
     @property
+    def by_step(self) -> dict[str, Row]:
+        """The rows by the condition's name: what the original did not keep is not there."""
+        return {row.condition: row for row in self.rows}
+
+    @property
     def name(self) -> str:
         """What it is of, for people."""
         return f"{self.value} against {self.reference}: {GROUPS[self.group]}"
@@ -60,21 +65,23 @@ def curves(result: Result) -> list[Curve]:
 
 def steps_table(result: Result) -> Iterator[str]:
     """Yield a line for every curve: its error behind each update, and the worst place."""
-    steps = [condition.name.removeprefix("step ") for condition in result.conditions]
-    yield f"{'behind step':>34}  " + "  ".join(f"{step:>8}" for step in steps)
+    steps = [condition.name for condition in result.conditions]
+    yield f"{'behind':>36}  " + "  ".join(f"{step:>8}" for step in steps)
     for curve in curves(result):
-        values = "  ".join(f"{figure(row.difference.would_pass):>8}" for row in curve.rows)
+        found = curve.by_step
+        cells = (figure(found[step].difference.would_pass) if step in found else "" for step in steps)
+        values = "  ".join(f"{cell:>8}" for cell in cells)
         worst = _worst(curve)
         mark = "" if worst.passed else "  OFF"
-        yield f"{curve.name:>34}  {values}  worst {worst.tap}, {worst.difference.excess:.2g} of what is allowed{mark}"
+        yield f"{curve.name:>36}  {values}  worst {worst.tap}, {worst.difference.excess:.2g} of what is allowed{mark}"
 
 
-def growth_picture(found: list[Curve], name: str) -> Element:
+def growth_picture(found: list[Curve], steps: list[str], name: str) -> Element:
     """Return all curves over the steps: errors as parts of what is allowed, on a logarithmic scale."""
     title = "Differences over the steps, as parts of what is allowed"
     said = "; ".join(f"{curve.name}: at most {_worst(curve).difference.excess:.2g}" for curve in found)
     root = picture(name, _WIDTH, _HEIGHT, title, said)
-    count = max(len(curve.rows) for curve in found)
+    count = len(steps)
 
     def place(i: int, excess: float) -> tuple[float, float]:
         log = math.log10(excess) if 0 < excess < math.inf else _HIGHEST if excess else _LOWEST
@@ -85,12 +92,12 @@ def growth_picture(found: list[Curve], name: str) -> Element:
         _, y = place(0, 10.0**decade)
         add(root, "path", d=f"M{_LEFT} {y:.1f}H{_RIGHT}", class_="tolerance" if decade == 0 else "grid")
         add(root, "text", f"1e{decade:+03d}", x=_LEFT - 6, y=y + 4, text_anchor="end")
-    for i, row in enumerate(found[0].rows):
+    for i, step in enumerate(steps):
         x, _ = place(i, 1.0)
-        add(root, "text", row.condition.removeprefix("step "), x=x, y=_HEIGHT - _BOTTOM + 16, text_anchor="middle")
+        add(root, "text", step.removeprefix("step "), x=x, y=_HEIGHT - _BOTTOM + 16, text_anchor="middle")
     for curve in found:
         group = add(root, "g", class_=witness_class(curve.value))
-        points = [place(i, row.difference.excess) for i, row in enumerate(curve.rows)]
+        points = [place(steps.index(row.condition), row.difference.excess) for row in curve.rows]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         hint(add(group, "polyline", points=line, class_="line", stroke_dasharray=_DASHES[curve.group]), curve.name)
     return root

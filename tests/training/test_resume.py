@@ -192,6 +192,16 @@ def test_another_heads_state_is_refused(resumable):
     assert torch_resume(resumable(MINI), head="masked-lm").step == 10
 
 
+def test_a_saved_run_is_converted_whole(resumable, tmp_path):
+    """Nothing is passed over in it, and a file of that name which is no state is somebody's own."""
+    torch_resume(resumable(MINI)).save(tmp_path / "saved")
+    report = convert(tmp_path / "saved", tmp_path / "out", Settings(to=("torch",), training=Asked()))
+    assert report.plan.passed_over == ()
+    (tmp_path / "saved/training.json").write_text('{"epochs": 3}')
+    with pytest.raises(ValueError, match="holds no optimizer's slots"):
+        convert(tmp_path / "saved", tmp_path / "other", Settings(to=("torch",), training=Asked()))
+
+
 def test_a_model_without_a_state_says_how_to_get_one(tmp_path):
     convert(steps_of(MINI).checkpoint, tmp_path / "out")
     with pytest.raises(ValueError, match="no training state: convert the checkpoint with --optimizer"):

@@ -130,6 +130,10 @@ def test_reports_show_the_steps(result):
     lines = list(steps_table(result))
     assert len(lines) == 1 + len(curves(result))
     assert all("OFF" not in line for line in lines)
+    kept = next(line for line in lines if "torch against original: weights" in line)
+    shown = kept.partition("  worst")[0][38:]  # a column of ten for each step, empty where the original kept nothing
+    filled = [n for n in range(8) if shown[10 * n : 10 * n + 10].strip()]
+    assert filled == [0, 1, 3, 7]
     assert {curve.group for curve in curves(result)} == {"loss", "learning", "gradient", "after", "slots", "drift"}
 
 
