@@ -179,9 +179,10 @@ def _curves(result: Result, name: svg.Names) -> Iterator[tuple[str, str, int, li
 
 def _pattern(report: Report, name: svg.Names) -> dict[str, Any] | None:
     """Pictures by layer and head, of the longest texts; None without a configuration, no layers for full attention."""
-    if report.config is None or not report.result.conditions:
+    passes = [condition for condition in report.result.conditions if not condition.purpose]
+    if report.config is None or not passes:
         return None
-    condition = max(report.result.conditions, key=lambda condition: condition.length)
+    condition = max(passes, key=lambda condition: condition.length)
     fixed, head, layers = "", name("pattern"), []
     for i, layer in enumerate(pattern_picture.grids({**report.config, **condition.overrides}, condition.length)):
         fixed = fixed or svg.markup(pattern_picture.draw_fixed(layer[0], head))

@@ -127,7 +127,7 @@ def test_the_schema_has_every_field():
         ('{"version": 1}', "expected a parity report of version 4, found 1"),
         ("[]", "found 'list'"),
         ("{", "Expecting property name"),
-        ('{"version": 3}', "KeyError: 'tolerances'"),
+        ('{"version": 4}', "KeyError: 'tolerances'"),
     ],
 )
 def test_what_is_no_report_is_refused(tmp_path, text, message):
