@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -174,44 +172,6 @@ def _generated() -> Found:
     yield "padded behind", model.generate(padded_ids(3, 12).astype(np.int32), max_new_tokens=4)
 
 
-def _training() -> Found:
-    import jax
-
-    keys = {"train": True, "dropout_rng": jax.random.key(3), "indices_rng": jax.random.key(4)}
-    for changes in ({}, {"attention_type": "original_full"}, {"random_blocks": "resample"}):
-        for checkpointing in (False, True):
-            model = _model(_heads()[2], changes, gradient_checkpointing=checkpointing)
-            found = _with_gradients(model, _heads()[2], 2, 70, **keys)
-            yield from _named(f"{changes} {checkpointing}", found)
-    for head in _heads()[3:]:
-        model = _model(head, {"num_hidden_layers": 1})
-        yield from _named(head, _with_gradients(model, head, 2, 40, **keys))
-
-
-def _formulations() -> Found:
-    from bigbird_port.sparse import formulation as room
-
-    usual = room.formulation("flax", "cpu")
-    for changes in (
-        {"heads_at_once": None, "blocks_at_once": 3},
-        {"scores_at_once": 300, "tokens_at_once": 32},
-        {"blocks_at_once": None, "tokens_at_once": None},
-    ):
-        with mock.patch.dict(room.FORMULATIONS, {("flax", "cpu"): replace(usual, **changes)}):
-            for head in (_heads()[0], _decoder()):
-                yield from _named(f"{changes} {head}", _with_gradients(_model(head), head, 2, 330))
-
-
-def _dtypes() -> Found:
-    import jax
-
-    for head in _heads():
-        for dtype in ("bfloat16", "float16"):
-            model = _model(head, {"num_hidden_layers": 1}, dtype=dtype)
-            inputs = _inputs(head, model.config, 2, 40)
-            yield f"{head} {dtype}", jax.jit(lambda params, m=model, x=inputs: m(**x, params=params))(model.params)
-
-
 def _folders() -> Found:
     for head in _heads():
         model = _model(head)
@@ -224,22 +184,6 @@ def _folders() -> Found:
         yield f"{head} half", model.to_bf16(model.params)
 
 
-def _long() -> Found:
-    import jax
-
-    for length, changes in (
-        (1024, {"max_encoder_length": 1024}),
-        (528, {"rescale_embeddings": True, "use_bias": False}),
-    ):
-        model = _model(_heads()[0], {"num_hidden_layers": 1} | changes)
-        ids = padded_ids(2, length).astype(np.int32)
-        yield f"{length}", jax.jit(lambda params, m=model, x=ids: m(x, params=params))(model.params)
-    for act in ("gelu", "gelu_new", "relu", "selu", "tanh", "linear"):
-        model = _model(_heads()[0], {"hidden_act": act, "num_hidden_layers": 1})
-        ids = padded_ids(1, 20).astype(np.int32)
-        yield act, jax.jit(lambda params, m=model, x=ids: m(x, params=params))(model.params)
-
-
 PROBES: dict[str, Callable[[], Found]] = {
     "calls of every head, padded and alone, with all outputs": _calls,
     "gradients through the call": _gradients,
@@ -247,9 +191,5 @@ PROBES: dict[str, Callable[[], Found]] = {
     "labels of all kinds": _labels,
     "caches, several new tokens, cross-attention": _cache,
     "generate, greedy and drawn, padded": _generated,
-    "training with fixed dropout, checkpointing, redrawn blocks": _training,
-    "other formulations: chunks": _formulations,
-    "bfloat16, float16": _dtypes,
     "save, load, extend": _folders,
-    "long plans, rescaled, without biases, activations": _long,
 }
