@@ -101,7 +101,7 @@ def test_wrong_values_name_field_value_and_rule(settings, words):
         ({"model_type": "big_bird", "num_random_block": 2}, ["num_random_block", "did you mean 'num_random_blocks'"]),
         ({"model_type": "big_bird", "position_embedding_type": "relative"}, ["position_embedding_type", "absolute"]),
         ({"model_type": "big_bird", "tie_word_embeddings": False}, ["tie_word_embeddings", "tied"]),
-        ({"num_rand_blocks": 3, "norm_type": "sandwich"}, ["norm_type", "prenorm", "postnorm"]),
+        ({"num_rand_blocks": 3, "norm_type": "midnorm"}, ["norm_type", "midnorm", "postnorm"]),
         ({"num_rand_blocks": 3, "hidden_act": "gelu_new"}, ["hidden_act", "gelu_new"]),
     ],
 )
