@@ -27,30 +27,52 @@ class Stage:
 
 
 def stages(into: Side) -> Iterator[Stage]:
-    """Yield the stages of a framework's gate, those of a plain run first."""
+    """Yield the stages of a framework's gate: each head's walk, the original, then every condition."""
     from bigbird_port.families.registry import default_family
+    from parity.conditions import table
 
-    heads = list(default_family().heads)
-    for head in heads:
-        yield Stage(f"{head}", DEFAULT, functools.partial(_compare, into, head))
-    for head in heads:
-        own = default_family().heads[head]
-        if not own.no_loss:
-            name = f"{head}, gradients{' and decoding' if own.decodes else ''}, 80 tokens"
-            options = {"length": 80, "gradients": True, "decoding": own.decodes}
-            yield Stage(name, THOROUGH, functools.partial(_compare, into, head, **options))
-    for head in (heads[0], *(head for head in heads if default_family().heads[head].decodes)):
-        # the encoder is the same in the others, and each takes as long as all the rest
-        options = {"length": 80, "adversarial": True}
-        yield Stage(f"{head}, adversarial, 80 tokens", THOROUGH, functools.partial(_compare, into, head, **options))
+    for head in default_family().heads:
+        yield Stage(head, DEFAULT, functools.partial(_compare, into, head))
+    yield Stage("the original", DEFAULT, functools.partial(_original, into))
+    for name in table.THOROUGH:
+        level = DEFAULT if name in table.PLAIN else THOROUGH
+        yield Stage(name, level, functools.partial(_condition, into, name))
 
 
-def _compare(into: Side, head: str, **options: Any) -> str:
+def _compare(into: Side, head: str) -> str:
     """Run parity of a head on the demo; return the first thing that is red, empty where nothing is."""
-    from parity.run.conditions import Options
     from parity.run.run import run_parity
 
-    result = run_parity(_demo(), (head,), Options(witnesses=(into, "reference"), **options))
+    return _red(run_parity(_demo(), (head,), _options(into)))
+
+
+def _original(into: Side) -> str:
+    """Hold the demo against outputs of the original."""
+    from parity.checks.build import check_build
+
+    return next((check.name for check in check_build(_demo(), _options(into)) if not check.passed), "")
+
+
+def _condition(into: Side, name: str) -> str:
+    """Run one condition on the demo, for all heads that it is for."""
+    from bigbird_port.families.registry import default_family
+    from parity.checks.drawn import check_drawn
+    from parity.conditions.run import run_conditions
+    from parity.run.results import Result
+
+    heads, options = list(default_family().heads), _options(into, conditions=(name,))
+    result = Result(heads=heads, witnesses=options.names)
+    drawn = check_drawn(run_conditions(_demo(), _demo(), heads, options, result))
+    return next((f"{row.error} {row.place}" for row in result.failures), "" if drawn.passed else f"check {drawn.name}")
+
+
+def _options(into: Side, **options: Any) -> Any:
+    from parity.run.conditions import Options
+
+    return Options(witnesses=(into, "reference"), **options)
+
+
+def _red(result: Any) -> str:
     if result.passed:
         return ""
     red = next((f"{row.error} {row.place}" for row in result.failures), "")
