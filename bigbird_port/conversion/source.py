@@ -122,8 +122,16 @@ def open_part(path: Path, config_file: Path | None = None, wanted: Wanted | None
 
 def find_part(shapes: Mapping[str, tuple[int, ...]], style: StyleName, wanted: Wanted | None = None) -> Subtree:
     """Return the part of a source that holds the weights of some family; the whole where no family's are found."""
-    found = [find_subtree(family, shapes, style, wanted) for family in families()]
+    found: list[Subtree] = []
+    errors: list[ValueError] = []
+    for family in families():
+        try:
+            found.append(find_subtree(family, shapes, style, wanted))
+        except ValueError as error:
+            errors.append(error)
     anchored = [part for part in found if part.anchored]
+    if errors and not anchored:
+        raise errors[0]
     if len(anchored) < 2:
         return next(iter(anchored), found[0])
     return max(anchored, key=lambda part: meant(part.family, part.names, part.style))
