@@ -17,6 +17,7 @@ SAMPLES = {
     "parity --junit": '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="bigbird-port parity">',
     "parity --markdown": "## BigBird parity: passed",
     "parity faults --json": '{\n "passed": true,\n "into": "torch"}',
+    "parity mutants --json": '{\n "mutants_of": "torch",\n "seed": 0}',
     "parity calibrate --out": '{\n "version": 1,\n "command": "bigbird-port parity calibrate --seed 0"}',
     "parity baseline save": '{\n "false_alarm": 0.1}',
 }

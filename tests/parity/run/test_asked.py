@@ -32,7 +32,9 @@ def out(converted):
 
 
 def run(*arguments):
-    return CliRunner().invoke(main, ["parity", *map(str, arguments), "--no-conditions"])
+    """Run a command of parity; conditions, which a plain run has, are left out."""
+    alone = [] if arguments[0] in ("faults", "bisect") else ["--no-conditions"]
+    return CliRunner().invoke(main, ["parity", *map(str, arguments), *alone])
 
 
 def kinds(result, head):
