@@ -86,7 +86,10 @@ class Rounding:
             exact = self._exact_of(error, tap)
             if exact is None:
                 return None
-            self._known[key] = most(self._runs_of(error, tap), exact)
+            found = self._runs_of(error, tap)
+            if not found:
+                return None
+            self._known[key] = most(found, exact)
         return self._known[key]
 
     def _exact_of(self, error: str, tap: str) -> np.ndarray | None:
@@ -99,17 +102,18 @@ class Rounding:
         return self._exact.get(tap)
 
     def _runs_of(self, error: str, tap: str) -> list[np.ndarray]:
-        """What every run has for a tap."""
+        """What every run has for a tap; nothing for what is made of taps elsewhere, such as log-probabilities."""
         if error == "gradient" and self._gradients:
             if not self._found:
                 self._reference.inexact("", 0).backward(self._inputs, self._gradients[0])  # finds the kinks
                 every = [run.backward(self._inputs, self._gradients[0]) for run in self._runs]
                 self._found = [run.weights | run.taps for run in every]
-            return [taps[tap.removeprefix("grad.")] for taps in self._found]
+            name = tap.removeprefix("grad.")
+            return [taps[name] for taps in self._found if name in taps]
         if error == "loss" and self._loss:
             pairs = zip(self._runs, self._stage("accumulated"), strict=True)
             return [np.array(run.loss(taps, self._loss[0])) for run, taps in pairs]
-        return [taps[tap] for taps in self._stage("local" if error == "local" else "accumulated")]
+        return [taps[tap] for taps in self._stage("local" if error == "local" else "accumulated") if tap in taps]
 
     def _stage(self, error: str) -> list[dict[str, np.ndarray]]:
         """Every run's taps of the present stage, computed once."""
