@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bigbird_port.families.bigbird.config import HIDDEN_ACTS, BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.families.fields import HIDDEN_ACTS
 from bigbird_port.schema.initialise import initial_value
 from bigbird_port.schema.table import weights_of
 from bigbird_port.sparse.pattern import pattern_blocks

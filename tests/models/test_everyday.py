@@ -15,8 +15,8 @@ import models_flax
 import models_flax.outputs
 import models_torch
 import models_torch.outputs
-from bigbird_port.families.bigbird.config import HIDDEN_ACTS
 from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.families.fields import HIDDEN_ACTS
 from models_torch.bigbird.cache import LayerCache
 from models_torch.bigbird.outputs import BigBirdHeadOutput
 from tests.models.torch_models import DECODER, TINY, model_class, padded, random_ids

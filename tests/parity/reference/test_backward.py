@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import models_torch
-from bigbird_port.families.bigbird.config import HIDDEN_ACTS, BigBirdConfig
+from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.heads import HEADS
+from bigbird_port.families.fields import HIDDEN_ACTS
 from bigbird_port.schema.table import weights_of
 from bigbird_port.schema.weights import to_framework
 from models_torch.bigbird.losses import masked_lm_loss
