@@ -277,8 +277,8 @@ class BigBirdEncoder(LayerStack):
         self.layer = self.make(_KINDS)
         self.LayerNorm = norm_where("prenorm", config, self.dtype)
 
-    def __call__(self, x_BLD: Array, inputs: Inputs, *flags: bool) -> Encoded:
+    def __call__(self, x_BLD: Array, inputs: Inputs, *flags: bool, **named: bool) -> Encoded:
         """Run all layers on embeddings [B, L, D], and in prenorm the last LayerNorm; the arguments are run's."""
-        encoded = self.run(self.layer, x_BLD, inputs, *flags)
+        encoded = self.run(self.layer, x_BLD, inputs, *flags, **named)
         *states, last_BLD = encoded.hidden_states
         return encoded._replace(hidden_states=(*states, self.LayerNorm(last_BLD)))
