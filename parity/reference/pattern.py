@@ -27,8 +27,8 @@ def blocks_of_pattern(config: Any, length: int) -> int | None:
     tokens = config.max_encoder_length or length
     if length > tokens:
         raise ValueError(
-            f"the inputs are {length} tokens long, but the pattern is that of max_encoder_length={tokens}: shorten them, "
-            f"or override it: --max-encoder-length {length}"
+            f"the inputs are {length} tokens long, but the pattern is that of max_encoder_length={tokens}: shorten "
+            f"them, or override it: --max-encoder-length {length}"
         )
     n, r = -(-tokens // config.block_size), config.num_random_blocks
     if config.attention_type == "original_full":
