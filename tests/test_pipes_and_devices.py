@@ -94,6 +94,7 @@ ARGUMENTS = {
     "parity baseline check": {"file": "{made}/torch/config.json", "run": "{made}/torch/config.json"},
     "parity faults": {"out": "{made}/out"},
     "parity bisect": {"out": "{made}/out"},
+    "parity mutants": {},
 }
 MORE = {"parity run": ["--head", "base", "--length", "32"], "parity bisect": ["--head", "base"]}
 WITH = {"--context": ["--question", "What is it?"]}

@@ -32,6 +32,13 @@ REASONS = {
     ("models_flax/pretrained/files.py", "safe_open"): "check_regular stands before it",
     ("models_flax/pretrained/files.py", "load_file"): "check_regular stands before it",
     ("parity/reports/page.py", "read_text"): "files that come with the package",
+    ("parity/mutants/run.py", "read_text"): "the project's own code",
+    ("parity/mutants/worker.py", "read_bytes"): "the project's own code, and what workers wrote for each other",
+    ("parity/mutants/worker.py", "open"): "the null device, for what a mutant prints",
+    ("parity/mutants/pool.py", "read_text"): "what a worker wrote for the pool",
+    ("parity/mutants/probes/of_shared.py", "read_text"): "what the probe wrote",
+    ("parity/mutants/probes/of_shared.py", "read_bytes"): "what the probe wrote",
+    ("parity/mutants/probes/of_shared.py", "load_file"): "what the probe wrote",
 }
 
 
