@@ -72,6 +72,7 @@ def test_outputs_and_gradients_are_those_of_transformers(head, config):
 
 
 @pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.quick("True")
 def test_a_decoder_is_that_of_transformers(cross):
     config = CROSS if cross else DECODER
     ours, theirs = model_of("causal-lm", config, seed=3), peer_of("causal-lm", config)
@@ -168,6 +169,7 @@ def test_signatures_are_those_of_transformers(head):
 
 @pytest.mark.parametrize("safe", [False, True], ids=["msgpack", "safetensors"])
 @pytest.mark.parametrize("head", HEADS)
+@pytest.mark.quick("pretraining-msgpack", "qa-safetensors")
 def test_files_go_both_ways(head, safe, tmp_path):
     config = FULL.replace(random_blocks="original", num_labels=2 if head == "qa" else 3)  # transformers' QA sets it
     ours = model_of(head, config, seed=3)

@@ -64,9 +64,7 @@ def test_torch_loads_and_agrees(folders, head, length):
 
 @BY_HEAD
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.quick(
-    "full-qa", "full-base", "block-sparse-qa", "block-sparse-pretraining", "block-sparse-sequence-classification"
-)
+@pytest.mark.quick("full-qa", "full-base", "block-sparse-qa")
 def test_flax_loads_and_agrees(folders, head, length):
     peer_class = getattr(transformers, HEADS[head].flax_class_name)
     full = length == 176  # its Flax classes do not switch to full attention by themselves
