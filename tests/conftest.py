@@ -6,10 +6,15 @@ import dataclasses
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import bigbird_port
 from bigbird_port.conversion.convert import convert
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("BIGBIRD_PORT_SHARED", ROOT.parent / "shared"))
