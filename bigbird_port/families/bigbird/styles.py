@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
-from bigbird_port.schema.reading.style import Style, StyleName
+from bigbird_port.families.styles import styles
+from bigbird_port.schema.reading.style import Style
 
 PREFIX = "bert"  # what the base model is called within a model of another head
 
-STYLES: Mapping[StyleName, Style] = {
-    "original": Style(
-        lambda row: row.original, lambda row: row.axes, re.compile(r"/layer_(?P<number>\d+)/"), "/layer_{i}/"
-    ),
-    "saved-model": Style(
+STYLES = styles(
+    PREFIX,
+    "layer",
+    Style(
         lambda row: row.keras,
         lambda row: row.axes,
         re.compile(r"(?<![^/])transformer_scaffold(_(?P<number>\d+))?(?=/)"),
         "transformer_scaffold{_i}",
     ),
-    "torch": Style(
-        lambda row: (row.torch,),
-        lambda row: row.torch_axes,
-        re.compile(r"\.layer\.(?P<number>\d+)\."),
-        ".layer.{i}.",
-        prefix=f"{PREFIX}.",
-        per_head=True,
-    ),
-    "flax": Style(
-        lambda row: (row.flax,),
-        lambda row: row.flax_axes,
-        re.compile(r"/layer/(?P<number>\d+)/"),
-        "/layer/{i}/",
-        prefix=f"{PREFIX}/",
-        per_head=True,
-    ),
-    "neutral": Style(
-        lambda row: (row.name,), lambda row: row.axes, re.compile(r"\.layer\.(?P<number>\d+)\."), ".layer.{i}."
-    ),
-}
+)
