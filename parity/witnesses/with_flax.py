@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 
 _SMALL = 1 << 20  # numbers in the kernels of all layers, about
+# LLVM not optimising, the older of two code generators, and one module rather than 32.
+_QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,12 +281,27 @@ def _compiled(function: Callable[..., Any], module: Any, fixed: tuple[tuple[str,
 def quickly(config: BigBirdConfig) -> dict[str, Any] | None:
     """Return XLA's options for a program that runs a few times: one of a small model takes longer to compile.
 
-    Not optimised, it is compiled in half the time or less. Whole calls (FlaxWitness.call) are compiled as users do it.
+    Not optimised, it is compiled in a third of the time. Whole calls (FlaxWitness.call) are compiled as users do it.
     """
     import jax
 
     size = config.num_hidden_layers * config.hidden_size * config.intermediate_size
-    return {"xla_backend_optimization_level": 0} if size < _SMALL and jax.default_backend() == "cpu" else None
+    return _quick_options() if size < _SMALL and jax.default_backend() == "cpu" else None
+
+
+@functools.cache
+def _quick_options() -> dict[str, Any]:
+    """Those of the options that this XLA knows, because their names change from release to release."""
+    import jax
+
+    known = {}
+    for name, value in _QUICK.items():
+        try:
+            jax.jit(jax.numpy.negative, compiler_options={name: value}).lower(0.0).compile()
+        except jax.errors.JaxRuntimeError:
+            continue
+        known[name] = value
+    return known
 
 
 @functools.lru_cache(maxsize=64)
