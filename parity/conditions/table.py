@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from parity.conditions import calls, forced, losses, saving, writing
+from parity.conditions import calls, forced, losses, making, saving, writing
 from parity.conditions.condition import UserCondition, decoding, texts_head, trained_head, with_loss
 from parity.conditions.plans import other_plan, paper_plan, why_no_other_plan
 from parity.conditions.texts import most_tokens
@@ -85,6 +85,13 @@ _PLAINLY = (
         saving.saved,
     ),
     UserCondition(
+        "made",
+        "made from its configuration, its weights drawn from a seed",
+        "initial values unlike the original's or each other's, weights that are not counted",
+        texts_head,
+        making.made,
+    ),
+    UserCondition(
         "labels",
         "the losses that a call returns, for every kind of labels",
         "losses of one kind, ignored labels, positions beyond the end, labels handed to the wrong term",
@@ -128,6 +135,14 @@ _PLAINLY = (
         "the choice of the next token, its position and its mask",
         decoding,
         writing.generated,
+        why_not=_why_no_cache,
+    ),
+    UserCondition(
+        "sampled",
+        "the next word drawn 512 times: at a temperature, from the best few, and from the likeliest",
+        "temperature, top_k or top_p ignored or misread, seeds that draw something else each time or always the same",
+        decoding,
+        writing.sampled,
         why_not=_why_no_cache,
     ),
 )
@@ -207,6 +222,13 @@ _THOROUGHLY = (
         texts_head,
         forced.in_a_way("training", forced.full_texts),
         forced.without_dropout,
+    ),
+    UserCondition(
+        "extended",
+        "half as many positions again, repeated and stretched",
+        "position embeddings extended wrongly, weights lost on the way",
+        texts_head,
+        making.extended,
     ),
     UserCondition(
         "checkpointing",

@@ -6,6 +6,7 @@ Legend: B batch, L length, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +15,11 @@ from parity.conditions.texts import counted, left_padded, most_tokens, words
 from parity.given.inputs import Inputs
 from parity.measure.metrics import scale_of
 from parity.run.results import Row
+from parity.users.user import User
 
 _PROMPT, _SINGLE, _AT_ONCE = 62, 6, 5  # tokens: single ones on both sides of the 64th
 _PADDED, _NEW = 9, 4
+_COPIES, _SURE = 256, 6.0  # prompts that draw; deviations that chance does not reach
 
 
 def long_cache(bench: Bench) -> Iterator[Row]:
@@ -72,3 +75,56 @@ def generated(bench: Bench) -> Iterator[Row]:
         chosen_BL = np.take_along_axis(scores_BLV, ids[:, _PADDED:, None], axis=2)
         best_BL = scores_BLV.max(axis=2, keepdims=True)
         yield bench.scene(inputs).row(pair, "decoding", tap, (chosen_BL, best_BL), scale=scale_of(scores_BLV))
+
+
+def sampled(bench: Bench) -> Iterator[Row]:
+    """Many copies of one prompt draw a word each: colder, from the best few, and from the likeliest words of a share.
+
+    The temperature makes the scores three times as far apart as their own deviation, so that few words are likely.
+    """
+    (tap,) = bench.own.returned
+    prompt = {"input_ids": words(bench.config, bench.rng, (1, 2))}
+    scores_V = bench.truth(prompt)[tap][0, -1]
+    order_V = np.argsort(-scores_V, kind="stable")
+    reached_V = _softmax(scores_V)[order_V].cumsum()
+    share = float(reached_V[[0, 1]].mean()) if len(order_V) > 1 else 1.0  # between two sums, so that none is on it
+    cold = float(scores_V.std()) / 3 or 1.0
+    for how, temperature, known in (
+        ({"temperature": cold}, cold, order_V),
+        ({"temperature": 3 * cold, "top_k": 3}, 3 * cold, order_V[:3]),
+        ({"top_p": share}, 1.0, order_V[:2]),
+    ):
+        chances_V = np.zeros_like(scores_V)
+        chances_V[known] = _softmax(scores_V[known] / temperature)
+        for user in bench.users:
+            yield _drawn(bench, user, prompt, how, chances_V)
+
+
+def _drawn(bench: Bench, user: User, prompt: Inputs, how: dict[str, Any], chances_V: np.ndarray) -> Row:
+    """What one user draws, against the chance of every word."""
+    copies, (tap,) = {"input_ids": np.repeat(prompt["input_ids"], _COPIES, axis=0)}, bench.own.returned
+    first, again, other = (
+        user.generate(copies, 1, do_sample=True, seed=bench.seed + i, **how)[:, -1] for i in (0, 0, 1)
+    )
+    named = ", ".join(f"{name}={value:g}" for name, value in how.items())
+    counts_V = np.bincount(np.concatenate((first, other)), minlength=len(chances_V))
+    most_V = _SURE * np.sqrt(2 * _COPIES * chances_V * (1 - chances_V)) + _SURE * (chances_V > 0)
+    off_V = np.abs(counts_V - 2 * _COPIES * chances_V)
+    scene, pair, worst = bench.scene(prompt), (user.name, TRUTH), int((off_V - most_V).argmax())
+    if off_V[worst] > most_V[worst]:
+        expected = 2 * _COPIES * chances_V[worst]
+        return scene.failed(
+            pair, "decoding", tap, f"generate({named}) drew word {worst} {counts_V[worst]} times for {expected:.1f}"
+        )
+    if (first != again).any():
+        return scene.failed(pair, "decoding", tap, f"generate({named}) drew other words from the same seed")
+    if chances_V.max() < 0.9 and (first == other).all():
+        return scene.failed(pair, "decoding", tap, f"generate({named}) drew the same words from another seed")
+    beyond_V = np.maximum(off_V - most_V, 0)  # nothing, here
+    return scene.row(pair, "decoding", tap, (beyond_V, np.zeros_like(beyond_V)), scale=1.0)
+
+
+def _softmax(scores_V: np.ndarray) -> np.ndarray:
+    """Chances from scores."""
+    powers_V = np.exp(scores_V - scores_V.max())
+    return powers_V / powers_V.sum()

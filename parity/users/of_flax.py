@@ -77,16 +77,39 @@ class FlaxUser:
                 found.append(np.asarray(output.logits))
         return np.concatenate(found, axis=1)
 
-    def generate(self, inputs: Inputs, tokens: int) -> np.ndarray:
+    def generate(self, inputs: Inputs, tokens: int, **how: Any) -> np.ndarray:
         """Write tokens, which nothing ends."""
         with self.witness.scope():
-            return np.asarray(self.model.generate(**inputs, max_new_tokens=tokens, eos_token_id=-1))
+            return np.asarray(self.model.generate(**inputs, max_new_tokens=tokens, eos_token_id=-1, **how))
+
+    def weights(self) -> Taps:
+        """Read the parameters."""
+        from flax.traverse_util import flatten_dict
+
+        arrays = {name: np.asarray(x) for name, x in flatten_dict(self.model.params, sep="/").items()}
+        return from_framework(arrays, self.model.config, self.model.head, "flax", any_pooler=True)
+
+    def size(self) -> int:
+        """Ask the model."""
+        found: int = self.model.num_parameters()
+        return found
+
+    def made(self, seed: int) -> FlaxUser:
+        """Make one from the configuration."""
+        return self._of(type(self.model).from_config(self.model.config, seed))
+
+    def extended(self, length: int, method: str) -> FlaxUser:
+        """Extend the model."""
+        return self._of(self.model.extend_positions(length, method))
 
     def reloaded(self, folder: Path) -> FlaxWitness:
         """Save and load."""
         self.model.save_pretrained(folder)
-        model = type(self.model).from_pretrained(folder, dtype=self.model.dtype)
-        return FlaxWitness(model, Setting(self.witness.dtype), self.witness.device)
+        return self._of(type(self.model).from_pretrained(folder, dtype=self.model.dtype)).witness
+
+    def _of(self, model: Any) -> FlaxUser:
+        """The user of another model, in this one's type and on its device."""
+        return FlaxUser(FlaxWitness(model, Setting(self.witness.dtype), self.witness.device))
 
     def _run(self, function: Callable[[Any], Any]) -> Any:
         import jax

@@ -63,18 +63,40 @@ class TorchUser:
                 found.append(to_array(output.logits))
         return np.concatenate(found, axis=1)
 
-    def generate(self, inputs: Inputs, tokens: int) -> np.ndarray:
+    def generate(self, inputs: Inputs, tokens: int, **how: Any) -> np.ndarray:
         """Write tokens, which nothing ends."""
         with pinned():
-            ids = self.model.generate(**self._tensors(inputs), max_new_tokens=tokens, eos_token_id=-1)
+            ids = self.model.generate(**self._tensors(inputs), max_new_tokens=tokens, eos_token_id=-1, **how)
         found: np.ndarray = ids.cpu().numpy()
         return found
+
+    def weights(self) -> Taps:
+        """Read the state."""
+        arrays = {name: to_array(x) for name, x in self.model.state_dict().items()}
+        return from_framework(arrays, self.model.config, self.model.head, "torch", any_pooler=True)
+
+    def size(self) -> int:
+        """Ask the model."""
+        found: int = self.model.num_parameters()
+        return found
+
+    def made(self, seed: int) -> TorchUser:
+        """Make one from the configuration."""
+        return self._of(type(self.model).from_config(self.model.config, seed))
+
+    def extended(self, length: int, method: str) -> TorchUser:
+        """Extend the model."""
+        return self._of(self.model.extend_positions(length, method))
 
     def reloaded(self, folder: Path) -> TorchWitness:
         """Save and load."""
         self.model.save_pretrained(folder)
-        model = type(self.model).from_pretrained(folder)
-        return TorchWitness(model, Setting(str(self.witness.dtype).removeprefix("torch."), self.witness.device.type))  # type: ignore[arg-type]
+        return self._of(type(self.model).from_pretrained(folder)).witness
+
+    def _of(self, model: Any) -> TorchUser:
+        """The user of another model, in this one's type and on its device."""
+        setting = Setting(str(self.witness.dtype).removeprefix("torch."), self.witness.device.type)  # type: ignore[arg-type]
+        return TorchUser(TorchWitness(model, setting))
 
     def _tensors(self, arrays: Inputs) -> dict[str, Tensor]:
         """On the model's device; numbers in its type, but for labels."""

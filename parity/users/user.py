@@ -45,8 +45,24 @@ class User(Protocol):
         """Return the scores [B, L, V] of pieces of texts, each given the cache of those before."""
         ...
 
-    def generate(self, inputs: Inputs, tokens: int) -> np.ndarray:
-        """Return prompts and their greedy continuations by so many tokens, [B, L + tokens]."""
+    def generate(self, inputs: Inputs, tokens: int, **how: Any) -> np.ndarray:
+        """Return prompts and their continuations by so many tokens, [B, L + tokens]. how: do_sample, top_k, .."""
+        ...
+
+    def weights(self) -> Taps:
+        """Return the model's weights by canonical name, in canonical layout."""
+        ...
+
+    def size(self) -> int:
+        """Return how many numbers the model says that its parameters hold."""
+        ...
+
+    def made(self, seed: int) -> User:
+        """Return the user of a new model of the same configuration, its weights drawn from a seed."""
+        ...
+
+    def extended(self, length: int, method: str) -> User:
+        """Return the user of a model with more position embeddings."""
         ...
 
     def reloaded(self, folder: Path) -> Witness:

@@ -38,6 +38,11 @@ CAUGHT = {
     "cache_broken_from_token_65": ("cache", "causal-lm"),
     "new_tokens_see_ahead": ("cache", "causal-lm"),
     "left_padding_of_a_prompt_forgotten": ("generate", "causal-lm"),
+    "initial_values_uncut": ("made", "pretraining"),
+    "temperature_ignored": ("sampled", "causal-lm"),
+    "one_word_too_many": ("sampled", "causal-lm"),
+    "share_of_words_ignored": ("sampled", "causal-lm"),
+    "positions_repeated_backwards": ("extended", "pretraining"),
 }
 # the same with --thorough, or in Flax
 HEAVY = {

@@ -8,9 +8,11 @@ import dataclasses
 import numpy as np
 import torch
 
+from bigbird_port.schema import weights
 from bigbird_port.sparse import pattern as plans
 from models_torch.attention import block_sparse, gathering, gradient, onednn
 from models_torch.bigbird import encoder, generation, inputs, layer, model, tasks
+from models_torch.pretrained import model as pretrained
 from parity.faults.bigbird import code
 
 
@@ -243,3 +245,41 @@ def checkpointed_layers_cut(patch):
         return lambda run, **options: right(lambda: (run()[0].detach(), {}), **options)
 
     wrap(patch, encoder, "checkpoint", make)
+
+
+def initial_values_uncut(patch):
+    def make(right):
+        def faulty(weight, config, seed):
+            x = right(weight, config, seed)
+            return np.random.default_rng(seed).normal(0, config.initializer_range, x.shape) if x.std() else x
+
+        return faulty
+
+    wrap(patch, weights, "initial_value", make)
+
+
+def temperature_ignored(patch):
+    wrap(patch, generation, "_choose", lambda right: lambda logits, temperature, *rest: right(logits, 1.0, *rest))
+
+
+def one_word_too_many(patch):
+    def make(right):
+        return lambda logits, top_k=None, top_p=None: right(logits, top_k and top_k + 1, top_p)
+
+    wrap(patch, generation, "filter_logits", make)
+
+
+def share_of_words_ignored(patch):
+    wrap(patch, generation, "filter_logits", lambda right: lambda logits, top_k=None, top_p=None: right(logits, top_k))
+
+
+def positions_repeated_backwards(patch):
+    def make(right):
+        def faulty(table, length, method):
+            found = right(table, length, method).copy()
+            found[len(table) :] = found[len(table) :][::-1]
+            return found
+
+        return faulty
+
+    wrap(patch, pretrained, "extend_positions", make)
