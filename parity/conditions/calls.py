@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity.conditions.bench import Bench
-from parity.conditions.texts import masked, mixed, seven, short_length
+from parity.conditions.texts import masked, mixed, seven, short_length, words
 from parity.given.inputs import Inputs
 from parity.run.results import Row
 from parity.witnesses.witness import Taps
@@ -42,6 +42,26 @@ def two_texts(bench: Bench) -> Iterator[Row]:
     """Two texts, of which the second has half of the pattern."""
     length, W = bench.config.max_encoder_length - bench.config.block_size // 2, bench.config.block_size
     yield from one_call(bench, bench.own_inputs(mixed(bench.config, bench.rng, [length, length // 2 + W // 3], length)))
+
+
+def few_tokens(bench: Bench) -> Iterator[Row]:
+    """Four texts of which one token in ten is seen, layer by layer, each on the reference's input.
+
+    A block that is listed twice is then a large part of what a query sees, more than half precision may be off.
+    """
+    L = bench.config.max_encoder_length - bench.config.block_size // 2
+    ids = words(bench.config, bench.rng, (4, L))
+    mask = (bench.rng.random(ids.shape) < 0.1).astype(np.int32)
+    mask[:, 0] = 1
+    inputs = bench.own_inputs({"input_ids": ids, "attention_mask": mask})
+    streams = {user.name: user.witness.start(inputs)[1] for user in bench.users}
+    stream = bench.reference.start(inputs)[1]
+    for step in bench.family.steps(bench.config)[1:-1]:
+        fed = bench.reference.hidden(stream)
+        truth, stream = bench.reference.step(step, stream)
+        for user in bench.users:
+            found = user.witness.step(step, user.witness.inject(streams[user.name], fed))[0]
+            yield from bench.rows(user.name, inputs, found, truth, "local")
 
 
 def embeddings_given(bench: Bench) -> Iterator[Row]:

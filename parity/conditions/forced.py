@@ -7,7 +7,7 @@ from typing import Any
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.conditions.bench import Bench
-from parity.conditions.calls import one_call
+from parity.conditions.calls import few_tokens, one_call, two_texts
 from parity.conditions.texts import mixed, seven, short_length
 from parity.run.results import Row
 from parity.witnesses.witness import Dtype
@@ -39,9 +39,15 @@ def many_texts(bench: Bench) -> Iterator[Row]:
     yield from one_call(bench, bench.own_inputs(seven(bench.config, bench.rng)))
 
 
-def in_type(dtype: Dtype, run: Run) -> Run:
-    """Return a condition's function with both frameworks in another type."""
-    return lambda bench: run(bench.in_type(dtype))
+def in_type(dtype: Dtype) -> Run:
+    """Return a condition's function with both frameworks in another type: whole calls, and layer by layer."""
+
+    def narrow(bench: Bench) -> Iterator[Row]:
+        own = bench.in_type(dtype)
+        yield from two_texts(own)
+        yield from few_tokens(own)
+
+    return narrow
 
 
 def judged_as(dtype: Dtype, run: Run) -> Run:

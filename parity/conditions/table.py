@@ -149,18 +149,18 @@ _PLAINLY = (
 _THOROUGHLY = (
     UserCondition(
         "bfloat16",
-        "both frameworks in bfloat16",
+        "both frameworks in bfloat16, whole and layer by layer",
         "what is dropped or summed in the wrong type in half precision only",
         texts_head,
-        forced.in_type("bfloat16", calls.two_texts),
+        forced.in_type("bfloat16"),
         paper_plan,
     ),
     UserCondition(
         "float16",
-        "both frameworks in float16",
+        "both frameworks in float16, whole and layer by layer",
         "what overflows in half precision",
         texts_head,
-        forced.in_type("float16", calls.two_texts),
+        forced.in_type("float16"),
         paper_plan,
     ),
     UserCondition(

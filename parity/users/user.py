@@ -20,12 +20,13 @@ USERS = {"torch": "parity.users.of_torch", "flax": "parity.users.of_flax"}
 
 
 class User(Protocol):
-    """One framework's model of one head, and what a user does with it. name: of the framework.
+    """One framework's model of one head, and what a user does with it. name: of the framework. witness: of its stages.
 
     takes_embeddings: whether a call takes word embeddings in place of ids. ways: contexts in which it runs otherwise.
     """
 
     name: str
+    witness: Any
     takes_embeddings: bool
     ways: Mapping[str, Callable[[Any], AbstractContextManager[Any]]]
 
