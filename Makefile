@@ -16,6 +16,10 @@ demo: $(DEMO)
 # A process for each core: threads of both would wait for each other, and small tests take ten times as long.
 test test-slow: export OMP_NUM_THREADS = 1
 
+# Small programs run for milliseconds and are compiled for seconds. Here XLA optimises them less, which takes a third of
+# the time. test-slow compiles them as users do, and so does one test of test_golden.py.
+test: export XLA_FLAGS = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
+
 test: lint
 	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
 

@@ -1,11 +1,15 @@
 """Both frameworks against what the original code computed."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from parity.given.golden import derived_taps, golden_taps, log_softmax, read_golden
 from parity.witnesses.whole import load_whole
-from tests.conftest import CASES, GOLDEN, require
+from tests.conftest import CASES, GOLDEN, ROOT, require
 
 FRAMEWORKS = ("torch", "flax")
 LIMIT = 1e-5  # measured: 2e-6
@@ -54,3 +58,29 @@ def test_the_wrong_random_blocks_are_far_from_the_original(converted, framework)
     real = case.inputs["input_ids"] != 0
     error = np.abs(log_softmax(run.taps["prediction_logits"]) - case.tensors["mlm_log_probs"])[real].max()
     assert error > 0.1
+
+
+AS_USERS = """
+import sys
+import jax, numpy as np
+from models_flax import FlaxBigBirdForPreTraining
+from parity.given.golden import log_softmax, read_golden
+from pathlib import Path
+case = read_golden(Path(sys.argv[2]))
+model = FlaxBigBirdForPreTraining.from_pretrained(sys.argv[1], max_encoder_length=case.max_encoder_length)
+call = jax.jit(lambda params, inputs: model(**inputs, params=params).prediction_logits)
+for logits in (call(model.params, case.inputs), model(**case.inputs).prediction_logits):
+    real = case.inputs["input_ids"] != 0
+    print(np.abs(log_softmax(np.asarray(logits)) - case.tensors["mlm_log_probs"])[real].max())
+"""
+
+
+def test_what_xla_optimises_meets_the_original(converted):
+    """make test has XLA optimise less (Makefile). A process of its own compiles as users do."""
+    environment = {name: x for name, x in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
+    case = GOLDEN["mini-pretrain"].cases[0]
+    arguments = [sys.executable, "-c", AS_USERS, str(converted("mini-pretrain")), str(case)]
+    run = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
+    errors = [float(line) for line in run.stdout.split()]
+    assert len(errors) == 2, run.stderr
+    assert max(errors) < LIMIT
