@@ -37,7 +37,9 @@ from parity.witnesses.witness import Dtype, make_witness
 FRAMEWORKS = ("torch", "flax")
 _MODELS_A_PROCESS = 4 * OF_A_SHAPE  # jax keeps what it compiled
 # Half of the time went into making programs fast that run once.
-_QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+_QUICK_TO_COMPILE = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 _SHOWN = 5
 Found = dict[str, Any]
 
