@@ -133,7 +133,7 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     targets = tuple(
         plan_target(name, config, head, dtype, settings.choices, training) for name in dict.fromkeys(settings.to)
     )
-    tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config)
+    tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config, flags)
     notes += said
     if "tf" in settings.to:
         notes += config.family.flags(config, None)[1]

@@ -14,6 +14,7 @@ from bigbird_port.formats.filling import write_arrays
 from bigbird_port.formats.open_store import open_store
 from bigbird_port.formats.store import read
 from bigbird_port.formats.tensorflow.bundle_writer import TensorBundleFormat
+from bigbird_port.tokenizers import BigBirdPegasusTokenizer, BigBirdPegasusTokenizerFast
 from tests.conftest import GOLDEN, PEGASUS, require
 from tests.conversion.matrix import ALL, weights
 
@@ -164,3 +165,18 @@ def test_heads_of_its_own_start_from_the_seed(tmp_path):
     assert not any("encoder.layers" in name for name in names)
     convert(tmp_path / "decoder/torch", tmp_path / "flax", Settings(to=("flax",)))
     assert weights(tmp_path / "flax/flax") == weights(tmp_path / "decoder/flax")
+
+
+def test_the_vocabulary_is_carried_as_a_tokenizer(tmp_path):
+    source = checkpoint_of(tmp_path / "source", {}, {"vocab_model_file": "spm.model", "substitute_newline": None})
+    (source / "spm.model").write_bytes((MINI / "spm.model").read_bytes())
+    report = convert(source, tmp_path / "out", Settings(to=ALL))
+    assert not any("no tokenizer" in note for note in report.plan.notes), report.plan.notes
+    slow = BigBirdPegasusTokenizer.from_pretrained(tmp_path / "out/torch")
+    fast = BigBirdPegasusTokenizerFast.from_pretrained(tmp_path / "out/flax")
+    assert slow("a b\nc <s> [1]", text_target="d </s>") == fast("a b\nc <s> [1]", text_target="d </s>")
+    assert (slow.substitute_newline, slow.eos_token_id, slow.unk_token_id) == ("", 1, 5)  # as the flags say
+    assert json.loads((tmp_path / "out/tf/summarization.config").read_text())["substitute_newline"] is None
+    (source / "summarization.config").unlink()
+    convert(source, tmp_path / "own", Settings(num_attention_heads=2, vocab=source / "spm.model"))
+    assert BigBirdPegasusTokenizer.from_pretrained(tmp_path / "own/torch").substitute_newline == "<n>"
