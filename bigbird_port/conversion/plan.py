@@ -135,6 +135,11 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     )
     tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config, flags)
     notes += said
+    if "torch" in settings.to and config.beyond_transformers:
+        notes.append(
+            f"torch: transformers has no {' and no '.join(config.beyond_transformers)} model of this kind: its classes "
+            "refuse this folder by its attention_type, and models_torch loads it"
+        )
     if "tf" in settings.to:
         notes += config.family.flags(config, None)[1]
     return Plan(
