@@ -5,6 +5,7 @@ import re
 import click
 import pytest
 
+from bigbird_port.conversion.convert import convert
 from bigbird_port.conversion.manifest import MANIFEST
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.heads import HEADS
@@ -15,7 +16,7 @@ from bigbird_port.tokenizers import write_tokenizer_files
 from parity.faults.bigbird.catalogue import FAULTS
 from parity.measure.tolerances import shipped_table
 from tests.commands import parse, shown_commands
-from tests.conftest import ROOT
+from tests.conftest import GOLDEN, ROOT
 from tests.vocabulary import train_vocabulary
 
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
@@ -60,6 +61,7 @@ def out(tmp_path_factory):
         (out / framework).mkdir(parents=True)
         write_model_folder(out / framework, weights, config, "pretraining", framework)
         write_tokenizer_files(out.parent / "small.model", out / framework)
+    convert(GOLDEN["mini-pegasus"].checkpoint, out.parent / "summaries")
     return out
 
 
@@ -67,6 +69,7 @@ def out(tmp_path_factory):
 def test_examples_run(code, out, tmp_path, monkeypatch, request):
     """A test function in an example is called with the fixtures that it asks for."""
     (tmp_path / "out").symlink_to(out)
+    (tmp_path / "summaries").symlink_to(out.parent / "summaries")
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(code, "example", "exec"), names)

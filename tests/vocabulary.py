@@ -13,6 +13,33 @@ from tests.tokenizers.tokenizer_corpus import WORDS
 USER_DEFINED = ["<s>", "<sep_0>", "<t>", "<length_1>", "<length_10>", "[CLS]", "[SEP]", "[MASK]"]
 
 
+def train_pegasus_vocabulary() -> bytes:
+    """Return a model of about 400 pieces with scores and a normaliser, as the original's for summaries."""
+    choose = random.Random(6)
+    sentences = [" ".join(choose.choices(WORDS, k=8)) for _ in range(600)]
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=400,
+        hard_vocab_limit=False,
+        normalization_rule_name="nmt_nfkc",
+        character_coverage=1.0,
+        pad_id=0,
+        eos_id=1,
+        unk_id=105,
+        bos_id=-1,
+        pad_piece="<pad>",
+        eos_piece="</s>",
+        unk_piece="<unk>",
+        user_defined_symbols=[*USER_DEFINED, "<n>"],
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
 def train_vocabulary() -> bytes:
     """Return a model of about 400 pieces, all of score 0 as in the original."""
     choose = random.Random(5)

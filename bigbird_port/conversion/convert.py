@@ -266,6 +266,8 @@ def _write_beside(target: Target, folder: Path, plan: Plan) -> None:
         if plan.vocabulary:
             (folder / plan.vocabulary.name).write_bytes(read_whole(plan.vocabulary))
             flags["vocab_model_file"] = plan.vocabulary.name
+        if plan.tokenizer:
+            flags |= plan.tokenizer.flags(flags)
         if plan.training:
             flags = dict(sorted((flags | plan.training.state.training.flags).items()))
         _write_json(folder / plan.config.family.flags_file, flags)

@@ -133,8 +133,13 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     targets = tuple(
         plan_target(name, config, head, dtype, settings.choices, training) for name in dict.fromkeys(settings.to)
     )
-    tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config)
+    tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config, flags)
     notes += said
+    if "torch" in settings.to and config.beyond_transformers:
+        notes.append(
+            f"torch: transformers has no {' and no '.join(config.beyond_transformers)} model of this kind: its classes "
+            "refuse this folder by its attention_type, and models_torch loads it"
+        )
     if "tf" in settings.to:
         notes += config.family.flags(config, None)[1]
     return Plan(

@@ -205,6 +205,7 @@ def _from_tensorflow(opened: Opened, subtree: Subtree, num_heads: int | None) ->
     labels = {name: inferred[name] for name in ("num_labels", "classifier_style") if name in inferred}
     flags = opened.config_file
     if flags:
+        _check_scope(flags, family, shapes)
         config = read_config(flags, family)
         _check_told(config, family, inferred, flags)
         config = config.replace(**labels)
@@ -226,6 +227,19 @@ def _from_tensorflow(opened: Opened, subtree: Subtree, num_heads: int | None) ->
             f"taken by default, as nothing tells: {_settings(config, family.untold)}",
         ]
     return Source(opened, config, head_held(shapes, config, opened.style), tuple(notes))
+
+
+def _check_scope(flags: Path, family: Family, names: Iterable[str]) -> None:
+    """Raise ValueError where the original's flags are those of another kind of model than the variables."""
+    kinds = {one.scope(one.config()): one.title for one in families()}
+    said = read_json_object(flags).get("scope")
+    found = kinds.keys() & {name.partition("/")[0] for name in names}
+    if said in kinds and found and said not in found:
+        raise ValueError(
+            f"{flags} has the flags of a {kinds[said]} model (scope={said}), but the variables are those of a "
+            f"{family.title} model ({', '.join(sorted(found))}/...): give the flags that it was trained with "
+            f"({family.flags_file} or the like) by --config FILE"
+        )
 
 
 def _check_told(config: Configuration, family: Family, inferred: Mapping[str, Any], file: Path) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bigbird_port.tokenizers.files import CarriedTokenizer
 
 _DECODER = "added_tokens_decoder"
+_NEWLINE = "substitute_newline"
 
 
 def plan_tokenizer(
@@ -22,24 +23,23 @@ def plan_tokenizer(
     settings: Settings,
     former: Configuration,
     config: Configuration,
+    flags: Path | None = None,
 ) -> tuple[CarriedTokenizer | None, list[str]]:
     """Return the tokenizer of a SentencePiece file, or else of a tokenizer.json, and what to say of it.
 
-    source: what is converted. former, config: before and after positions are extended. Raises ValueError if the model
+    source: what is converted. former, config: before and after positions are extended. flags: the file that describes
+    the model. Raises ValueError if the model
     has no embedding for a piece or an added token, or there can be no tokenizer though --vocab asks for it.
     """
     if vocabulary is None and library is None:
         return None, []
-    if not config.family.has_tokenizer:
-        return None, [
-            f"no tokenizer is written, because there is none of {config.family.title} here: use "
-            f"{vocabulary or library} as it is"
-        ]
     from bigbird_port.tokenizers.files import SETTINGS_FILES, carry_tokenizer, listing  # slow to import
 
     beside = (vocabulary or library or source).absolute().parent
     tokenizer = carry_tokenizer(
-        vocabulary, beside, config.max_position_embeddings, config.vocab_size, former.max_position_embeddings
+        *(vocabulary, beside, config.max_position_embeddings, config.vocab_size, former.max_position_embeddings),
+        kind=config.family.tokenizer,
+        told=_newline(flags),
     )
     notes = list(tokenizer.notes)
     if settings.vocab and tokenizer.slow is None:
@@ -56,6 +56,14 @@ def plan_tokenizer(
     if "tf" in settings.to and vocabulary is None:
         notes.append("tf: the original reads no tokenizer.json: it goes without a vocabulary")
     return tokenizer, notes
+
+
+def _newline(flags: Path | None) -> dict[str, Any]:
+    """What the original's flags for summaries say of newlines: what they name, or none where they name nothing."""
+    values = read_json_object(flags) if flags else {}
+    if "max_decoder_length" not in values or _NEWLINE not in values:
+        return {}
+    return {_NEWLINE: values[_NEWLINE] or ""}
 
 
 def added_token_problems(folder: Path, records: list[dict[str, Any]], vocab_size: int) -> list[str]:

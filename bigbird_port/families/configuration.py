@@ -42,6 +42,11 @@ class Configuration(Protocol):
         """Standard deviation of initial weights."""
         ...
 
+    @property
+    def beyond_transformers(self) -> tuple[str, ...]:
+        """What the model has and transformers' class of it has not."""
+        ...
+
     def for_head(self, head: str) -> Self:
         """Return the configuration under which a head runs."""
         ...

@@ -238,7 +238,7 @@ class Family:
     canonical name of the position embeddings. scope: what the original calls its scope, where a model of some
     configuration is written anew.
     part: canonical name of a module without which the base model can be built; empty: there is none.
-    has_tokenizer: whether a vocabulary is carried as a tokenizer.
+    tokenizer: the slow class of its tokenizers.
     buffers: names in torch that old releases saved though they are no weights.
     stages: of the computation, in order. whole: what is not computed stage by stage, but returned or reported beside
     it. hidden: the one of these that a call of the base model returns as its hidden states.
@@ -267,7 +267,7 @@ class Family:
     positions: str
     scope: Callable[[Any], str]
     part: str
-    has_tokenizer: bool
+    tokenizer: str
     buffers: tuple[str, ...]
     stages: tuple[Stage, ...]
     whole: tuple[Tap, ...]

@@ -121,6 +121,11 @@ class Fields:
         settings = self.family.head(head).settings
         return self.replace(**settings) if settings else self
 
+    @property
+    def beyond_transformers(self) -> tuple[str, ...]:
+        """What the model has and transformers' class of it has not."""
+        return ()
+
     def to_dict(self) -> dict[str, Any]:
         """Return every field by name, and what is extra beside them."""
         return {name: thaw(getattr(self, name)) for name in json_fields(type(self))} | thaw(self.extra)
@@ -128,9 +133,12 @@ class Fields:
     def to_json_values(self, architecture: str) -> dict[str, Any]:
         """Return the values of a config.json that transformers reads; ``architecture`` is a torch class name.
 
-        Fields that say nothing, because they have their default, are left out.
+        Fields that say nothing, because they have their default, are left out. What transformers cannot compute stands
+        behind attention_type, whose other values its classes refuse: else they would load the weights and compute
+        something else.
         """
         values = {name: value for name, value in self.to_dict().items() if self.unwritten.get(name, ...) != value}
+        values["attention_type"] = ", ".join((values["attention_type"], *self.beyond_transformers))
         if self.id2label == default_labels(self.num_labels) and self.label2id == inverted(self.id2label):
             del values["id2label"], values["label2id"]
         else:
@@ -173,6 +181,8 @@ class Fields:
         settings = {name: value for name, value in settings.items() if value is not None or name not in _NULLABLE}
         if settings.get("id2label"):
             settings.pop("num_labels", None)  # as in transformers the names are what counts
+        if isinstance(settings.get("attention_type"), str):  # without what stands behind it, which has its own fields
+            settings["attention_type"] = settings["attention_type"].partition(", ")[0]
         settings["extra"] = {name: value for name, value in values.items() if name not in _reserved(cls)}
         return settings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, overload
 
@@ -28,6 +29,9 @@ class TokenizerBase(SpecialTokens, ABC):
     is_fast: ClassVar[bool]
     model_input_names: ClassVar[list[str]] = ["input_ids", "attention_mask"]
     pad_token_type_id: ClassVar[int] = 0
+    peer: ClassVar[str] = "BigBirdTokenizer"  # transformers' slow class, whose name its folders have
+    peer_options: ClassVar[Mapping[str, Any]] = {}  # what that class takes a setting for that its folder does not have
+    own_options: ClassVar[tuple[str, ...]] = ()  # constructor arguments that a folder keeps, beside all tokenizers'
 
     def __init__(
         self,
@@ -52,10 +56,11 @@ class TokenizerBase(SpecialTokens, ABC):
                 "padding_side",
                 "truncation_side",
                 "clean_up_tokenization_spaces",
+                *self.own_options,
             ]
             raise ValueError(f"unknown tokenizer arguments {sorted(unknown)}: expected some of {', '.join(known)}")
         self._backend = backend
-        named = {name: tokens[name] for name in DEFAULT_TOKENS}
+        named = {name: tokens[name] for name in DEFAULT_TOKENS if name in tokens}
         super().__init__(named, pieces, added_tokens_decoder or {}, additional_special_tokens)
         choice("padding_side", padding_side, _SIDES)
         choice("truncation_side", truncation_side, _SIDES)
@@ -81,6 +86,19 @@ class TokenizerBase(SpecialTokens, ABC):
     @abstractmethod
     def _load(cls, path: Path, options: dict[str, Any]) -> Self:
         """Build the tokenizer from the files of a folder."""
+
+    @classmethod
+    @abstractmethod
+    def of_vocabulary(cls, vocabulary: Path, options: dict[str, Any]) -> Self:
+        """Return the tokenizer of a SentencePiece file with the settings of a folder; raises ValueError as the class.
+
+        What the folder lists as added tokens may be a piece that is found without that.
+        """
+
+    @property
+    def fast_name(self) -> str:
+        """The name of the fast class."""
+        return f"{type(self).__name__.removesuffix('Fast')}Fast"
 
     @property
     def max_len_single_sentence(self) -> int:
@@ -122,11 +140,16 @@ class TokenizerBase(SpecialTokens, ABC):
         Raises ValueError for arguments that do not fit each other or the texts; it names them.
         """
         if return_offsets_mapping and not self.is_fast:
-            raise ValueError("return_offsets_mapping: offsets are known to BigBirdTokenizerFast only: use that one")
+            raise ValueError(f"return_offsets_mapping: offsets are known to {self.fast_name} only: use that one")
         side = self.padding_side if padding_side is None else padding_side
         plan = make_plan(padding, truncation, max_length, stride, pad_to_multiple_of, side, self.model_max_length)
         batch = as_batch(text, text_pair, is_split_into_words)
-        encodings = self._encode(batch.texts, batch.pairs, plan, add_special_tokens, return_overflowing_tokens)
+        encodings, located = self._encode(batch.texts, batch.pairs, plan, add_special_tokens, return_overflowing_tokens)
+        if return_offsets_mapping and not located:
+            raise ValueError(
+                "return_offsets_mapping: a text has several accents on one letter, or the like, which the tokenizers "
+                "library normalises otherwise than sentencepiece, so that offsets are not known: encode it without them"
+            )
         wanted = {
             "input_ids": True,
             "token_type_ids": bool(return_token_type_ids),
@@ -142,7 +165,7 @@ class TokenizerBase(SpecialTokens, ABC):
             rows["overflow_to_sample_mapping"] = [number for number, group in enumerate(windows) for _ in group]
         elif batch.single and return_tensors is None:
             rows = {name: values[0] for name, values in rows.items()}
-        return BatchEncoding(to_tensors(rows, return_tensors), flat if self.is_fast else None)
+        return BatchEncoding(to_tensors(rows, return_tensors), flat if located else None)
 
     def encode(self, text: Text, text_pair: Text | None = None, **options: Any) -> Any:
         """Return the ``input_ids`` of a text or a pair; ``options`` and errors are the call's."""
@@ -225,6 +248,16 @@ class TokenizerBase(SpecialTokens, ABC):
         """Return the text of tokens, special ones as they are, without space at its ends."""
         return self._join(tokens)
 
+    @property
+    def listed_tokens(self) -> dict[int, AddedToken]:
+        """What a folder lists as added tokens, by id."""
+        return self.added_tokens_decoder
+
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """What a folder keeps beside the settings of all tokenizers."""
+        return {name: getattr(self, name) for name in self.own_options}
+
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
         """Write the tokenizer's files into a folder, made if it is missing, and return their paths.
 
@@ -239,11 +272,22 @@ class TokenizerBase(SpecialTokens, ABC):
 
         Raises ValueError naming the folder or file, also where its files contradict each other.
         """
-        return cls._load(Path(path), folder.read_settings(Path(path)).options | options)
+        return cls._load(Path(path), cls.read_settings(Path(path)).options | options)
+
+    @classmethod
+    def read_settings(cls, path: Path) -> folder.Settings:
+        """Return what a folder says about its tokenizer, with what transformers' class takes where it says nothing.
+
+        Raises ValueError naming the file that cannot be read.
+        """
+        settings = folder.read_settings(path, cls.own_options)
+        told = cls.peer_options if settings.kind.removesuffix("Fast") == cls.peer else {}
+        return replace(settings, options={**told, **settings.options})
 
     def _encode(
         self, texts: list[Text], pairs: list[Text] | None, plan: Plan, add_special_tokens: bool, windows: bool
-    ) -> list[Encoding]:
+    ) -> tuple[list[Encoding], bool]:
+        """Return the rows, and whether they know where in the texts their tokens are."""
         special = self.num_special_tokens_to_add(pairs is not None) if add_special_tokens else 0
         check_room(plan, special, windows)
         inputs: list[Any] = [self._backend_input(one) for one in texts]
@@ -256,7 +300,8 @@ class TokenizerBase(SpecialTokens, ABC):
             inputs = list(zip(inputs, seconds, strict=True))
         self._prepare(plan, windows)
         try:
-            return self._backend.encode_batch(inputs, is_pretokenized=split, add_special_tokens=add_special_tokens)
+            rows = self._backend.encode_batch(inputs, is_pretokenized=split, add_special_tokens=add_special_tokens)
+            return rows, self.is_fast
         except Exception as error:
             if not str(error).startswith("Truncation error"):
                 raise

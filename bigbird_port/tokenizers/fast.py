@@ -25,11 +25,13 @@ likelihood could be chosen differently by a vocabulary with scores; BigBird's ha
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import tokenizers
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Encoding
 
 from bigbird_port.files.reading import is_there, read_text, read_whole, why_unread
 from bigbird_port.tokenizers import folder
@@ -37,16 +39,14 @@ from bigbird_port.tokenizers.added import Token, content_of
 from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.calls.inputs import Text
 from bigbird_port.tokenizers.folder import TOKENIZER_FILE
-from bigbird_port.tokenizers.pipeline import build_pipeline
-from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, not_cut, read_vocabulary
+from bigbird_port.tokenizers.pipeline import build_pipeline, check_same
+from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, Vocabulary, load_processor, not_cut, read_vocabulary
 
 
-class BigBirdTokenizerFast(TokenizerBase):
-    """Tokenizer on the tokenizers library, built from spiece.model or loaded from tokenizer.json.
+class LibraryTokenizer(TokenizerBase):
+    """A tokenizer on the tokenizers library, of a vocabulary or of a tokenizer.json.
 
-    ``tokenizer_file``, where given, is used as it is; ``vocab_file`` then only serves save_vocabulary. Other
-    arguments: model_max_length (tokens), padding_side and truncation_side ("left" or "right"),
-    clean_up_tokenization_spaces.
+    ``tokenizer_file``, where given, is used as it is; ``vocabulary`` then only serves save_vocabulary.
 
     Raises ValueError for a file that cannot be read, a token it does not have, or an unknown argument.
     """
@@ -55,40 +55,38 @@ class BigBirdTokenizerFast(TokenizerBase):
 
     def __init__(
         self,
-        vocab_file: str | Path | None = None,
-        tokenizer_file: str | Path | None = None,
-        unk_token: Token = "<unk>",
-        bos_token: Token = "<s>",
-        eos_token: Token = "</s>",
-        pad_token: Token = "<pad>",
-        sep_token: Token = "[SEP]",
-        mask_token: Token = "[MASK]",
-        cls_token: Token = "[CLS]",
-        **options: Any,
+        vocabulary: Vocabulary | None,
+        tokenizer_file: str | Path | None,
+        tokens: Mapping[str, Token],
+        options: dict[str, Any],
     ) -> None:
-        tokens = {
-            "unk_token": unk_token,
-            "bos_token": bos_token,
-            "eos_token": eos_token,
-            "pad_token": pad_token,
-            "sep_token": sep_token,
-            "mask_token": mask_token,
-            "cls_token": cls_token,
-        }
-        vocabulary = None if vocab_file is None else read_vocabulary(vocab_file)
         self._as_it_is = tokenizer_file is not None
         if tokenizer_file is not None:
-            backend = _read_backend(Path(tokenizer_file))
+            backend = self._read_backend(Path(tokenizer_file))
             options["added_tokens_decoder"] = _both(Path(tokenizer_file), backend, options)
         elif vocabulary is not None:
             added = [*tokens.values(), *(options.get("added_tokens_decoder") or {}).values()]
             added += options.get("additional_special_tokens") or ()
-            backend = build_pipeline(vocabulary, [content_of(token) for token in added])
+            backend = self._build(vocabulary, [content_of(token) for token in added])
         else:
-            raise ValueError(f"BigBirdTokenizerFast needs a vocab_file ({VOCAB_FILE}) or a tokenizer_file: give one")
+            raise ValueError(f"{type(self).__name__} needs a vocab_file ({VOCAB_FILE}) or a tokenizer_file: give one")
         super().__init__(backend, backend.get_vocab(with_added_tokens=False), tokens, **options)
-        self.vocab_file = None if vocab_file is None else str(vocab_file)
+        self.vocab_file = None if vocabulary is None else str(vocabulary.path)
         self._model = None if vocabulary is None else vocabulary.model
+
+    @abstractmethod
+    def _build(self, vocabulary: Vocabulary, added: list[str]) -> tokenizers.Tokenizer:
+        """Return the pipeline of a vocabulary; added: the tokens that are found before it."""
+
+    @classmethod
+    @abstractmethod
+    def of_library(cls, file: Path, options: dict[str, Any]) -> Self:
+        """Return the tokenizer of a tokenizer.json with the settings of its folder; raises ValueError as the class."""
+
+    @classmethod
+    @abstractmethod
+    def _check_rows(cls, path: Path, row: Encoding) -> None:
+        """Raise ValueError unless tokenizer.json made this row of two empty texts as the class would."""
 
     @property
     def backend_tokenizer(self) -> tokenizers.Tokenizer:
@@ -137,7 +135,8 @@ class BigBirdTokenizerFast(TokenizerBase):
             if found != number:
                 raise ValueError(
                     f"the added token {token.content!r} has id {number}, but the tokenizers library gives it {found}: "
-                    "it takes the ids of added tokens from their order and knows no gaps; use BigBirdTokenizer"
+                    "it takes the ids of added tokens from their order and knows no gaps; use "
+                    f"{type(self).__name__.removesuffix('Fast')}"
                 )
         super()._changed()
 
@@ -149,35 +148,92 @@ class BigBirdTokenizerFast(TokenizerBase):
 
     @classmethod
     def _load(cls, path: Path, options: dict[str, Any]) -> Self:
-        options.pop("sp_model_kwargs", None)
         # A tokenizer.json that transformers wrote gives its fast ids, so the vocabulary goes first.
         if is_there(path / VOCAB_FILE) or not is_there(path / TOKENIZER_FILE):
-            added = not_cut(options.pop("added_tokens_decoder"), path / VOCAB_FILE)
-            return cls(path / VOCAB_FILE, added_tokens_decoder=added, **options)
-        return cls(tokenizer_file=path / TOKENIZER_FILE, **options)
+            return cls.of_vocabulary(path / VOCAB_FILE, options)
+        return cls.of_library(path / TOKENIZER_FILE, options)
+
+    @classmethod
+    def _read_backend(cls, path: Path) -> tokenizers.Tokenizer:
+        try:
+            backend = tokenizers.Tokenizer.from_str(read_text(path))
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be read: {why_unread(error)}: give a {TOKENIZER_FILE}") from None
+        except Exception as error:
+            # The library raises Exception itself for whatever it cannot parse.
+            kind = "JSON" if _is_json(path) else "text"
+            raise ValueError(
+                f"{path}: this {kind} is no {TOKENIZER_FILE} that the tokenizers library loads: {error}"
+            ) from None
+        # A call says itself how rows are cut and padded.
+        backend.no_truncation()
+        backend.no_padding()
+        cls._check_rows(path, backend.encode("", ""))
+        return backend
 
 
-def _read_backend(path: Path) -> tokenizers.Tokenizer:
-    try:
-        backend = tokenizers.Tokenizer.from_str(read_text(path))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {why_unread(error)}: give a {TOKENIZER_FILE}") from None
-    except Exception as error:
-        # The library raises Exception itself for whatever it cannot parse.
-        kind = "JSON" if _is_json(path) else "text"
-        raise ValueError(
-            f"{path}: this {kind} is no {TOKENIZER_FILE} that the tokenizers library loads: {error}"
-        ) from None
-    # A call says itself how rows are cut and padded.
-    backend.no_truncation()
-    backend.no_padding()
-    row = backend.encode("", "")
-    if row.type_ids != [0, 0, 1] or row.ids[1] != row.ids[2]:
-        raise ValueError(
-            f"{path}: puts {row.tokens} around two texts, where BigBird's tokenizer has [CLS], [SEP], [SEP]: load it "
-            "with transformers"
-        )
-    return backend
+class BigBirdTokenizerFast(LibraryTokenizer):
+    """Tokenizer on the tokenizers library, built from spiece.model or loaded from tokenizer.json.
+
+    ``tokenizer_file``, where given, is used as it is; ``vocab_file`` then only serves save_vocabulary. Other
+    arguments: model_max_length (tokens), padding_side and truncation_side ("left" or "right"),
+    clean_up_tokenization_spaces.
+
+    Raises ValueError for a file that cannot be read, a token it does not have, or an unknown argument.
+    """
+
+    def __init__(
+        self,
+        vocab_file: str | Path | None = None,
+        tokenizer_file: str | Path | None = None,
+        unk_token: Token = "<unk>",
+        bos_token: Token = "<s>",
+        eos_token: Token = "</s>",
+        pad_token: Token = "<pad>",
+        sep_token: Token = "[SEP]",
+        mask_token: Token = "[MASK]",
+        cls_token: Token = "[CLS]",
+        **options: Any,
+    ) -> None:
+        tokens = {
+            "unk_token": unk_token,
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+            "pad_token": pad_token,
+            "sep_token": sep_token,
+            "mask_token": mask_token,
+            "cls_token": cls_token,
+        }
+        vocabulary = None if vocab_file is None else read_vocabulary(vocab_file)
+        super().__init__(vocabulary, tokenizer_file, tokens, options)
+
+    def _build(self, vocabulary: Vocabulary, added: list[str]) -> tokenizers.Tokenizer:
+        pipeline = build_pipeline(vocabulary)
+        if not vocabulary.as_original:
+            check_same(pipeline, vocabulary, added, load_processor(vocabulary, {}).encode)
+        return pipeline
+
+    @classmethod
+    def _check_rows(cls, path: Path, row: Encoding) -> None:
+        if row.type_ids != [0, 0, 1] or row.ids[1] != row.ids[2]:
+            raise ValueError(
+                f"{path}: puts {row.tokens} around two texts, where BigBird's tokenizer has [CLS], [SEP], [SEP]: load "
+                "it with transformers"
+            )
+
+    @classmethod
+    def of_vocabulary(cls, vocabulary: Path, options: dict[str, Any]) -> Self:
+        """Return the tokenizer of a SentencePiece file with the settings of a folder; raises ValueError as the class.
+
+        User-defined pieces that the folder lists are left to the pipeline.
+        """
+        added = not_cut(options.get("added_tokens_decoder", {}), vocabulary)
+        return cls(vocabulary, **of_fast(options) | {"added_tokens_decoder": added})
+
+    @classmethod
+    def of_library(cls, file: Path, options: dict[str, Any]) -> Self:
+        """Return the tokenizer of a tokenizer.json with the settings of its folder; raises ValueError as the class."""
+        return cls(tokenizer_file=file, **of_fast(options))
 
 
 def _both(path: Path, backend: tokenizers.Tokenizer, options: dict[str, Any]) -> dict[int, AddedToken]:
@@ -199,3 +255,8 @@ def _is_json(path: Path) -> bool:
     except ValueError:
         return False
     return True
+
+
+def of_fast(options: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those of sentencepiece."""
+    return {name: value for name, value in options.items() if name != "sp_model_kwargs"}

@@ -13,13 +13,18 @@ from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.added import attributes_of
 from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.calls.plan import NO_LIMIT
-from bigbird_port.tokenizers.fast import BigBirdTokenizerFast
-from bigbird_port.tokenizers.slow import BigBirdTokenizer
+from bigbird_port.tokenizers.fast import BigBirdTokenizerFast, LibraryTokenizer
+from bigbird_port.tokenizers.pegasus.fast import BigBirdPegasusTokenizerFast
+from bigbird_port.tokenizers.pegasus.slow import BigBirdPegasusTokenizer
+from bigbird_port.tokenizers.slow import BigBirdTokenizer, SentencePieceTokenizer
 from bigbird_port.tokenizers.special import DEFAULT_TOKENS
-from bigbird_port.tokenizers.vocabulary import not_cut, read_vocabulary
+from bigbird_port.tokenizers.vocabulary import read_vocabulary
 
 SETTINGS_FILES = (folder.SETTINGS_FILE, folder.SPECIAL_FILE, folder.ADDED_FILE, folder.TOKENIZER_FILE)
-_CLASSES = ("BigBirdTokenizer", "BigBirdTokenizerFast", "PreTrainedTokenizer", "PreTrainedTokenizerFast")
+_KINDS: dict[str, tuple[type[SentencePieceTokenizer], type[LibraryTokenizer]]] = {
+    "BigBirdTokenizer": (BigBirdTokenizer, BigBirdTokenizerFast),
+    "BigBirdPegasusTokenizer": (BigBirdPegasusTokenizer, BigBirdPegasusTokenizerFast),
+}
 _SHOWN = 8  # tokens that a sentence names
 
 
@@ -31,8 +36,8 @@ class CarriedTokenizer:
     among these, by id.
     """
 
-    slow: BigBirdTokenizer | None
-    fast: BigBirdTokenizerFast | None
+    slow: SentencePieceTokenizer | None
+    fast: LibraryTokenizer | None
     others: Mapping[str, Any]
     added: Mapping[int, AddedToken]
     notes: tuple[str, ...]
@@ -49,6 +54,12 @@ class CarriedTokenizer:
             paths.append(self.fast.save_library(target))
         return sorted(Path(path).name for path in paths)
 
+    def flags(self, flags: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the original's flags that the tokenizer decides."""
+        first: TokenizerBase | None = self.slow or self.fast
+        settings = first.own_settings if first else {}
+        return {name: value or None for name, value in settings.items() if name in flags}
+
     def records(self) -> list[dict[str, Any]]:
         """What the manifest says of the added tokens."""
         return [{"id": number, **attributes_of(token)} for number, token in self.added.items()]
@@ -60,29 +71,34 @@ def carry_tokenizer(
     model_max_length: int | None = None,
     embeddings: int | None = None,
     former_length: int | None = None,
+    kind: str = "BigBirdTokenizer",
+    told: Mapping[str, Any] | None = None,
 ) -> CarriedTokenizer:
     """Read the tokenizer of a SentencePiece file, or of tokenizer.json where there is none, with its settings.
 
     beside: the folder of the settings and added tokens. model_max_length (tokens): the model's longest row; it counts
     where the settings have none, or that of the model before its positions were extended (former_length).
-    embeddings: the number of the model's word embeddings.
+    embeddings: the number of the model's word embeddings. kind: the slow class. told: settings for a folder without.
 
     Raises ValueError if a file cannot be read or contradicts another, or the model has no embedding for a piece or
-    an added token. A kind of tokenizer that is not BigBird's raises nothing: it is told in ``notes``.
+    an added token. A kind of tokenizer that is not the family's raises nothing: it is told in ``notes``.
     """
-    settings = folder.read_settings(beside)
-    options, notes = dict(settings.options), list[str]()
+    slow_class, fast_class = _KINDS[kind]
+    settings = slow_class.read_settings(beside)
+    options, notes = (
+        {**{name: value for name, value in (told or {}).items() if name in slow_class.own_options}, **settings.options},
+        list[str](),
+    )
     if model_max_length and options.get("model_max_length", NO_LIMIT) in (former_length, *_no_limits(options)):
         options["model_max_length"] = model_max_length
-    if settings.kind not in _CLASSES:
-        reason = f"{beside / folder.SETTINGS_FILE} names {settings.kind}, whose rows or ids are not BigBird's"
+    if settings.kind.removesuffix("Fast") not in ("", slow_class.peer, "PreTrainedTokenizer"):
+        reason = f"{beside / folder.SETTINGS_FILE} names {settings.kind}, whose rows or ids are not {kind}'s"
         return _none(f"{reason}: take the tokenizer from there, with transformers")
     if vocabulary:
-        options["added_tokens_decoder"] = not_cut(options["added_tokens_decoder"], vocabulary)
         _check_pieces(vocabulary, len(read_vocabulary(vocabulary).pieces), embeddings)
-        slow, fast = _from_vocabulary(vocabulary, options, notes)
+        slow, fast = _from_vocabulary(vocabulary, options, notes, kind)
     else:
-        slow, fast = None, _from_library(beside, options, notes)
+        slow, fast = None, _from_library(fast_class, beside, options, notes)
     first: TokenizerBase | None = slow or fast
     if first is None:
         return _none(*notes)
@@ -96,19 +112,23 @@ def carry_tokenizer(
 
 
 def write_tokenizer_files(
-    vocab_file: Path, target: Path, model_max_length: int | None = None, embeddings: int | None = None
+    vocab_file: Path,
+    target: Path,
+    model_max_length: int | None = None,
+    embeddings: int | None = None,
+    kind: str = "BigBirdTokenizer",
 ) -> list[str]:
     """Write the tokenizer of a vocabulary into a folder, for this package and for transformers' AutoTokenizer.
 
     Returns the names of the files: spiece.model (the same bytes), tokenizer.json (where the tokenizers library gives
     sentencepiece's ids), tokenizer_config.json and special_tokens_map.json. Settings and added tokens are those beside
     the vocabulary. ``model_max_length`` (tokens) is the model's longest row, ``embeddings`` the number of its word
-    embeddings, where they are known.
+    embeddings, where they are known. kind: the slow class, "BigBirdTokenizer" or "BigBirdPegasusTokenizer".
 
-    Raises ValueError if the vocabulary cannot be read, is not BigBird's kind or has more pieces than the model, or the
+    Raises ValueError if the vocabulary cannot be read, is not of that kind or has more pieces than the model, or the
     folder cannot be written.
     """
-    carried = carry_tokenizer(vocab_file, vocab_file.absolute().parent, model_max_length, embeddings)
+    carried = carry_tokenizer(vocab_file, vocab_file.absolute().parent, model_max_length, embeddings, kind=kind)
     if carried.slow is None:
         raise ValueError(f"{vocab_file}: {'; '.join(carried.notes)}")
     return carried.write(target)
@@ -122,16 +142,16 @@ def listing(added: Mapping[int, AddedToken]) -> str:
 
 
 def _from_vocabulary(
-    vocabulary: Path, options: dict[str, Any], notes: list[str]
-) -> tuple[BigBirdTokenizer | None, BigBirdTokenizerFast | None]:
+    vocabulary: Path, options: dict[str, Any], notes: list[str], kind: str
+) -> tuple[SentencePieceTokenizer | None, LibraryTokenizer | None]:
+    slow_class, fast_class = _KINDS[kind]
     try:
-        slow = BigBirdTokenizer(vocabulary, **options)
+        slow = slow_class.of_vocabulary(vocabulary, options)
     except ValueError as error:
         notes.append(str(error))
         return None, None
-    options = {name: value for name, value in options.items() if name != "sp_model_kwargs"}
     try:
-        return slow, BigBirdTokenizerFast(vocabulary, **options)
+        return slow, fast_class.of_vocabulary(vocabulary, options)
     except ValueError as error:
         notes.append(
             f"only the slow tokenizer is written, without {folder.TOKENIZER_FILE}, because {error}; transformers' "
@@ -140,10 +160,11 @@ def _from_vocabulary(
         return slow, None
 
 
-def _from_library(beside: Path, options: dict[str, Any], notes: list[str]) -> BigBirdTokenizerFast | None:
-    options = {name: value for name, value in options.items() if name != "sp_model_kwargs"}
+def _from_library(
+    fast_class: type[LibraryTokenizer], beside: Path, options: dict[str, Any], notes: list[str]
+) -> LibraryTokenizer | None:
     try:
-        fast = BigBirdTokenizerFast(tokenizer_file=beside / folder.TOKENIZER_FILE, **options)
+        fast = fast_class.of_library(beside / folder.TOKENIZER_FILE, options)
     except ValueError as error:
         notes.append(str(error))
         return None
@@ -155,7 +176,7 @@ def _from_library(beside: Path, options: dict[str, Any], notes: list[str]) -> Bi
 
 
 def _beyond(tokenizer: TokenizerBase) -> dict[int, AddedToken]:
-    named = {tokenizer.special_tokens_map[name] for name in DEFAULT_TOKENS}
+    named = {tokenizer.special_tokens_map.get(name) for name in DEFAULT_TOKENS}
     return {
         number: token
         for number, token in tokenizer.added_tokens_decoder.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ class Settings:
     """What a folder says about its tokenizer.
 
     options: constructor arguments, added tokens among them. others: settings that only transformers reads. kind: the
-    class that it names.
+    class that it names, or nothing.
     """
 
     options: dict[str, Any]
@@ -82,22 +82,23 @@ def write_settings(path: Path, tokenizer: TokenizerBase, others: Mapping[str, An
 
     others: settings beyond this package's, which only transformers reads.
     """
-    added = tokenizer.added_tokens_decoder
+    added, listed = tokenizer.added_tokens_decoder, tokenizer.listed_tokens
     ids = tokenizer.get_vocab()
     tokens: dict[str, Any] = {}
     for name, named in tokenizer.special_tokens_map.items():
-        entries = [_entry(added[ids[token]]) for token in ([named] if isinstance(named, str) else named)]
+        entries = [_entry(listed[ids[token]]) for token in ([named] if isinstance(named, str) else named)]
         tokens[name] = entries[0] if isinstance(named, str) else entries
     settings: dict[str, Any] = {
         **(others or {}),
-        DECODER: {str(number): attributes_of(token) for number, token in added.items()},
+        DECODER: {str(number): attributes_of(token) for number, token in listed.items()},
         **tokenizer.special_tokens_map,
+        **tokenizer.own_settings,
         "clean_up_tokenization_spaces": tokenizer.clean_up_tokenization_spaces,
         "padding_side": tokenizer.padding_side,
         "truncation_side": tokenizer.truncation_side,
         "sp_model_kwargs": getattr(tokenizer, "sp_model_kwargs", {}),
         # One name for both, from which AutoTokenizer finds the fast one too.
-        "tokenizer_class": "BigBirdTokenizer",
+        "tokenizer_class": tokenizer.peer,
     }
     if tokenizer.model_max_length < NO_LIMIT:
         settings["model_max_length"] = tokenizer.model_max_length
@@ -106,13 +107,16 @@ def write_settings(path: Path, tokenizer: TokenizerBase, others: Mapping[str, An
     return [*written, *([_write_json(path / ADDED_FILE, new)] if new else [])]
 
 
-def read_settings(path: Path) -> Settings:
-    """Read the settings of a folder, with defaults for files that it lacks; raises ValueError naming the file."""
+def read_settings(path: Path, own: Sequence[str] = ()) -> Settings:
+    """Read the settings of a folder, with defaults for files that it lacks; raises ValueError naming the file.
+
+    own: settings that are constructor arguments, beside those of all tokenizers.
+    """
     check_out(path)
     if not path.is_dir():
         raise ValueError(f"{path}: there is no such folder: names of models on a hub are not looked up")
     values, special = _read_json(path / SETTINGS_FILE), _read_json(path / SPECIAL_FILE)
-    options = {name: values[name] for name in _OPTIONS if values.get(name) is not None}
+    options = {name: values[name] for name in (*_OPTIONS, *own) if values.get(name) is not None}
     added = read_added(path)
     by_content = {token.content: token for token in added.values()}
     # transformers' order: special_tokens_map.json counts where there is no list of all added tokens.
@@ -137,11 +141,11 @@ def read_settings(path: Path) -> Settings:
                 "lacks, and that is what transformers takes: correct one of them, or save the tokenizer again"
             )
     distinct = {token.content: by_content.get(token.content, token) for token in additional}
-    others = {name: value for name, value in values.items() if name not in (*_OWN, *options, ADDITIONAL)}
+    others = {name: value for name, value in values.items() if name not in (*_OWN, *own, *options, ADDITIONAL)}
     return Settings(
         options | {"added_tokens_decoder": added, ADDITIONAL: list(distinct.values())},
         others,
-        str(values.get("tokenizer_class") or "BigBirdTokenizer"),
+        str(values.get("tokenizer_class") or ""),
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from bigbird_port.tokenizers.vocabulary import SPACE, Vocabulary, load_processor
+from bigbird_port.tokenizers.vocabulary import SPACE, Vocabulary
 
 # What normalisers, rules for spaces and unknown characters take differently.
 HARD = (
@@ -39,39 +39,47 @@ HARD = (
 )
 
 
-def build_pipeline(vocabulary: Vocabulary, added: Collection[str]) -> Tokenizer:
+def build_pipeline(
+    vocabulary: Vocabulary, rules: Sequence[normalizers.Normalizer] = (), as_text: Collection[str] = ()
+) -> Tokenizer:
     """Return the pipeline of a vocabulary, without added tokens and without a template for them.
 
-    added: the tokens that will be found before the pipeline comes to them.
+    rules: what is done to a text first. as_text: pieces that are cut as any other text where a text has them.
 
-    Raises ValueError for a vocabulary that it would cut otherwise than sentencepiece, naming what differs.
+    Raises ValueError for a vocabulary of another kind; ``check_same`` tells whether it is cut as by sentencepiece.
     """
     if not vocabulary.plain:
         raise ValueError(
-            f"{vocabulary.path}: is no unigram model, has byte pieces or has other rules for spaces than BigBird's "
-            "vocabulary, which BigBirdTokenizerFast does not follow: use BigBirdTokenizer"
+            f"{vocabulary.path}: is no unigram model, has byte pieces or has other rules for spaces than the "
+            "original's vocabularies, which the tokenizers library does not follow: use BigBirdTokenizer (or "
+            "BigBirdPegasusTokenizer)"
         )
     scored = list(zip(vocabulary.pieces, vocabulary.scores, strict=True))
     pipeline = Tokenizer(models.Unigram(scored, unk_id=vocabulary.unk_id, byte_fallback=False))
-    pipeline.normalizer = _normalizer(vocabulary.charsmap)
-    pipeline.pre_tokenizer = pre_tokenizers.Sequence([*_user_defined(vocabulary), _words(vocabulary)])
+    pipeline.normalizer = _normalizer(rules, vocabulary.charsmap)
+    pipeline.pre_tokenizer = pre_tokenizers.Sequence(
+        [*_user_defined(vocabulary), *_cut_open(vocabulary, as_text), _words(vocabulary)]
+    )
     pipeline.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
-    if not vocabulary.as_original:
-        _check_same(pipeline, vocabulary, added)
     return pipeline
 
 
-def _check_same(pipeline: Tokenizer, vocabulary: Vocabulary, added: Collection[str]) -> None:
-    """Raise ValueError where the pipeline gives other ids than sentencepiece for text between added tokens."""
-    processor = load_processor(vocabulary, {})
+def check_same(
+    pipeline: Tokenizer, vocabulary: Vocabulary, added: Collection[str], expected: Callable[[str], list[int] | None]
+) -> None:
+    """Raise ValueError where the pipeline gives other ids than sentencepiece for text between added tokens.
+
+    added: the tokens that will be found before the pipeline comes to them.
+    expected: sentencepiece's ids of a text; None where the pipeline does not have to give them.
+    """
     between = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))))
-    for text in (part for whole in _texts(vocabulary) for part in between.split(whole)):
-        ours, theirs = pipeline.encode(text, add_special_tokens=False).ids, processor.encode(text)
-        if ours != theirs:
+    for text in (part for whole in _texts(vocabulary) for part in (between.split(whole) if added else [whole])):
+        ours, theirs = pipeline.encode(text, add_special_tokens=False).ids, expected(text)
+        if theirs is not None and ours != theirs:
             raise ValueError(
                 f"{vocabulary.path}: the tokenizers library cuts {text!r} otherwise than sentencepiece ({ours[:8]}, "
                 f"not {theirs[:8]}), because it follows the vocabulary's normaliser or scores in part: "
-                "use BigBirdTokenizer"
+                "use BigBirdTokenizer (or BigBirdPegasusTokenizer)"
             )
 
 
@@ -84,13 +92,13 @@ def _texts(vocabulary: Vocabulary) -> Iterator[str]:
     yield from ("".join(words[start : start + 20]) for start in range(0, len(words), 20))
 
 
-def _normalizer(charsmap: bytes) -> normalizers.Normalizer:
+def _normalizer(rules: Sequence[normalizers.Normalizer], charsmap: bytes) -> normalizers.Normalizer:
     spaces = [
         normalizers.Prepend(" "),
         normalizers.Replace(Regex(" +"), SPACE),
         normalizers.Replace(Regex(rf"{SPACE}+\z"), ""),
     ]
-    return normalizers.Sequence([*([normalizers.Precompiled(charsmap)] if charsmap else []), *spaces])
+    return normalizers.Sequence([*rules, *([normalizers.Precompiled(charsmap)] if charsmap else []), *spaces])
 
 
 def _user_defined(vocabulary: Vocabulary) -> list[pre_tokenizers.PreTokenizer]:
@@ -98,6 +106,24 @@ def _user_defined(vocabulary: Vocabulary) -> list[pre_tokenizers.PreTokenizer]:
         return []
     longest_first = sorted(vocabulary.user_defined, key=len, reverse=True)
     return [pre_tokenizers.Split(Regex("|".join(map(re.escape, longest_first))), "isolated")]
+
+
+def _cut_open(vocabulary: Vocabulary, symbols: Collection[str]) -> list[pre_tokenizers.PreTokenizer]:
+    """Within these pieces a word ends, so that the library does not find them whole."""
+    places = ((symbol, _seam(vocabulary, symbol)) for symbol in symbols if len(symbol) > 1)
+    found = "|".join(f"{re.escape(symbol[:place])}(?={re.escape(symbol[place:])})" for symbol, place in places)
+    return [pre_tokenizers.Split(Regex(found), "merged_with_previous")] if found else []
+
+
+def _seam(vocabulary: Vocabulary, symbol: str) -> int:
+    """Where no other piece reaches over, and no run of unknown characters, which is one token; else the first place."""
+    pieces = set(vocabulary.pieces)
+    others = pieces.difference(vocabulary.symbols)
+    for place in range(1, len(symbol)):
+        beside = symbol[place - 1 : place + 1]
+        if not pieces.isdisjoint(beside) and not any(beside in piece for piece in others):
+            return place
+    return 1
 
 
 def _words(vocabulary: Vocabulary) -> pre_tokenizers.PreTokenizer:

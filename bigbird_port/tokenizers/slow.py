@@ -31,47 +31,28 @@ from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.added import Token
 from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.calls.inputs import Text
-from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, load_processor, not_cut, read_vocabulary
+from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, Vocabulary, load_processor, not_cut, read_vocabulary
 
 
-class BigBirdTokenizer(TokenizerBase):
-    """Tokenizer on sentencepiece, with subword sampling through ``sp_model_kwargs``.
+class SentencePieceTokenizer(TokenizerBase):
+    """A tokenizer on sentencepiece; ``sp_model_kwargs`` are SentencePieceProcessor's.
 
-    ``sp_model_kwargs`` are SentencePieceProcessor's: enable_sampling, nbest_size (0 and 1: no sampling; more:
-    among so many; negative: among all) and alpha. Other arguments: model_max_length (tokens), padding_side and
-    truncation_side ("left" or "right"), clean_up_tokenization_spaces.
-
-    Raises ValueError for a vocabulary that cannot be read, a token it does not have, or an unknown argument.
+    Raises ValueError for a vocabulary that sentencepiece does not take, a token it does not have, or an unknown
+    argument.
     """
 
     is_fast: ClassVar[bool] = False
 
     def __init__(
         self,
-        vocab_file: str | Path,
-        unk_token: Token = "<unk>",
-        bos_token: Token = "<s>",
-        eos_token: Token = "</s>",
-        pad_token: Token = "<pad>",
-        sep_token: Token = "[SEP]",
-        mask_token: Token = "[MASK]",
-        cls_token: Token = "[CLS]",
-        sp_model_kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
+        vocabulary: Vocabulary,
+        tokens: Mapping[str, Token],
+        sp_model_kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
     ) -> None:
-        tokens = {
-            "unk_token": unk_token,
-            "bos_token": bos_token,
-            "eos_token": eos_token,
-            "pad_token": pad_token,
-            "sep_token": sep_token,
-            "mask_token": mask_token,
-            "cls_token": cls_token,
-        }
-        vocabulary = read_vocabulary(vocab_file)
         pieces = {piece: number for number, piece in enumerate(vocabulary.pieces)}
         super().__init__(_rows_of(pieces.values()), pieces, tokens, **options)
-        self.vocab_file = str(vocab_file)
+        self.vocab_file = str(vocabulary.path)
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
         self._vocabulary = vocabulary
         self.sp_model = load_processor(vocabulary, self.sp_model_kwargs)
@@ -92,8 +73,7 @@ class BigBirdTokenizer(TokenizerBase):
         second = None if pair is None else list(self._cut(pair, str, self._token))
         if not add_special_tokens:
             return first + (second or [])
-        row = [self.cls_token, *first, self.sep_token]
-        return row if second is None else [*row, *second, self.sep_token]
+        return self._framed(str, first, second)
 
     def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str]:
         """Write the SentencePiece file, the bytes that were read, into an existing folder and return its path.
@@ -118,19 +98,66 @@ class BigBirdTokenizer(TokenizerBase):
         row = self._finder.encode(text)
         for found, (start, end) in zip(row.ids, row.offsets, strict=True):
             if found:
-                yield from self.sp_model.encode(text[place:start], out_type=kind)
+                yield from self._pieces_of(text[place:start], kind)
                 yield added(numbers[found - 1])
                 place = end
-        yield from self.sp_model.encode(text[place:], out_type=kind)
+        yield from self._pieces_of(text[place:], kind)
+
+    def _pieces_of(self, text: str, kind: type) -> Iterable[Any]:
+        """Sentencepiece's pieces (``kind`` str) or their ids (int) of a text without added tokens."""
+        return self.sp_model.encode(text, out_type=kind)
 
     def _join(self, tokens: Sequence[str]) -> str:
         # sentencepiece itself knows what byte pieces and other rules for spaces mean.
         return super()._join(tokens) if self._vocabulary.plain else self.sp_model.decode(list(tokens)).strip()
 
+
+class BigBirdTokenizer(SentencePieceTokenizer):
+    """Tokenizer on sentencepiece, with subword sampling through ``sp_model_kwargs``.
+
+    ``sp_model_kwargs`` are SentencePieceProcessor's: enable_sampling, nbest_size (0 and 1: no sampling; more:
+    among so many; negative: among all) and alpha. Other arguments: model_max_length (tokens), padding_side and
+    truncation_side ("left" or "right"), clean_up_tokenization_spaces.
+
+    Raises ValueError for a vocabulary that cannot be read, a token it does not have, or an unknown argument.
+    """
+
+    def __init__(
+        self,
+        vocab_file: str | Path,
+        unk_token: Token = "<unk>",
+        bos_token: Token = "<s>",
+        eos_token: Token = "</s>",
+        pad_token: Token = "<pad>",
+        sep_token: Token = "[SEP]",
+        mask_token: Token = "[MASK]",
+        cls_token: Token = "[CLS]",
+        sp_model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        tokens = {
+            "unk_token": unk_token,
+            "bos_token": bos_token,
+            "eos_token": eos_token,
+            "pad_token": pad_token,
+            "sep_token": sep_token,
+            "mask_token": mask_token,
+            "cls_token": cls_token,
+        }
+        super().__init__(read_vocabulary(vocab_file), tokens, sp_model_kwargs, options)
+
     @classmethod
     def _load(cls, path: Path, options: dict[str, Any]) -> Self:
-        added = not_cut(options.pop("added_tokens_decoder"), path / VOCAB_FILE)
-        return cls(path / VOCAB_FILE, added_tokens_decoder=added, **options)
+        return cls.of_vocabulary(path / VOCAB_FILE, options)
+
+    @classmethod
+    def of_vocabulary(cls, vocabulary: Path, options: dict[str, Any]) -> Self:
+        """Return the tokenizer of a SentencePiece file with the settings of a folder; raises ValueError as the class.
+
+        User-defined pieces that the folder lists are left to sentencepiece.
+        """
+        added = not_cut(options.get("added_tokens_decoder", {}), vocabulary)
+        return cls(vocabulary, **options | {"added_tokens_decoder": added})
 
 
 def _rows_of(numbers: Iterable[int]) -> tokenizers.Tokenizer:

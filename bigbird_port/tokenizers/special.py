@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, overload
 
 from tokenizers import AddedToken
@@ -23,7 +23,7 @@ ADDITIONAL = "additional_special_tokens"
 
 
 class _Named:
-    """A special token; one that the vocabulary has can be assigned, and then counts everywhere."""
+    """A special token, a text; None for a name without one. What is assigned must be in the vocabulary."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -32,10 +32,10 @@ class _Named:
     def __get__(self, tokenizer: None, owner: type) -> Self: ...
 
     @overload
-    def __get__(self, tokenizer: SpecialTokens, owner: type) -> str: ...
+    def __get__(self, tokenizer: SpecialTokens, owner: type) -> Any: ...
 
-    def __get__(self, tokenizer: SpecialTokens | None, owner: type) -> str | Self:
-        return self if tokenizer is None else tokenizer._special[self._name]
+    def __get__(self, tokenizer: SpecialTokens | None, owner: type) -> Any | Self:
+        return self if tokenizer is None else tokenizer._special.get(self._name)
 
     def __set__(self, tokenizer: SpecialTokens, token: Token) -> None:
         tokenizer._assign(self._name, token)
@@ -43,7 +43,7 @@ class _Named:
 
 
 class _NamedId:
-    """The id of a special token; assigning one assigns the token that has it."""
+    """The id of a special token, an int; None for a name without one. An id that is assigned assigns its token."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -52,12 +52,13 @@ class _NamedId:
     def __get__(self, tokenizer: None, owner: type) -> Self: ...
 
     @overload
-    def __get__(self, tokenizer: SpecialTokens, owner: type) -> int: ...
+    def __get__(self, tokenizer: SpecialTokens, owner: type) -> Any: ...
 
-    def __get__(self, tokenizer: SpecialTokens | None, owner: type) -> int | Self:
+    def __get__(self, tokenizer: SpecialTokens | None, owner: type) -> Any | Self:
         if tokenizer is None:
             return self
-        return tokenizer._vocab[tokenizer._special[self._name.removesuffix("_id")]]
+        token = tokenizer._special.get(self._name.removesuffix("_id"))
+        return None if token is None else tokenizer._vocab[token]
 
     def __set__(self, tokenizer: SpecialTokens, number: Any) -> None:
         if not isinstance(number, int) or number not in tokenizer._tokens:
@@ -69,7 +70,7 @@ class _NamedId:
 
 
 class SpecialTokens(AddedTokens):
-    """Seven special tokens by name, any number of additional ones, and the vocabulary that has them.
+    """Up to seven special tokens by name, any number of additional ones, and the vocabulary that has them.
 
     Given as text, a special token must be in the vocabulary; given as AddedToken, it is added where it is missing.
 
@@ -184,8 +185,7 @@ class SpecialTokens(AddedTokens):
         self, token_ids_0: Sequence[int], token_ids_1: Sequence[int] | None = None
     ) -> list[int]:
         """Return ``[CLS] A [SEP]``, or ``[CLS] A [SEP] B [SEP]`` for a pair."""
-        row = [self.cls_token_id, *token_ids_0, self.sep_token_id]
-        return row if token_ids_1 is None else [*row, *token_ids_1, self.sep_token_id]
+        return self._framed(self._vocab.__getitem__, token_ids_0, token_ids_1)
 
     def get_special_tokens_mask(
         self,
@@ -220,6 +220,12 @@ class SpecialTokens(AddedTokens):
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """Return how many tokens a row has besides those of its texts."""
         return 3 if pair else 2
+
+    def _framed(self, show: Callable[[str], Any], first: Sequence[Any], second: Sequence[Any] | None) -> list[Any]:
+        """The row of one or two sequences; ``show`` gives what stands for a special token."""
+        cls, sep = show(self.cls_token), show(self.sep_token)
+        row = [cls, *first, sep]
+        return row if second is None else [*row, *second, sep]
 
     def _assign(self, name: str, token: Any, add: bool = False) -> None:
         if not add:

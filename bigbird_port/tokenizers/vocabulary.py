@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,24 @@ class Vocabulary:
     unk_id: int
     charsmap: bytes  # the normaliser's map of characters, empty for none
     plain: bool  # a unigram model, no byte pieces, spaces collapsed, one space put in front
+    offset: int = 0  # how far the pieces behind padding and end are from their places in the file
 
     @property
     def as_original(self) -> bool:
         """Whether nothing is normalised and no piece is preferred, as in the vocabulary of the released models."""
         return not self.charsmap and not any(self.scores)
+
+
+def shifted(vocabulary: Vocabulary, reserved: Sequence[str]) -> Vocabulary:
+    """Return a vocabulary with tokens between its first two pieces, which are padding and end, and all others."""
+    scores = vocabulary.scores
+    return replace(
+        vocabulary,
+        pieces=[*vocabulary.pieces[:2], *reserved, *vocabulary.pieces[2:]],
+        scores=[*scores[:2], *([min(scores)] * len(reserved)), *scores[2:]],
+        unk_id=vocabulary.unk_id + len(reserved),
+        offset=len(reserved),
+    )
 
 
 def read_vocabulary(path: str | Path) -> Vocabulary:

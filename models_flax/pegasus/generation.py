@@ -1,4 +1,4 @@
-"""Writing summaries as the original does: greedily, or by its beam search. Each is one compiled program.
+"""Writing summaries: ``generate``, and the original's searches. Each is one compiled program.
 
 Legend: B batch, L length of the texts, T tokens that are written at most, M beams, V vocabulary.
 """
@@ -15,20 +15,12 @@ from jax import numpy as jnp
 from jax.typing import ArrayLike
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
+from bigbird_port.models.search import settle
 from models_flax.pegasus.cache import DecoderCache, init_cache
+from models_flax.pegasus.searches import Beams, search_beams, taken, write
 
 LOWEST = float(np.finfo(np.float32).min)  # the original's minus infinity
 Past = tuple[DecoderCache, ...]
-
-
-class Beams(NamedTuple):
-    """What a beam search returns, best first among the finished: ids [B, M, T] and scores [B, M].
-
-    A summary that has no end has the plain sum of its log-probabilities as its score, as in the original.
-    """
-
-    ids: Array
-    scores: Array
 
 
 class GenerationMixin:
@@ -45,20 +37,30 @@ class GenerationMixin:
         attention_mask: ArrayLike | None = None,
         *,
         max_length: int | None = None,
+        max_new_tokens: int | None = None,
         num_beams: int = 1,
-        alpha: float = 0.8,
+        beam_style: str | None = None,
+        alpha: float | None = None,
+        rng: Array | None = None,
         encoder_outputs: Any = None,
         return_beams: bool = False,
         params: dict[str, Any] | None = None,
+        **asked: Any,
     ) -> Array | Beams:
         """Return the ids of summaries [B, T], without the start id, 0 where nothing was written.
 
-        max_length: T; None is config.decoder_length. num_beams: 1 takes the best token each time until every text has
-        an end; more search as the original does, always T steps, with its length penalty of exponent ``alpha``.
-        encoder_outputs: in place of input_ids. return_beams: return all Beams. params: as in the call. Raises
-        ValueError naming what does not fit.
+        beam_style "original" takes the best token each time until every text has an end, or searches with
+        ``num_beams``, always for T steps, with the length penalty ((5 + n) / 6) ** alpha (0.8). "transformers" is its
+        generate, whose arguments are in ``asked``: length_penalty (1.0), early_stopping (False, True or "never"),
+        no_repeat_ngram_size, min_length, and do_sample with temperature, top_k (50) and top_p, for which ``rng``, a
+        key, draws. None is "transformers" where one of these is given. max_new_tokens, max_length: T; None is
+        config.decoder_length. As in transformers its max_length and min_length count the start id. encoder_outputs: in
+        place of input_ids. return_beams: return all Beams. params: as in the call. Raises ValueError naming what does
+        not fit.
         """
-        T = check_generation(self.config, max_length, num_beams)
+        search = settle(self.config, num_beams, beam_style, max_length, max_new_tokens, alpha, asked)
+        if search.do_sample and rng is None:
+            raise ValueError("do_sample=True without rng: give a key, as jax.random.key(0)")
         params = self.params if params is None else params
         if encoder_outputs is None:
             encoder_outputs = self.encode(input_ids, attention_mask, params=params)
@@ -67,10 +69,15 @@ class GenerationMixin:
         if mask_BL is None and input_ids is not None:
             mask_BL = np.asarray(input_ids) != self.config.pad_token_id
         mask_BL = jnp.ones(states_BLD.shape[:2], bool) if mask_BL is None else jnp.asarray(mask_BL, bool)
-        decoder = _Decoder(self.module, self.config, T)
+        decoder = _Decoder(self.module, self.config, search.T)
         if num_beams == 1 and not return_beams:
-            return greedy(decoder, params, states_BLD, mask_BL)
-        beams = beam_search(decoder, num_beams, alpha, params, states_BLD, mask_BL)
+            if search.style == "original":
+                return greedy(decoder, params, states_BLD, mask_BL)
+            return write(decoder, search, params, states_BLD, mask_BL, jax.random.key(0) if rng is None else rng)
+        if search.style == "original":
+            beams = beam_search(decoder, num_beams, search.alpha, params, states_BLD, mask_BL)
+        else:
+            beams = search_beams(decoder, search, params, states_BLD, mask_BL)
         return beams if return_beams else beams.ids[:, 0]
 
 
@@ -137,11 +144,11 @@ def beam_search(decoder: Any, M: int, alpha: float, params: Any, states_BLD: Arr
         past, beams = carried
         logits, past = decoder.step(params, beams[0][:, :, i - 1].reshape(-1), past, states, mask)
         rows, beams = choose(i, logits, *beams)
-        return _taken(past, rows), beams
+        return taken(past, rows), beams
 
     empty_BMT, lowest_BM = jnp.zeros((B, M, T), jnp.int32), jnp.full((B, M), LOWEST)
     rows, beams = choose(0, jnp.repeat(first, M, axis=0), empty_BMT, lowest_BM.at[:, 0].set(0), empty_BMT, lowest_BM)
-    _, (alive_BMT, sums_BM, done_BMT, scores_BM) = lax.fori_loop(1, T, step, (_taken(past, rows), beams))
+    _, (alive_BMT, sums_BM, done_BMT, scores_BM) = lax.fori_loop(1, T, step, (taken(past, rows), beams))
     ended_BM = (done_BMT == eos).any(axis=-1)
     return Beams(jnp.where(ended_BM[..., None], done_BMT, alive_BMT), jnp.where(ended_BM, scores_BM, sums_BM))
 
@@ -150,21 +157,3 @@ def best(scores_BX: Array, count: int) -> tuple[Array, Array]:
     """Return the best scores, descending, and where they are; of equal ones the first come first."""
     values_BC, places_BC = lax.top_k(scores_BX, count)
     return values_BC, places_BC
-
-
-def check_generation(config: BigBirdPegasusConfig, max_length: int | None, num_beams: int) -> int:
-    """Return T; raises ValueError naming the argument that does not fit."""
-    T = config.decoder_length if max_length is None else max_length
-    if not 1 <= T <= config.max_position_embeddings:
-        raise ValueError(f"max_length is {T}, expected 1 .. {config.max_position_embeddings} (max_position_embeddings)")
-    if not 1 <= 2 * num_beams <= max(2, config.vocab_size):
-        raise ValueError(
-            f"num_beams is {num_beams}, expected 1 .. {config.vocab_size // 2}: a search looks at twice as many tokens "
-            "of the vocabulary"
-        )
-    return T
-
-
-def _taken(past: Past, rows: Array) -> Past:
-    """The cache of these rows of the batch; what comes of the encoder is the same for all beams of a text."""
-    return tuple(layer._replace(key=layer.key[rows], value=layer.value[rows]) for layer in past)

@@ -21,13 +21,31 @@ def decoder_inputs(labels_BT: Array, config: BigBirdPegasusConfig) -> Array:
 
     The original: the start id, then the labels, and padding from the place on that is the number of labels which are no
     padding. transformers: the start id, then the labels. Labels of -100 are padding.
+
+    Raises ValueError for labels of no length, or longer than there are positions.
     """
-    ids_BT = jnp.where(labels_BT == IGNORED, config.pad_token_id, labels_BT)
-    shifted_BT = jnp.pad(ids_BT[:, :-1], ((0, 0), (1, 0)), constant_values=config.decoder_start_token_id)
+    check_summaries(labels_BT, config.max_position_embeddings)
+    ids_BT, shifted_BT = _padded(labels_BT, config), behind_start(labels_BT, config)
     if config.loss_style == "transformers":
         return shifted_BT
     counts_B1 = (ids_BT != config.pad_token_id).sum(axis=1, keepdims=True)
     return jnp.where(jnp.arange(ids_BT.shape[1]) < counts_B1, shifted_BT, config.pad_token_id)
+
+
+def behind_start(labels_BT: Array, config: BigBirdPegasusConfig) -> Array:
+    """Return ids [B, T] behind the start id, without the last of them; -100 is padding."""
+    return jnp.pad(_padded(labels_BT, config)[:, :-1], ((0, 0), (1, 0)), constant_values=config.decoder_start_token_id)
+
+
+def check_summaries(labels_BT: Array, positions: int) -> None:
+    """Raise ValueError for labels of no length, or longer than there are positions."""
+    if labels_BT.ndim != 2 or 0 in labels_BT.shape:
+        raise ValueError(f"labels has shape {list(labels_BT.shape)}, expected [batch, length] with neither 0")
+    if labels_BT.shape[1] > positions:
+        raise ValueError(
+            f"labels are {labels_BT.shape[1]} tokens long, but there are {positions} position embeddings "
+            "(max_position_embeddings): cut them"
+        )
 
 
 def summary_loss(logits_BTV: Array, labels_BT: Array, label_smoothing: float, loss_style: str) -> Array:
@@ -36,7 +54,10 @@ def summary_loss(logits_BTV: Array, labels_BT: Array, label_smoothing: float, lo
     The original (loss_style "original"): the cross entropy with smoothed labels of all places, padding among them with
     id 0 as its label, less what smoothing itself costs; divided by the number of labels that are not 0. transformers':
     the mean cross entropy over the labels that are not -100.
+
+    Raises ValueError where no label counts, because there is no loss then.
     """
+    _check_some(labels_BT, loss_style)
     check_labels("labels", labels_BT, logits_BTV.shape[:-1], logits_BTV.shape[-1])
     if loss_style == "transformers":
         return masked_lm_loss(logits_BTV, labels_BT)
@@ -54,3 +75,17 @@ def smoothing_cost(label_smoothing: float, vocab_size: int) -> float:
         return 0.0
     rest = label_smoothing / (vocab_size - 1)
     return -((1 - label_smoothing) * math.log(1 - label_smoothing) + (vocab_size - 1) * rest * math.log(rest + 1e-20))
+
+
+def _check_some(labels_BT: Array, loss_style: str) -> None:
+    """Raise ValueError unless some label counts; a traced array has no values to look at."""
+    if isinstance(labels_BT, jax.core.Tracer):
+        return
+    counts_BT = labels_BT != IGNORED if loss_style == "transformers" else (labels_BT != IGNORED) & (labels_BT != 0)
+    if not counts_BT.any():
+        padding = IGNORED if loss_style == "transformers" else f"0 or {IGNORED}"
+        raise ValueError(f"labels hold no token: all are padding ({padding}): give summaries, or no labels")
+
+
+def _padded(labels_BT: Array, config: BigBirdPegasusConfig) -> Array:
+    return jnp.where(labels_BT == IGNORED, config.pad_token_id, labels_BT)

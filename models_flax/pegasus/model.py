@@ -17,8 +17,8 @@ from jax.typing import DTypeLike
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from models_flax.bigbird.inputs import Arrays, complete_inputs
 from models_flax.pegasus.cache import DecoderCache
-from models_flax.pegasus.inputs import DecoderArrays, decoder_inputs_of
-from models_flax.pegasus.losses import decoder_inputs
+from models_flax.pegasus.inputs import DecoderArrays, decoder_inputs_of, stand_in
+from models_flax.pegasus.losses import behind_start
 from models_flax.pegasus.outputs import (
     BigBirdPegasusDecoderOutput,
     BigBirdPegasusEncoderOutput,
@@ -57,16 +57,19 @@ class FlaxBigBirdPegasusModule(nn.Module):
         cross_attn_head_mask: Array | None = None,
         encoder_outputs: Any = None,
         past_key_values: Past | None = None,
+        inputs_embeds: Array | None = None,
+        decoder_inputs_embeds: Array | None = None,
         deterministic: bool = True,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_taps: bool = False,
     ) -> BigBirdPegasusModelOutput:
-        """Encode ids [B, L] and decode decoder_input_ids [B, T].
+        """Encode ids [B, L] (or inputs_embeds [B, L, D]); decode decoder_input_ids [B, T] (or decoder_inputs_embeds).
 
         attention_mask [B, L]: 1 for tokens, 0 for padding; None takes what differs from pad_token_id, as the original
-        (with encoder_outputs alone: every token). decoder_input_ids: None is input_ids, behind the start id.
-        decoder_attention_mask [B, T], with a cache [B, its places]: None is every token; the decoder looks back only.
+        (with inputs_embeds or encoder_outputs alone: every token). decoder_input_ids: None is input_ids, behind the
+        start id. decoder_attention_mask [B, T], with a cache [B, its places]: None is every token; the decoder looks
+        back only.
         head_mask [N] or [encoder_layers, N], decoder_head_mask, cross_attn_head_mask [N] or [decoder_layers, N]:
         factors of the heads. encoder_outputs: what ``encode`` returned, or a tuple that begins with its hidden states.
         past_key_values: init_cache's, or what an earlier call returned. deterministic: without dropout. Raises
@@ -74,20 +77,18 @@ class FlaxBigBirdPegasusModule(nn.Module):
         """
         asked = (deterministic, output_attentions, output_hidden_states, output_taps)
         if encoder_outputs is None:
-            if input_ids is None:
-                raise ValueError("neither of input_ids and encoder_outputs was given: give one of them")
-            encoder_outputs = self.encode(input_ids, attention_mask, head_mask, *asked)
+            encoder_outputs = self.encode(input_ids, attention_mask, head_mask, *asked, inputs_embeds)
         encoded = _encoder_output(encoder_outputs)
-        if decoder_input_ids is None:
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("decoder_input_ids was not given, and no input_ids to take in their place: give them")
-            decoder_input_ids = decoder_inputs(input_ids, self.config.replace(loss_style="transformers"))
+            decoder_input_ids = behind_start(input_ids, self.config)
         mask = attention_mask
         if mask is None and input_ids is not None:
             mask = input_ids != self.config.pad_token_id
         masks = decoder_attention_mask, decoder_head_mask, cross_attn_head_mask
         states = encoded.last_hidden_state
-        decoded = self.decode(decoder_input_ids, states, mask, *masks, past_key_values, *asked)
+        decoded = self.decode(decoder_input_ids, states, mask, *masks, past_key_values, *asked, decoder_inputs_embeds)
         assert decoded.last_hidden_state is not None
         return BigBirdPegasusModelOutput(
             last_hidden_state=decoded.last_hidden_state,
@@ -103,22 +104,25 @@ class FlaxBigBirdPegasusModule(nn.Module):
 
     def encode(
         self,
-        input_ids: Array,
+        input_ids: Array | None = None,
         attention_mask: Array | None = None,
         head_mask: Array | None = None,
         deterministic: bool = True,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_taps: bool = False,
+        inputs_embeds: Array | None = None,
     ) -> BigBirdPegasusEncoderOutput:
         """Run the encoder alone; the arguments are the call's."""
-        inputs = complete_inputs(self.config, Arrays(input_ids, attention_mask, head_mask=head_mask))
-        sum_BLD = embedded(self.config, self.shared(input_ids), self.embed_positions(inputs.position_ids))
+        ids = stand_in(self.config, input_ids, inputs_embeds)
+        inputs = complete_inputs(self.config, Arrays(ids, attention_mask, head_mask=head_mask))
+        words_BLD = self.shared(ids) if inputs_embeds is None else inputs_embeds.astype(self.dtype)
+        sum_BLD = embedded(self.config, words_BLD, self.embed_positions(inputs.position_ids))
         return self.encoder(sum_BLD, inputs, output_attentions, output_hidden_states, output_taps, deterministic)
 
     def decode(
         self,
-        ids_BT: Array,
+        ids_BT: Array | None,
         states_BLD: Array | None,
         encoder_mask_BL: Array | None = None,
         mask: Array | None = None,
@@ -129,9 +133,10 @@ class FlaxBigBirdPegasusModule(nn.Module):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_taps: bool = False,
+        embeds_BTD: Array | None = None,
     ) -> BigBirdPegasusDecoderOutput:
         """Run the decoder alone on ids [B, T] and the encoder's states; the arguments are the call's."""
-        given = DecoderArrays(ids_BT, mask, states_BLD, encoder_mask_BL, head_mask, cross_head_mask, past)
+        given = DecoderArrays(ids_BT, embeds_BTD, mask, states_BLD, encoder_mask_BL, head_mask, cross_head_mask, past)
         asked = (output_attentions, output_hidden_states, output_taps, deterministic)
         return run_decoder(self.decoder, self.shared, self.embed_positions, given, asked, "decoder_")
 
@@ -145,7 +150,8 @@ def run_decoder(
 ) -> BigBirdPegasusDecoderOutput:
     """Check what a decoder is given, embed it and run the decoder; words, positions: the tables."""
     inputs = decoder_inputs_of(decoder.config, given, prefix)
-    sum_BTD = embedded(decoder.config, words(given.ids), positions(inputs.positions)[None])
+    words_BTD = words(given.ids) if given.embeds is None else given.embeds.astype(words.dtype)
+    sum_BTD = embedded(decoder.config, words_BTD, positions(inputs.positions)[None])
     output: BigBirdPegasusDecoderOutput = decoder(sum_BTD, inputs, *asked)
     return output
 

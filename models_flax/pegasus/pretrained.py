@@ -57,9 +57,10 @@ class FlaxBigBirdPegasusPreTrainedModel(FlaxBigBirdPreTrainedModel):
         asked = (train, output_attentions, output_hidden_states, output_taps)
         return self._run(given, params, dropout_rng, indices_rng, return_dict, *asked)
 
-    def encode(self, input_ids: ArrayLike, attention_mask: ArrayLike | None = None, **named: Any) -> Any:
+    def encode(self, input_ids: ArrayLike | None = None, attention_mask: ArrayLike | None = None, **named: Any) -> Any:
         """Run the encoder alone; ``params`` and the flags are the call's."""
-        given = {"input_ids": input_ids} | ({} if attention_mask is None else {"attention_mask": attention_mask})
+        arrays = {"input_ids": input_ids, "attention_mask": attention_mask}
+        given = {name: value for name, value in arrays.items() if value is not None}
         flags = ("params", "dropout_rng", "indices_rng", "return_dict")
         asked = ("train", "output_attentions", "output_hidden_states", "output_taps")
         values = {name: named.pop(name, None) for name in (*flags, *asked)}

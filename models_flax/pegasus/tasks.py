@@ -131,13 +131,14 @@ class FlaxBigBirdPegasusForCausalLMModule(nn.Module):
 
     def __call__(
         self,
-        input_ids: Array,
+        input_ids: Array | None = None,
         attention_mask: Array | None = None,
         encoder_hidden_states: Array | None = None,
         encoder_attention_mask: Array | None = None,
         head_mask: Array | None = None,
         cross_attn_head_mask: Array | None = None,
         past_key_values: Past | None = None,
+        inputs_embeds: Array | None = None,
         deterministic: bool = True,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
@@ -145,7 +146,7 @@ class FlaxBigBirdPegasusForCausalLMModule(nn.Module):
     ) -> BigBirdPegasusDecoderOutput:
         """Decode ids [B, T]; the arguments are FlaxBigBirdPegasusModule's of the decoder."""
         given = DecoderArrays(
-            *(input_ids, attention_mask, encoder_hidden_states, encoder_attention_mask),
+            *(input_ids, inputs_embeds, attention_mask, encoder_hidden_states, encoder_attention_mask),
             *(head_mask, cross_attn_head_mask, past_key_values),
         )
         return self.model(given, (output_attentions, output_hidden_states, output_taps, deterministic))

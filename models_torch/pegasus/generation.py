@@ -1,29 +1,21 @@
-"""Writing summaries as the original does: greedily, or by its beam search.
+"""Writing summaries: ``generate``, and the original's searches.
 
 Legend: B batch, L length of the texts, T tokens that are written at most, M beams, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
+from bigbird_port.models.search import settle
 from models_torch.pegasus.cache import DecoderCache, init_cache
+from models_torch.pegasus.searches import Beams, search_beams, write
 
 LOWEST = torch.finfo(torch.float32).min  # the original's minus infinity
-
-
-class Beams(NamedTuple):
-    """What a beam search returns, best first among the finished: ids [B, M, T] and scores [B, M].
-
-    A summary that has no end has the plain sum of its log-probabilities as its score, as in the original.
-    """
-
-    ids: Tensor
-    scores: Tensor
 
 
 class GenerationMixin:
@@ -39,26 +31,40 @@ class GenerationMixin:
         attention_mask: Tensor | None = None,
         *,
         max_length: int | None = None,
+        max_new_tokens: int | None = None,
         num_beams: int = 1,
-        alpha: float = 0.8,
+        beam_style: str | None = None,
+        alpha: float | None = None,
+        generator: torch.Generator | None = None,
         encoder_outputs: Any = None,
         return_beams: bool = False,
+        **asked: Any,
     ) -> Tensor | Beams:
         """Return the ids of summaries [B, T], without the start id, 0 where nothing was written.
 
-        max_length: T; None is config.decoder_length. num_beams: 1 takes the best token each time until every text has
-        an end; more search as the original does, always T steps, with its length penalty of exponent ``alpha``.
-        encoder_outputs: in place of input_ids. return_beams: return all Beams. Raises ValueError naming what does not
-        fit.
+        beam_style "original" takes the best token each time until every text has an end, or searches with
+        ``num_beams``, always for T steps, with the length penalty ((5 + n) / 6) ** alpha (0.8). "transformers" is its
+        generate, whose arguments are in ``asked``: length_penalty (1.0), early_stopping (False, True or "never"),
+        no_repeat_ngram_size, min_length, and do_sample with temperature, top_k (50) and top_p, for which
+        ``generator`` draws. None is "transformers" where one of these is given. max_new_tokens, max_length: T; None is
+        config.decoder_length. As in transformers its max_length and min_length count the start id. encoder_outputs: in
+        place of input_ids. return_beams: return all Beams. Raises ValueError naming what does not fit.
         """
-        T = check_generation(self.config, max_length, num_beams)
+        search = settle(self.config, num_beams, beam_style, max_length, max_new_tokens, alpha, asked)
+        if search.do_sample and generator is None:
+            raise ValueError("do_sample=True without generator: give one, as torch.Generator().manual_seed(0)")
         if encoder_outputs is None:
             encoder_outputs = self.model.encoder(input_ids, attention_mask)
         states_BLD = encoder_outputs[0]
         decoder = _Decoder(self.model, states_BLD, self.model.encoder_mask(input_ids, attention_mask))
         if num_beams == 1 and not return_beams:
-            return greedy(decoder, self.config, T)
-        beams = beam_search(decoder, self.config, T, num_beams, alpha)
+            if search.style == "original":
+                return greedy(decoder, self.config, search.T)
+            return write(decoder, self.config, search, generator)
+        if search.style == "original":
+            beams = beam_search(decoder, self.config, search.T, num_beams, search.alpha)
+        else:
+            beams = search_beams(decoder, self.config, search)
         return beams if return_beams else beams.ids[:, 0]
 
 
@@ -156,16 +162,3 @@ def best(scores_BX: Tensor, count: int) -> tuple[Tensor, Tensor]:
     order_BC = scores_BX.gather(1, places_BC).sort(dim=1, descending=True, stable=True).indices
     places_BC = places_BC.gather(1, order_BC)
     return scores_BX.gather(1, places_BC), places_BC
-
-
-def check_generation(config: BigBirdPegasusConfig, max_length: int | None, num_beams: int) -> int:
-    """Return T; raises ValueError naming the argument that does not fit."""
-    T = config.decoder_length if max_length is None else max_length
-    if not 1 <= T <= config.max_position_embeddings:
-        raise ValueError(f"max_length is {T}, expected 1 .. {config.max_position_embeddings} (max_position_embeddings)")
-    if not 1 <= 2 * num_beams <= max(2, config.vocab_size):
-        raise ValueError(
-            f"num_beams is {num_beams}, expected 1 .. {config.vocab_size // 2}: a search looks at twice as many tokens "
-            "of the vocabulary"
-        )
-    return T

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from models_torch.pegasus.cache import DecoderCache, init_cache
 from models_torch.pegasus.inputs import DecoderArrays, decoder_inputs_of
-from models_torch.pegasus.losses import decoder_inputs
+from models_torch.pegasus.losses import behind_start
 from models_torch.pegasus.outputs import (
     BigBirdPegasusDecoderOutput,
     BigBirdPegasusEncoderOutput,
@@ -83,7 +83,7 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
         if decoder_input_ids is None and decoder_inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("decoder_input_ids was not given, and no input_ids to take in their place: give them")
-            decoder_input_ids = decoder_inputs(input_ids, self.config.replace(loss_style="transformers"))
+            decoder_input_ids = behind_start(input_ids, self.config)
         decoded = self.decode(
             decoder_input_ids,
             encoded.last_hidden_state,

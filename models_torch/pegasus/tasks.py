@@ -18,7 +18,7 @@ from models_torch.bigbird.inputs import check_class_labels, check_labels, check_
 from models_torch.bigbird.losses import causal_lm_loss, classification_loss, question_answering_loss
 from models_torch.pegasus.generation import GenerationMixin
 from models_torch.pegasus.inputs import DecoderArrays
-from models_torch.pegasus.losses import decoder_inputs, summary_loss
+from models_torch.pegasus.losses import check_summaries, decoder_inputs, summary_loss
 from models_torch.pegasus.model import BigBirdPegasusModel, run_decoder
 from models_torch.pegasus.outputs import (
     BigBirdPegasusDecoderOutput,
@@ -100,8 +100,7 @@ class BigBirdPegasusForConditionalGeneration(GenerationMixin, BigBirdPegasusTask
         ids = labels["labels"]
         if ids is None:
             return given
-        if ids.ndim != 2 or 0 in ids.shape:
-            raise ValueError(f"labels has shape {list(ids.shape)}, expected [batch, length] with neither 0")
+        check_summaries(ids, self.config.max_position_embeddings)
         check_labels("labels", ids, tuple(ids.shape), self.config.vocab_size)
         if given["decoder_input_ids"] is None and given["decoder_inputs_embeds"] is None:
             given = given | {"decoder_input_ids": decoder_inputs(ids, self.config)}

@@ -14,6 +14,7 @@ from bigbird_port.formats.filling import write_arrays
 from bigbird_port.formats.open_store import open_store
 from bigbird_port.formats.store import read
 from bigbird_port.formats.tensorflow.bundle_writer import TensorBundleFormat
+from bigbird_port.tokenizers import BigBirdPegasusTokenizer, BigBirdPegasusTokenizerFast
 from tests.conftest import GOLDEN, PEGASUS, require
 from tests.conversion.matrix import ALL, weights
 
@@ -164,3 +165,61 @@ def test_heads_of_its_own_start_from_the_seed(tmp_path):
     assert not any("encoder.layers" in name for name in names)
     convert(tmp_path / "decoder/torch", tmp_path / "flax", Settings(to=("flax",)))
     assert weights(tmp_path / "flax/flax") == weights(tmp_path / "decoder/flax")
+
+
+def test_the_vocabulary_is_carried_as_a_tokenizer(tmp_path):
+    source = checkpoint_of(tmp_path / "source", {}, {"vocab_model_file": "spm.model", "substitute_newline": None})
+    (source / "spm.model").write_bytes((MINI / "spm.model").read_bytes())
+    report = convert(source, tmp_path / "out", Settings(to=ALL))
+    assert not any("no tokenizer" in note for note in report.plan.notes), report.plan.notes
+    slow = BigBirdPegasusTokenizer.from_pretrained(tmp_path / "out/torch")
+    fast = BigBirdPegasusTokenizerFast.from_pretrained(tmp_path / "out/flax")
+    assert slow("a b\nc <s> [1]", text_target="d </s>") == fast("a b\nc <s> [1]", text_target="d </s>")
+    assert (slow.substitute_newline, slow.eos_token_id, slow.unk_token_id) == ("", 1, 5)  # as the flags say
+    assert json.loads((tmp_path / "out/tf/summarization.config").read_text())["substitute_newline"] is None
+    (source / "summarization.config").unlink()
+    convert(source, tmp_path / "own", Settings(num_attention_heads=2, vocab=source / "spm.model"))
+    assert BigBirdPegasusTokenizer.from_pretrained(tmp_path / "own/torch").substitute_newline == "<n>"
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"), [("tiny-coupled", "coupled, postnorm"), ("prenorm-bert", "prenorm"), ("mini-pegasus", "")]
+)
+def test_what_transformers_cannot_compute_is_written_so_that_it_refuses(tmp_path, name, lacks):
+    report = convert(require(GOLDEN[name]).checkpoint, tmp_path / "out", Settings(to=("torch",)))
+    values = json.loads((tmp_path / "out/torch/config.json").read_text())
+    assert values["attention_type"] == ", ".join(filter(None, ("block_sparse", lacks)))
+    assert open_source(tmp_path / "out/torch").config == report.plan.config
+    said = [note for note in report.plan.notes if note.startswith("torch: transformers has no")]
+    assert bool(said) == bool(lacks)
+    assert all(lack in note for note in said for lack in lacks.split(", "))
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("tiny-coupled", "BigBirdPegasusForConditionalGeneration"), ("prenorm-bert", "BigBirdForPreTraining")],
+)
+def test_transformers_refuses_what_it_cannot_compute(tmp_path, name, kind):
+    transformers = pytest.importorskip("transformers")
+    convert(require(GOLDEN[name]).checkpoint, tmp_path / "out", Settings(to=("torch",)))
+    for peer in (getattr(transformers, kind), transformers.AutoModel):
+        with pytest.raises(ValueError, match="attention_type can either be .* but is block_sparse, "):
+            peer.from_pretrained(tmp_path / "out/torch")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "flags"), [("mini-pegasus", "mini-pretrain"), ("mini-pretrain", "mini-pegasus")]
+)
+def test_flags_of_the_other_kind_of_model_are_refused(tmp_path, checkpoint, flags):
+    (file,) = (path for path in GOLDEN[flags].checkpoint.glob("*.config"))
+    kinds = {"mini-pegasus": "BigBird-Pegasus", "mini-pretrain": "BigBird"}
+    message = rf"has the flags of a {kinds[flags]} model .*those of a {kinds[checkpoint]} model .*give the flags that"
+    with pytest.raises(ValueError, match=message):
+        convert(GOLDEN[checkpoint].checkpoint, tmp_path / "out", Settings(config_file=file))
+
+
+def test_more_layers_of_the_decoder_than_of_the_encoder_are_refused(tmp_path):
+    source = checkpoint_of(tmp_path / "source", {}, {"num_decoder_layers": 3})
+    with pytest.raises(ValueError, match="decoder_layers is 3, .*encoder_layers = 2, .*num_decoder_layers and num_hid"):
+        convert(source, tmp_path / "out")

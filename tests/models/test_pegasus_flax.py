@@ -104,7 +104,7 @@ def test_token_by_token_is_the_full_pass():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"decoder_input_ids": np.ones((1, 2), int)}, "neither of input_ids and encoder_outputs was given"),
+        ({"decoder_input_ids": np.ones((1, 2), int)}, "neither of input_ids and inputs_embeds was given"),
         ({"input_ids": np.full((1, 3), 41)}, r"input_ids at \[0, 0\] is 41"),
         ({"input_ids": np.ones((1, 3), int), "decoder_input_ids": np.ones((1, 65), int)}, "65 tokens long"),
     ],
@@ -113,6 +113,25 @@ def test_what_does_not_fit_is_named(arguments, message):
     model = models_flax.FlaxBigBirdPegasusForConditionalGeneration(TINY.replace(encoder_layers=1, decoder_layers=1))
     with pytest.raises(ValueError, match=message):
         model(**arguments)
+
+
+@pytest.mark.parametrize("head", ["ForConditionalGeneration", "ForCausalLM"])
+def test_embeddings_stand_in_for_ids(head):
+    config = TINY.replace(encoder_layers=1, decoder_layers=1, is_encoder_decoder=head != "ForCausalLM")
+    model, text = getattr(models_flax, f"FlaxBigBirdPegasus{head}").from_config(config), ids(2, 12).numpy()
+    table = model.params["model"]["shared"]["embedding"]
+    if head == "ForCausalLM":
+        by_ids, embeds = model(text), {"inputs_embeds": table[text]}
+    else:
+        by_ids = model(text, decoder_input_ids=text[:, :5])
+        embeds = {"inputs_embeds": table[text], "decoder_inputs_embeds": table[text[:, :5]]}
+    assert error(model(**embeds).logits, by_ids.logits) < 1e-6
+    assert error(model(**{name: x * 2 for name, x in embeds.items()}).logits, by_ids.logits) > 1e-4
+    first = "inputs_embeds"
+    with pytest.raises(ValueError, match="both of input_ids and inputs_embeds was given"):
+        model(text, **embeds)
+    with pytest.raises(ValueError, match=r"inputs_embeds has shape \[2, 12, 3\], expected \[batch, length, "):
+        model(**embeds | {first: embeds[first][..., :3]})
 
 
 def test_a_folder_of_another_family_is_refused(converted):

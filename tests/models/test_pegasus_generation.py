@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -81,6 +82,23 @@ def test_of_equal_scores_the_first_come_first():
         ({"num_beams": 41}, "num_beams is 41, expected 1 .. 20"),
         ({"max_length": 0}, "max_length is 0, expected 1 .. 64"),
         ({"max_length": 65}, "max_length is 65, expected 1 .. 64"),
+        ({"max_length": 1, "min_length": 0}, "max_length is 1, expected 2 .. 65 .*the start id counted"),
+        ({"max_new_tokens": 0, "top_k": 1}, "max_new_tokens is 0, expected 1 .. 64"),
+        ({"max_length": 4, "max_new_tokens": 4}, "both given: give one"),
+        ({"num_beams": 2.0}, "num_beams is 2.0, expected"),
+        ({"beam_style": "best"}, "beam_style is 'best', expected one of 'original', 'transformers'"),
+        ({"beam_style": "original", "early_stopping": True}, "'original', which has no early_stopping: leave them out"),
+        ({"alpha": 0.8, "length_penalty": 1.0}, "alpha is the original's .*give length_penalty"),
+        ({"num_return_sequences": 2}, "generate has no num_return_sequences: expected some of"),
+        ({"early_stopping": "always"}, "early_stopping is 'always', expected True, False or 'never'"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size is -1, expected a whole number"),
+        ({"min_length": 80}, "min_length is 80, expected a whole number of at most"),
+        ({"do_sample": True, "temperature": 0}, "temperature is 0, expected a number above 0"),
+        ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5, expected a number above 0 and at most 1"),
+        ({"do_sample": True, "top_k": -1}, "top_k is -1, expected a whole number"),
+        ({"do_sample": True, "num_beams": 2}, "do_sample=True with num_beams=2"),
+        ({"top_p": 0.5}, "top_p given, but nothing is drawn: give do_sample=True"),
+        ({"do_sample": True}, "do_sample=True without"),
     ],
 )
 def test_what_does_not_fit_is_named(arguments, message):
@@ -91,3 +109,15 @@ def test_what_does_not_fit_is_named(arguments, message):
     ):
         with pytest.raises(ValueError, match=message):
             cls.from_config(config).generate(ids(1, 4), **arguments)
+
+
+def test_flax_draws_by_its_key_alone():
+    model = models_flax.FlaxBigBirdPegasusForConditionalGeneration.from_config(
+        TINY.replace(encoder_layers=1, decoder_layers=1, init_std=0.5)
+    )
+    text, options = ids(3, 8), {"max_new_tokens": 6, "do_sample": True, "top_k": 8, "top_p": 0.9, "temperature": 1.3}
+    found = [model.generate(text, rng=jax.random.key(seed), **options).tolist() for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    best = model.generate(text, max_new_tokens=6, beam_style="transformers").tolist()
+    assert model.generate(text, rng=jax.random.key(5), **options | {"top_k": 1}).tolist() == best
+    assert all(0 in row[row.index(1) :] or row[-1] == 1 for row in found[0] if 1 in row)

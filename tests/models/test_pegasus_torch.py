@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from jax import numpy as jnp
 
+import models_flax.pegasus.losses
 import models_torch
 from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
@@ -236,7 +238,7 @@ def test_the_other_heads():
             r"decoder_input_ids at \[0, 0\]",
         ),
         ({"input_ids": torch.ones(1, 3).long(), "labels": torch.zeros(1, 0).long()}, r"labels has shape \[1, 0\]"),
-        ({"input_ids": torch.ones(1, 3).long(), "labels": torch.ones(1, 65).long()}, "65 tokens long .* 64 position"),
+        ({"input_ids": torch.ones(1, 3).long(), "labels": torch.ones(1, 65).long()}, "65 tokens long.* 64 position"),
         ({"input_ids": torch.ones(1, 3).long(), "decoder_head_mask": torch.ones(3)}, "decoder_head_mask has shape"),
         ({"input_ids": torch.ones(1, 3).long(), "past_key_values": ()}, "past_key_values has 0 entries, expected 2"),
         (
@@ -289,3 +291,26 @@ def test_transformers_loads_what_is_converted_and_agrees(tmp_path):
     theirs.save_pretrained(tmp_path / "theirs")
     again = models_torch.BigBirdPegasusForConditionalGeneration.from_pretrained(tmp_path / "theirs")
     assert torch.equal(again.model.shared.weight, ours.model.shared.weight)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(2, 0, dtype=torch.long), r"labels has shape \[2, 0\]"),
+        (torch.tensor([[0, -100], [0, 0]]), "labels hold no token: all are padding .*give summaries"),
+        (torch.ones(1, 65, dtype=torch.long), "labels are 65 tokens long, but there are 64 position .*cut them"),
+    ],
+)
+def test_summaries_that_cannot_be_are_named_in_both_frameworks(labels, message):
+    config = TINY.replace(encoder_layers=1, decoder_layers=1)
+
+    def of_flax():
+        models_flax.pegasus.losses.decoder_inputs(labels.numpy(), config)
+        models_flax.pegasus.losses.summary_loss(jnp.zeros((*labels.shape, 40)), labels.numpy(), 0.1, "original")
+
+    with pytest.raises(ValueError, match=message):
+        models_torch.BigBirdPegasusForConditionalGeneration(config)(ids(len(labels), 4), labels=labels)
+    with pytest.raises(ValueError, match=message):
+        of_flax()
+    one = torch.tensor([[5, 1], [0, 0]])  # a batch may have a text without a summary, as in the original
+    assert models_torch.BigBirdPegasusForConditionalGeneration(config)(ids(2, 4), labels=one).loss.isfinite()

@@ -110,6 +110,11 @@ class BigBirdConfig(Fields):
         """Size of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def beyond_transformers(self) -> tuple[str, ...]:
+        """transformers' class has LayerNorm behind each sublayer."""
+        return ("prenorm",) * (self.norm_type == "prenorm")
+
     @classmethod
     def _from_transformers(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         position_type = values.get("position_embedding_type", "absolute")

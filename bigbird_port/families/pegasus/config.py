@@ -183,6 +183,11 @@ class BigBirdPegasusConfig(Fields):
         return self.max_decoder_length or min(128, self.max_position_embeddings)
 
     @property
+    def beyond_transformers(self) -> tuple[str, ...]:
+        """transformers' class has two stacks of layers, and LayerNorm before each sublayer."""
+        return ("coupled",) * self.couple_encoder_decoder + ("postnorm",) * (self.norm_type == "postnorm")
+
+    @property
     def has_logits_bias(self) -> bool:
         """False: no model adds a bias to its logits, though transformers' class keeps one, of zeros."""
         return False
@@ -221,7 +226,12 @@ class BigBirdPegasusConfig(Fields):
             "encoder_attention_heads",
             lambda c: c.decoder_attention_heads == c.encoder_attention_heads,
         ),
-        ("decoder_layers", "at most encoder_layers", lambda c: c.decoder_layers <= c.encoder_layers),
+        (
+            "decoder_layers",
+            "at most encoder_layers, because the original's cache has room for that many layers (in its flags "
+            "num_decoder_layers and num_hidden_layers): correct one of them",
+            lambda c: c.decoder_layers <= c.encoder_layers,
+        ),
         (
             "decoder_ffn_dim",
             "encoder_ffn_dim, because couple_encoder_decoder shares the layers",

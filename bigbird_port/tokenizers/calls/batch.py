@@ -46,7 +46,9 @@ class BatchEncoding(dict[str, Any]):
 
     def _encoding(self, row: int) -> Encoding:
         if self.encodings is None:
-            raise ValueError("words and offsets are not known to BigBirdTokenizer: use BigBirdTokenizerFast")
+            raise ValueError(
+                "words and offsets are not known to a slow tokenizer, such as BigBirdTokenizer: use the fast one"
+            )
         return self.encodings[row]
 
 
