@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
+from bigbird_port.families.config_files import ConfigFiles
 from bigbird_port.families.labels import by_id, default_labels, frozen_labels, inverted
 from bigbird_port.families.registry import family_of
 from bigbird_port.files.frozen import FrozenDict, freeze, thaw
@@ -39,7 +40,7 @@ _NULLABLE = {"is_encoder_decoder", "output_hidden_states", "output_attentions", 
 _NOT_MISSPELT = {"tie_encoder_decoder"}
 
 
-class Fields:
+class Fields(ConfigFiles):
     """Base of the dataclasses that are configurations.
 
     model_type: as in config.json. label_count: how many labels there are where nothing is said. largest: the

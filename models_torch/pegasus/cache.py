@@ -23,6 +23,8 @@ class DecoderCache(tuple[Tensor, ...]):
     and ``filled`` as a scalar, and is made of them, or of one iterable that yields them.
     """
 
+    _filled: int
+
     def __new__(
         cls,
         key: Tensor | Iterable[Tensor],
