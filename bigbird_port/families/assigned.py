@@ -32,7 +32,7 @@ def assignable(kind: Kind) -> Kind:
     made = frozen.__init__
 
     @functools.wraps(made)
-    def __init__(self: Any, **values: Any) -> None:
+    def initialise(self: Any, **values: Any) -> None:
         unknown = {name: value for name, value in values.items() if name not in frozen.__dataclass_fields__}
         if unknown:
             frozen._reject_misspelt(set(unknown))
@@ -40,7 +40,7 @@ def assignable(kind: Kind) -> Kind:
             values["extra"] = {**(values.get("extra") or {}), **unknown}
         made(self, **values)
 
-    frozen.__init__, frozen.__setattr__ = __init__, _assign
+    frozen.__init__, frozen.__setattr__ = initialise, _assign
     return kind
 
 

@@ -7,8 +7,16 @@ option. Differences from transformers are told in ``slow`` and ``fast``.
 from __future__ import annotations
 
 from bigbird_port.tokenizers.calls.batch import BatchEncoding
+from bigbird_port.tokenizers.collators import MaskingCollator, PaddingCollator
 from bigbird_port.tokenizers.fast import BigBirdTokenizerFast
 from bigbird_port.tokenizers.files import write_tokenizer_files
 from bigbird_port.tokenizers.slow import BigBirdTokenizer
 
-__all__ = ["BatchEncoding", "BigBirdTokenizer", "BigBirdTokenizerFast", "write_tokenizer_files"]
+__all__ = [
+    "BatchEncoding",
+    "BigBirdTokenizer",
+    "BigBirdTokenizerFast",
+    "MaskingCollator",
+    "PaddingCollator",
+    "write_tokenizer_files",
+]

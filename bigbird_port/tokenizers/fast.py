@@ -25,6 +25,7 @@ likelihood could be chosen differently by a vocabulary with scores; BigBird's ha
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -38,6 +39,7 @@ from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.calls.inputs import Text
 from bigbird_port.tokenizers.folder import TOKENIZER_FILE
 from bigbird_port.tokenizers.pipeline import build_pipeline
+from bigbird_port.tokenizers.trained import train_like
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, not_cut, read_vocabulary
 
 
@@ -103,17 +105,28 @@ class BigBirdTokenizerFast(TokenizerBase):
         shown = zip(row.tokens(), row["input_ids"], strict=True)
         return [self._token(token_id) if token_id in known else token for token, token_id in shown]
 
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[Any],
+        vocab_size: int,
+        new_special_tokens: Sequence[Token] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a tokenizer with these settings and special tokens whose vocabulary is trained on other texts.
+
+        text_iterator: texts, or lists of texts. special_tokens_map: new names of special tokens, by the old ones.
+        options: of SentencePieceTrainer. Raises ValueError where there is no such vocabulary.
+        """
+        asked = (text_iterator, vocab_size, new_special_tokens, special_tokens_map, options)
+        return train_like(self, self._known_model(), *asked)
+
     def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str]:
         """Write the SentencePiece file, the bytes that were read, into an existing folder and return its path.
 
         Raises ValueError if there is no such folder, or the tokenizer was made from tokenizer.json alone.
         """
-        if self._model is None:
-            raise ValueError(
-                f"the tokenizer was loaded from {TOKENIZER_FILE} alone, which does not hold the SentencePiece file: "
-                "give vocab_file too"
-            )
-        return (folder.write_vocabulary(save_directory, filename_prefix, self._model),)
+        return (folder.write_vocabulary(save_directory, filename_prefix, self._known_model()),)
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
         """Write the tokenizer's files, with tokenizer.json, and spiece.model where it is known; return their paths.
@@ -129,6 +142,15 @@ class BigBirdTokenizerFast(TokenizerBase):
         file = target / TOKENIZER_FILE
         file.write_text(self._backend.to_str(pretty=True) + "\n", encoding="utf-8")
         return str(file)
+
+    def _known_model(self) -> bytes:
+        """The SentencePiece file; raises ValueError where there is none."""
+        if self._model is None:
+            raise ValueError(
+                f"the tokenizer was loaded from {TOKENIZER_FILE} alone, which does not hold the SentencePiece file: "
+                "give vocab_file too"
+            )
+        return self._model
 
     def _changed(self) -> None:
         self._backend.add_tokens(list(self._added.values()))

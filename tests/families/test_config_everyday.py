@@ -32,7 +32,7 @@ def test_trainers_assignments_work(kind):
     before = hash(config)
     config.use_cache, config.pad_token_id, config.eos_token_id = False, 5, 6
     config.problem_type = "regression"
-    config.id2label = {i: name for i, name in enumerate("abc"[: config.num_labels])}
+    config.id2label = dict(enumerate("abc"[: config.num_labels]))
     assert config == kind(
         use_cache=False, pad_token_id=5, eos_token_id=6, problem_type="regression", id2label=config.id2label
     )
