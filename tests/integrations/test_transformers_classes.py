@@ -10,6 +10,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 from bigbird_port.integrations import transformers as ported  # noqa: E402
+from bigbird_port.integrations.transformers import outputs  # noqa: E402
 from bigbird_port.tokenizers import write_tokenizer_files  # noqa: E402
 from parity.given.golden import log_softmax, read_golden  # noqa: E402
 from tests.conftest import GOLDEN  # noqa: E402
@@ -63,6 +64,17 @@ def test_every_head_loads_computes_and_is_written(name, folder, tmp_path):
     assert [key for key in inspect.signature(expected.forward).parameters if key != "output_taps"] == [
         "past_key_values" if key == CACHE else key for key in shown
     ]
+
+
+def test_outputs_are_stored_and_loaded_before_any_model_ran(folder):
+    output = class_of("BigBirdForMaskedLM").from_pretrained(folder("BigBirdForMaskedLM"))(ids())
+    assert torch.equal(pickle.loads(pickle.dumps(output)).logits, output.logits)
+    stored = pickle.dumps(output)
+    outputs._MADE.clear()
+    del vars(outputs)[type(output).__name__]
+    assert torch.equal(pickle.loads(stored).logits, output.logits)
+    with pytest.raises(AttributeError, match="PortedNothing"):
+        _ = outputs.PortedNothing
 
 
 @pytest.mark.parametrize("name", ["BigBirdForMaskedLM", "BigBirdPegasusForConditionalGeneration"])
