@@ -11,7 +11,9 @@ import types
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
+from bigbird_port.families.config_files import ConfigFiles
 from bigbird_port.families.labels import by_id, default_labels, frozen_labels, inverted
+from bigbird_port.families.ported import product_values
 from bigbird_port.families.registry import family_of
 from bigbird_port.files.frozen import FrozenDict, freeze, thaw
 from bigbird_port.formats.detection.architectures import check_model_type
@@ -39,7 +41,7 @@ _NULLABLE = {"is_encoder_decoder", "output_hidden_states", "output_attentions", 
 _NOT_MISSPELT = {"tie_encoder_decoder"}
 
 
-class Fields:
+class Fields(ConfigFiles):
     """Base of the dataclasses that are configurations.
 
     model_type: as in config.json. label_count: how many labels there are where nothing is said. largest: the
@@ -152,6 +154,7 @@ class Fields:
         What a config.json holds beyond the model goes into ``extra``, except for NOT_CARRIED; a flag of the original
         that is no setting of the model is passed over. A key that looks like a misspelt field is refused.
         """
+        values = product_values(values)
         check_model_type(values, cls.model_type)
         ours = "model_type" in values or "num_random_blocks" in values
         is_original = not ours and any(flag in values for flag in cls.flag_names)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bigbird_port.families.ported import product_class, product_values
 from bigbird_port.files.json_object import read_json_object
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def find_head(name: str) -> Head:
     Raises ValueError naming the heads there are.
     """
     for family in families():
-        if head := family.find_head(name):
+        if head := family.find_head(product_class(name)):
             return head
     known = dict.fromkeys(head for family in families() for head in family.heads)
     raise ValueError(f"unknown head {name!r}: expected one of {', '.join(known)}")
@@ -82,6 +83,7 @@ def config_from(values: Mapping[str, Any], origin: str, family: Family | None = 
 
     Errors name ``origin``.
     """
+    values = product_values(values)
     named = values.get("model_type")
     if isinstance(named, str) and named in model_types():
         family = family_of(named)

@@ -34,3 +34,13 @@ class ModelOutput(Mapping[str, Any]):
 
     def _names(self) -> list[str]:
         return [field.name for field in fields(self)]  # type: ignore[arg-type]  # subclasses are dataclasses
+
+
+class RebuiltOutput(ModelOutput):
+    """An output that can also be made of a mapping of its fields, as those who rebuild nested values do."""
+
+    def __post_init__(self) -> None:
+        first, *others = self._names()
+        values = getattr(self, first)
+        if isinstance(values, Mapping) and all(getattr(self, name) is None for name in others):
+            type(self).__init__(self, **values)

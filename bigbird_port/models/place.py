@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bigbird_port.models.loading import Loading
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
 # What to fetch of a model of the hub: the first of these that it has.
 _SAFETENSORS = ("*.safetensors", "*.safetensors.index.json")
 _WEIGHTS: dict[Framework, tuple[tuple[str, ...], ...]] = {
@@ -32,6 +33,27 @@ def find_model_folder(place: str | Path, framework: Framework, loading: Loading)
         _refuse_tensorflow(path)
         return path / loading.subfolder
     return _fetched(str(place), framework, loading) / loading.subfolder
+
+
+def fetched_config(name: str, options: dict[str, Any]) -> Path:
+    """Return config.json of a model of the hub, and take huggingface_hub's arguments out of ``options``.
+
+    Raises ValueError that says what to run where it is not to be had.
+    """
+    given = {option: options.pop(option) for option in _HUB_OPTIONS if option in options}
+    missing = f"{name}: there is no such folder or file"
+    if not _is_hub_name(name):
+        raise ValueError(f"{missing}: give the folder of a model, or its config.json")
+    missing += f": for a model of the hub run 'hf download {name} config.json --local-dir FOLDER', then give FOLDER"
+    try:
+        import huggingface_hub
+
+        return Path(huggingface_hub.hf_hub_download(name, "config.json", **given))
+    except ImportError:
+        raise ValueError(f"{missing}, or run 'pip install huggingface_hub', which fetches it by itself") from None
+    except (OSError, ValueError) as error:  # every error of huggingface_hub is one of these
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{missing} (huggingface_hub says: {type(error).__name__}: {reason})") from None
 
 
 def _is_hub_name(place: str) -> bool:

@@ -7,6 +7,7 @@ option; the second know offsets. Differences from transformers are told in ``slo
 from __future__ import annotations
 
 from bigbird_port.tokenizers.calls.batch import BatchEncoding
+from bigbird_port.tokenizers.collators import MaskingCollator, PaddingCollator
 from bigbird_port.tokenizers.fast import BigBirdTokenizerFast
 from bigbird_port.tokenizers.files import write_tokenizer_files
 from bigbird_port.tokenizers.pegasus.fast import BigBirdPegasusTokenizerFast
@@ -19,5 +20,7 @@ __all__ = [
     "BigBirdPegasusTokenizerFast",
     "BigBirdTokenizer",
     "BigBirdTokenizerFast",
+    "MaskingCollator",
+    "PaddingCollator",
     "write_tokenizer_files",
 ]

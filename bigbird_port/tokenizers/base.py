@@ -112,8 +112,37 @@ class TokenizerBase(SpecialTokens, ABC):
 
     def __call__(
         self,
-        text: Text | Sequence[Text],
+        text: Text | Sequence[Text] | None = None,
         text_pair: Text | Sequence[Text] | None = None,
+        text_target: Text | Sequence[Text] | None = None,
+        text_pair_target: Text | Sequence[Text] | None = None,
+        **options: Any,
+    ) -> BatchEncoding:
+        """Encode a text, a pair of texts, or batches of either, with transformers' meaning of the arguments.
+
+        options: add_special_tokens (True), padding, truncation, max_length, stride, is_split_into_words,
+        pad_to_multiple_of, padding_side, return_tensors ("np", "pt", "jax"), and return_token_type_ids,
+        return_attention_mask (True), return_overflowing_tokens, return_special_tokens_mask, return_offsets_mapping,
+        return_length. A single text gives lists of ints; a batch, ``return_tensors`` or ``return_overflowing_tokens``
+        gives one row per text (or window), and windows come with ``overflow_to_sample_mapping``, the text's number.
+        Offsets are characters (start, end), for the fast tokenizer only. Lengths are in tokens, padding included.
+        The ids of text_target are ``labels`` beside those of text; alone it is encoded as any text.
+
+        Raises ValueError for arguments that do not fit each other or the texts; it names them.
+        """
+        if text is None and text_target is None:
+            raise ValueError("text was not given: give text, text_target or both")
+        if text is None:
+            return self._rows(text_target, text_pair_target, **options)
+        rows = self._rows(text, text_pair, **options)
+        if text_target is not None:
+            rows["labels"] = self._rows(text_target, text_pair_target, **options)["input_ids"]
+        return rows
+
+    def _rows(
+        self,
+        text: Any,
+        text_pair: Any,
         *,
         add_special_tokens: bool = True,
         padding: bool | str = False,
@@ -131,14 +160,6 @@ class TokenizerBase(SpecialTokens, ABC):
         return_offsets_mapping: bool = False,
         return_length: bool = False,
     ) -> BatchEncoding:
-        """Encode a text, a pair of texts, or batches of either, with transformers' meaning of the arguments.
-
-        A single text gives lists of ints; a batch, ``return_tensors`` or ``return_overflowing_tokens`` gives
-        one row per text (or window), and windows come with ``overflow_to_sample_mapping``, the text's number.
-        Offsets are characters (start, end), for the fast tokenizer only. Lengths are in tokens, padding included.
-
-        Raises ValueError for arguments that do not fit each other or the texts; it names them.
-        """
         if return_offsets_mapping and not self.is_fast:
             raise ValueError(f"return_offsets_mapping: offsets are known to {self.fast_name} only: use that one")
         side = self.padding_side if padding_side is None else padding_side

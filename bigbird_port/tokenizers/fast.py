@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -40,6 +40,7 @@ from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.calls.inputs import Text
 from bigbird_port.tokenizers.folder import TOKENIZER_FILE
 from bigbird_port.tokenizers.pipeline import build_pipeline, check_same
+from bigbird_port.tokenizers.trained import train_like
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, Vocabulary, load_processor, not_cut, read_vocabulary
 
 
@@ -106,12 +107,7 @@ class LibraryTokenizer(TokenizerBase):
 
         Raises ValueError if there is no such folder, or the tokenizer was made from tokenizer.json alone.
         """
-        if self._model is None:
-            raise ValueError(
-                f"the tokenizer was loaded from {TOKENIZER_FILE} alone, which does not hold the SentencePiece file: "
-                "give vocab_file too"
-            )
-        return (folder.write_vocabulary(save_directory, filename_prefix, self._model),)
+        return (folder.write_vocabulary(save_directory, filename_prefix, self._known_model()),)
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
         """Write the tokenizer's files, with tokenizer.json, and spiece.model where it is known; return their paths.
@@ -127,6 +123,15 @@ class LibraryTokenizer(TokenizerBase):
         file = target / TOKENIZER_FILE
         file.write_text(self._backend.to_str(pretty=True) + "\n", encoding="utf-8")
         return str(file)
+
+    def _known_model(self) -> bytes:
+        """The SentencePiece file; raises ValueError where there is none."""
+        if self._model is None:
+            raise ValueError(
+                f"the tokenizer was loaded from {TOKENIZER_FILE} alone, which does not hold the SentencePiece file: "
+                "give vocab_file too"
+            )
+        return self._model
 
     def _changed(self) -> None:
         self._backend.add_tokens(list(self._added.values()))
@@ -206,6 +211,22 @@ class BigBirdTokenizerFast(LibraryTokenizer):
         }
         vocabulary = None if vocab_file is None else read_vocabulary(vocab_file)
         super().__init__(vocabulary, tokenizer_file, tokens, options)
+
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[Any],
+        vocab_size: int,
+        new_special_tokens: Sequence[Token] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a tokenizer with these settings and special tokens whose vocabulary is trained on other texts.
+
+        text_iterator: texts, or lists of texts. special_tokens_map: new names of special tokens, by the old ones.
+        options: of SentencePieceTrainer. Raises ValueError where there is no such vocabulary.
+        """
+        asked = (text_iterator, vocab_size, new_special_tokens, special_tokens_map, options)
+        return train_like(self, self._known_model(), *asked)
 
     def _build(self, vocabulary: Vocabulary, added: list[str]) -> tokenizers.Tokenizer:
         pipeline = build_pipeline(vocabulary)

@@ -5,8 +5,8 @@ Where it differs from transformers' BigBirdTokenizer, and why:
 * return_overflowing_tokens gives windows, as both fast tokenizers do, instead of one row and a list of the ids
   left over; of a pair cut longest first, the longer text keeps the odd token (transformers: the first, when it
   is no longer than the second). One meaning for slow and fast.
-* A text too short for the strategy (only_first, only_second), a strategy without a length, a special token that
-  is not in the vocabulary: ValueError instead of a log message and a row that is too long or has no embedding.
+* A text too short for the strategy (only_first, only_second), a special token that is not in the vocabulary:
+  ValueError instead of a log message and a row that is too long or has no embedding.
 * [MASK] takes the Unicode white space before it; transformers' also takes the controls U+001C to U+001F, which
   Python calls white space and the tokenizers library does not.
 * An added token that is a single word is not found beside letters, digits and underscores, as in the tokenizers
@@ -31,6 +31,7 @@ from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.added import Token
 from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.calls.inputs import Text
+from bigbird_port.tokenizers.trained import train_like
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, Vocabulary, load_processor, not_cut, read_vocabulary
 
 
@@ -145,6 +146,22 @@ class BigBirdTokenizer(SentencePieceTokenizer):
             "cls_token": cls_token,
         }
         super().__init__(read_vocabulary(vocab_file), tokens, sp_model_kwargs, options)
+
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[Any],
+        vocab_size: int,
+        new_special_tokens: Sequence[Token] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a tokenizer with these settings and special tokens whose vocabulary is trained on other texts.
+
+        text_iterator: texts, or lists of texts. special_tokens_map: new names of special tokens, by the old ones.
+        options: of SentencePieceTrainer. Raises ValueError where there is no such vocabulary.
+        """
+        asked = (text_iterator, vocab_size, new_special_tokens, special_tokens_map, options)
+        return train_like(self, self._vocabulary.model, *asked)
 
     @classmethod
     def _load(cls, path: Path, options: dict[str, Any]) -> Self:

@@ -8,14 +8,13 @@ a layer. past_key_values: one LayerCache a layer. loss: a scalar, where labels w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bigbird_port.models.output import ModelOutput
+from bigbird_port.models.output import RebuiltOutput
 from models_torch.bigbird.cache import LayerCache
 from models_torch.bigbird.layer import Taps
 
@@ -25,18 +24,8 @@ Tensors = tuple[Tensor, ...]
 _GIVEN: Any = None  # of a field that every output of its kind has
 
 
-class _Output(ModelOutput):
-    """An output that can also be made of a mapping of its fields, as those who rebuild nested values do."""
-
-    def __post_init__(self) -> None:
-        first, *others = self._names()
-        values = getattr(self, first)
-        if isinstance(values, Mapping) and all(getattr(self, name) is None for name in others):
-            type(self).__init__(self, **values)
-
-
 @dataclass
-class BigBirdModelOutput(_Output):
+class BigBirdModelOutput(RebuiltOutput):
     """last_hidden_state [B, L, D], pooler_output [B, D]."""
 
     last_hidden_state: Tensor = _GIVEN
@@ -49,7 +38,7 @@ class BigBirdModelOutput(_Output):
 
 
 @dataclass
-class BigBirdForPreTrainingOutput(_Output):
+class BigBirdForPreTrainingOutput(RebuiltOutput):
     """prediction_logits [B, L, V] and seq_relationship_logits [B, 2] (next sentence: 0 is next, 1 is random)."""
 
     loss: Tensor | None = None
@@ -61,7 +50,7 @@ class BigBirdForPreTrainingOutput(_Output):
 
 
 @dataclass
-class BigBirdHeadOutput(_Output):
+class BigBirdHeadOutput(RebuiltOutput):
     """logits: [B, L, V] of language models, [B, C] of classification and choice, [B, L, C] of tokens."""
 
     loss: Tensor | None = None
@@ -74,7 +63,7 @@ class BigBirdHeadOutput(_Output):
 
 
 @dataclass
-class BigBirdForQuestionAnsweringOutput(_Output):
+class BigBirdForQuestionAnsweringOutput(RebuiltOutput):
     """start_logits and end_logits [B, L]; pooler_output [B, D] where the model has a pooler."""
 
     loss: Tensor | None = None

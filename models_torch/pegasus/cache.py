@@ -5,30 +5,81 @@ Legend: B batch, N heads, M places for keys, K keys of the encoder, L new tokens
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import register_pytree_node
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
+from models_torch.bigbird.tracing import is_traced
 
 
-class DecoderCache(NamedTuple):
+class DecoderCache(tuple[Tensor, ...]):
     """One layer's key and value [B, N, M, H], and those of the encoder's states [B, N, K, H], computed once.
 
-    The first ``filled`` places hold tokens; the number of places is fixed.
+    The first ``filled`` places hold tokens; the number of places is fixed. It is a tuple of these two or four tensors
+    and ``filled`` as a scalar, and is made of them, or of one iterable that yields them.
     """
 
-    key: Tensor
-    value: Tensor
-    cross_key: Tensor | None
-    cross_value: Tensor | None
-    filled: int
+    _filled: int
+
+    def __new__(
+        cls,
+        key: Tensor | Iterable[Tensor],
+        value: Tensor | None = None,
+        cross_key: Tensor | None = None,
+        cross_value: Tensor | None = None,
+        filled: int = 0,
+    ) -> Self:
+        given: Iterable[Any] = key if value is None else (key, value, cross_key, cross_value, torch.tensor(filled))
+        tensors = tuple(x for x in given if x is not None)
+        if len(tensors) not in (3, 5):
+            raise ValueError(f"a DecoderCache has 2 or 4 tensors and how many places are taken, found {len(tensors)}")
+        self = super().__new__(cls, tensors)
+        if value is not None:  # a number that needs not be read from a tensor
+            self._filled = filled
+        return self
+
+    @property
+    def key(self) -> Tensor:
+        """The keys of the decoder's tokens."""
+        return self[0]
+
+    @property
+    def value(self) -> Tensor:
+        """The values of the decoder's tokens."""
+        return self[1]
+
+    @property
+    def cross_key(self) -> Tensor | None:
+        """The keys of the encoder's states."""
+        return self[2] if len(self) == 5 else None
+
+    @property
+    def cross_value(self) -> Tensor | None:
+        """The values of the encoder's states."""
+        return self[3] if len(self) == 5 else None
+
+    @property
+    def filled(self) -> int:
+        """How many places hold tokens."""
+        return self.__dict__["_filled"] if "_filled" in self.__dict__ else int(self[-1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (tuple(self),)
+
+    def _asdict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("key", "value", "cross_key", "cross_value", "filled")}
+
+    def _replace(self, **changes: Any) -> DecoderCache:
+        return DecoderCache(**{**self._asdict(), **changes})
 
     def written(self, k_BNLH: Tensor, v_BNLH: Tensor) -> DecoderCache:
         """Return the cache with new keys and values; without gradients they are written in place."""
         end = self.filled + k_BNLH.shape[2]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_traced():
             key, value = (
                 torch.cat((old[:, :, : self.filled], new, old[:, :, end:]), dim=2)
                 for old, new in ((self.key, k_BNLH), (self.value, v_BNLH))
@@ -36,6 +87,9 @@ class DecoderCache(NamedTuple):
             return self._replace(key=key, value=value, filled=end)
         self.key[:, :, self.filled : end], self.value[:, :, self.filled : end] = k_BNLH, v_BNLH
         return self._replace(filled=end)
+
+
+register_pytree_node(DecoderCache, lambda cache: (list(cache), None), lambda tensors, _: DecoderCache(tensors))
 
 
 def init_cache(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
+from models_torch.bigbird.tracing import is_traced, lengths
 from models_torch.pegasus.cache import DecoderCache, cached_length
 
 
@@ -91,14 +92,14 @@ def _check_tokens(config: BigBirdPegasusConfig, given: DecoderArrays, prefix: st
         raise ValueError(f"{name} has shape {list(tokens.shape)}, expected {expected} with none 0")
     if given.ids is not None:
         check_token_ids(name, given.ids, config.vocab_size)
-    return tokens.shape[0], tokens.shape[1]
+    return lengths(tokens)
 
 
 def check_token_ids(name: str, ids: Any, size: int) -> None:
     """Raise ValueError unless ids are integers in 0 .. size - 1; a traced array has no values to look at."""
     if ids.is_floating_point() or ids.dtype == torch.bool:
         raise ValueError(f"{name} has dtype {ids.dtype}, expected integers")
-    if torch.compiler.is_compiling() or ids.is_meta:
+    if torch.compiler.is_compiling() or is_traced() or ids.is_meta:
         return
     wrong = (ids < 0) | (ids >= size)
     if wrong.any():

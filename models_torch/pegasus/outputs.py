@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigbird_port.models.output import ModelOutput
+from bigbird_port.models.output import RebuiltOutput
 from models_torch.bigbird.layer import Taps
 from models_torch.pegasus.cache import DecoderCache
 
@@ -24,7 +24,7 @@ _GIVEN: Any = None  # of a field that every output of its kind has
 
 
 @dataclass
-class BigBirdPegasusEncoderOutput(ModelOutput):
+class BigBirdPegasusEncoderOutput(RebuiltOutput):
     """last_hidden_state [B, L, D]."""
 
     last_hidden_state: Tensor = _GIVEN
@@ -34,7 +34,7 @@ class BigBirdPegasusEncoderOutput(ModelOutput):
 
 
 @dataclass
-class BigBirdPegasusModelOutput(ModelOutput):
+class BigBirdPegasusModelOutput(RebuiltOutput):
     """last_hidden_state [B, T, D], encoder_last_hidden_state [B, L, D]."""
 
     last_hidden_state: Tensor = _GIVEN
@@ -49,7 +49,7 @@ class BigBirdPegasusModelOutput(ModelOutput):
 
 
 @dataclass
-class BigBirdPegasusHeadOutput(ModelOutput):
+class BigBirdPegasusHeadOutput(RebuiltOutput):
     """logits: [B, T, V] of the language model, [B, C] of classification."""
 
     loss: Tensor | None = None
@@ -65,7 +65,7 @@ class BigBirdPegasusHeadOutput(ModelOutput):
 
 
 @dataclass
-class BigBirdPegasusQuestionAnsweringOutput(ModelOutput):
+class BigBirdPegasusQuestionAnsweringOutput(RebuiltOutput):
     """start_logits and end_logits [B, T]."""
 
     loss: Tensor | None = None
@@ -82,7 +82,7 @@ class BigBirdPegasusQuestionAnsweringOutput(ModelOutput):
 
 
 @dataclass
-class BigBirdPegasusDecoderOutput(ModelOutput):
+class BigBirdPegasusDecoderOutput(RebuiltOutput):
     """last_hidden_state [B, T, D], or logits [B, T, V], of the decoder alone."""
 
     loss: Tensor | None = None

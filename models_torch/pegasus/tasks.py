@@ -206,7 +206,9 @@ class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
             *(given["encoder_attention_mask"], given["head_mask"], given["cross_attn_head_mask"]),
             given["past_key_values"],
         )
-        attentions, states = (bool(given[name] or getattr(self.config, name)) for name in ASKED[1:3])
+        attentions, states = (
+            bool(getattr(self.config, name) if given[name] is None else given[name]) for name in ASKED[1:3]
+        )
         output = run_decoder(
             self.model.decoder, arrays, given["use_cache"], attentions, states, given["output_taps"], ""
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from bigbird_port.families.assigned import assignable
 from bigbird_port.families.bigbird.bounds import LARGEST
 from bigbird_port.families.fields import (
     PATTERN_LENGTH,
@@ -23,6 +24,7 @@ from bigbird_port.files.frozen import FrozenDict
 from bigbird_port.files.json_object import read_json_object
 
 
+@assignable
 @dataclass(frozen=True, kw_only=True)
 class BigBirdConfig(Fields):
     """Everything that fixes the model's function, under transformers' names and defaults.

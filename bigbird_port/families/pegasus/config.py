@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
+from bigbird_port.families.assigned import assignable
 from bigbird_port.families.fields import (
     PATTERN_LENGTH,
     Fields,
@@ -36,6 +37,7 @@ LARGEST = {
 }
 
 
+@assignable
 @dataclass(frozen=True, kw_only=True)
 class BigBirdPegasusConfig(Fields):
     """Everything that fixes the model's function, under transformers' names and defaults.

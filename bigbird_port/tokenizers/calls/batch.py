@@ -8,19 +8,40 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding
 
+from bigbird_port.tokenizers.calls.alignment import Alignment
+
 TENSORS = ("np", "pt", "jax")
 
 
-class BatchEncoding(dict[str, Any]):
+class BatchEncoding(Alignment, dict[str, Any]):
     """Rows by name (``input_ids``, ``attention_mask``, ...), also as attributes.
 
     Lists of ints, or arrays of shape (rows, tokens) where a call asked for tensors. ``encodings`` has one
-    ``tokenizers.Encoding`` per row for a fast tokenizer, and is None for a slow one.
+    ``tokenizers.Encoding`` per row for a fast tokenizer, and is None for a slow one; ``batch[0]`` is the first of them.
     """
 
-    def __init__(self, rows: Mapping[str, Any], encodings: Sequence[Encoding] | None = None) -> None:
-        super().__init__(rows)
-        self.encodings = encodings
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        encoding: Encoding | Sequence[Encoding] | None = None,
+        tensor_type: str | None = None,
+        prepend_batch_axis: bool = False,
+    ) -> None:
+        super().__init__(data)
+        self.encodings = [encoding] if isinstance(encoding, Encoding) else encoding
+        self.convert_to_tensors(tensor_type, prepend_batch_axis)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The rows by name."""
+        return self
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return super().__getitem__(key)
+        if isinstance(key, slice):
+            return {name: rows[key] for name, rows in self.items()}
+        return self._encoding(key)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -28,28 +49,31 @@ class BatchEncoding(dict[str, Any]):
         except KeyError:
             raise AttributeError(f"the encoding has no {name!r}, only {', '.join(self)}") from None
 
-    def tokens(self, row: int = 0) -> list[str]:
-        """Return the tokens of a row; raises ValueError for a slow tokenizer."""
-        return self._encoding(row).tokens
+    def copy(self) -> BatchEncoding:
+        """Return a batch of the same rows."""
+        return BatchEncoding(self, self.encodings)
 
-    def word_ids(self, row: int = 0) -> list[int | None]:
-        """Return each token's word number, None for special tokens; raises ValueError for a slow tokenizer."""
-        return self._encoding(row).word_ids
+    def to(self, device: Any, *, non_blocking: bool = False) -> BatchEncoding:
+        """Move torch's tensors to a device, here and now, and return the batch itself.
 
-    def sequence_ids(self, row: int = 0) -> list[int | None]:
-        """Return 0 or 1 for the text that a token is from, None for special tokens; as ``word_ids``."""
-        return self._encoding(row).sequence_ids
+        Raises ValueError where no entry is one.
+        """
+        moved = {name: rows for name, rows in self.items() if hasattr(rows, "to")}
+        if self and not moved:
+            raise ValueError("to: no entry of the batch is a torch tensor: call the tokenizer with return_tensors='pt'")
+        self.update({name: rows.to(device, non_blocking=non_blocking) for name, rows in moved.items()})
+        return self
 
-    def char_to_token(self, row: int, char: int, sequence: int = 0) -> int | None:
-        """Return the token that covers a character of a text, or None; as ``word_ids``."""
-        return self._encoding(row).char_to_token(char, sequence)
+    def convert_to_tensors(self, tensor_type: str | None = None, prepend_batch_axis: bool = False) -> BatchEncoding:
+        """Turn lists into arrays ("np", "pt" or "jax"), here and now, and return the batch itself.
 
-    def _encoding(self, row: int) -> Encoding:
-        if self.encodings is None:
-            raise ValueError(
-                "words and offsets are not known to a slow tokenizer, such as BigBirdTokenizer: use the fast one"
-            )
-        return self.encodings[row]
+        prepend_batch_axis: the entries are one row. Raises ValueError as the tokenizer's call does.
+        """
+        if tensor_type is not None:
+            lists = {name: rows for name, rows in self.items() if isinstance(rows, list | tuple)}
+            rows = {name: [row] if prepend_batch_axis else row for name, row in lists.items()}
+            self.update(to_tensors(rows, tensor_type))
+        return self
 
 
 def to_tensors(rows: Mapping[str, Any], framework: str | None) -> dict[str, Any]:

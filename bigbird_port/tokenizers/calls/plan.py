@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ def make_plan(
 ) -> Plan:
     """Resolve the arguments of a call; a ``max_length`` alone truncates longest first, as in transformers.
 
+    Where there is no length, neither given nor the tokenizer's, nothing is cut or padded to it, with a warning.
     Raises ValueError naming the argument, what it may be, and what to do.
     """
     if truncation is None:
@@ -55,8 +57,12 @@ def make_plan(
     if max_length is None and (cut or padded == "max_length"):
         if model_max_length >= NO_LIMIT:
             asked = f"truncation={truncation!r}" if cut else f"padding={padding!r}"
-            raise ValueError(f"{asked} needs a length, and the tokenizer has no model_max_length: give max_length")
-        max_length = model_max_length
+            warnings.warn(
+                f"{asked} does nothing, because the tokenizer has no model_max_length: give max_length", stacklevel=4
+            )
+            cut, padded = None, None if padded == "max_length" else padded
+        else:
+            max_length = model_max_length
     if cut and padded and pad_to_multiple_of and max_length is not None and max_length % pad_to_multiple_of:
         raise ValueError(
             f"max_length is {max_length}, which is not a multiple of pad_to_multiple_of {pad_to_multiple_of}: "
