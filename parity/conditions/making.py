@@ -59,7 +59,9 @@ def _as_drawn(weights: Mapping[str, np.ndarray], bench: Bench) -> str:
             return f"a new model's {name} is beyond {_CUT:g} times initializer_range"
         near = _SURE / np.sqrt(x.size)
         if abs(unit.mean()) > near or abs(unit.std() - _LEFT) > near:
-            return f"a new model's {name} has mean {unit.mean():.3f} and deviation {unit.std():.3f} of initializer_range"
+            return (
+                f"a new model's {name} has mean {unit.mean():.3f} and deviation {unit.std():.3f} of initializer_range"
+            )
     return ""
 
 
