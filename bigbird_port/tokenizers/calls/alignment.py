@@ -116,6 +116,7 @@ class Alignment:
     def _encoding(self, row: int) -> Encoding:
         if self.encodings is None:
             raise ValueError(
-                "words and offsets are not known to a slow tokenizer, such as BigBirdTokenizer: use the fast one"
+                "words and offsets are not known to a slow tokenizer, such as BigBirdTokenizer: use "
+                "the fast one, such as BigBirdTokenizerFast"
             )
         return self.encodings[row]
