@@ -58,7 +58,6 @@ def recorded(folder: Path) -> None:
             assert abs(loss - steps.series("loss")[:2].mean()) < LIMIT
     assert off[None] < LIMIT, off
     assert off[1] > 100 * LIMIT, off  # one denominator for all: another mean
-    print(off)
 
 
 def split(folder: Path) -> None:
