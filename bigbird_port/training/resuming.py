@@ -17,6 +17,7 @@ from bigbird_port.schema.slots import slots_of
 from bigbird_port.schema.table import Framework, Weight, weights_of
 from bigbird_port.schema.weights import framework_axes, framework_name
 from bigbird_port.training.found import find_training
+from bigbird_port.training.saving import recover
 from bigbird_port.training.state import TrainingState
 
 LOSS_STYLES = ("transformers", "original")
@@ -99,6 +100,7 @@ def style_of(config: Configuration, style: str | None, replicas: int | None, dev
 
 
 def _locate(path: Path, framework: Framework) -> Path:
+    recover(path.absolute())
     check_out(path)
     folder = path / framework if is_there(path / framework / "config.json") else path
     if not is_there(folder / "config.json"):
