@@ -17,6 +17,7 @@ from benchmarks.measure import Measured, check_equal, forget_peak, peak_mib, res
 from benchmarks.pairs import make_config, peer_config, with_their_blocks
 from benchmarks.report import Row
 
+Step = Callable[[], float]
 TITLE = "training step of the base model, batch 1; the optimizers alone"
 LENGTH = 1024
 _BASE = {"width": "base", "layers": 12, "length": LENGTH}
@@ -59,17 +60,26 @@ def measure(framework: str, what: str, width: str, layers: int, length: int, rep
 def _step(width: str, layers: int, length: int, repeats: int) -> Measured:
     """All sides' times in turn; the memory of each in a process of its own."""
     case: dict[str, Any] = {"width": width, "layers": layers, "length": length}
-    peer = _side("peer", **case)
-    equal = {side: np.asarray(_side(side, **case, theirs=True)()) for side in SIDES}
-    first = np.asarray(peer())
-    for side, loss in equal.items():
-        check_equal(f"first loss, {side}", [loss], [first])
-    timed = {side: _side(side, **case) for side in SIDES}
+    peer, model = _side("peer", **case)
+    expected = _first(peer, model)
+    for side in SIDES:
+        found = _first(*_side(side, **case, theirs=True))
+        scales = 1.0, max(float(np.abs(expected[1]).max()), 1e-30)
+        pair = ([x / scale for x, scale in zip(arrays, scales, strict=True)] for arrays in (found, expected))
+        check_equal(f"first loss and gradient of the positions, {side}", *pair)
+    timed = {side: _side(side, **case)[0] for side in SIDES}
     for run in timed.values():
         run()
     measured = times_in_turn({"peer": peer, **timed}, repeats, warm=False)
     alone = {side: run_alone("benchmarks.train_step:memory", side=side, **case) for side in ("peer", *SIDES)}
     return measured | {f"{side}_mib": found for side, found in alone.items()}
+
+
+def _first(step: Step, model: Any) -> list[np.ndarray]:
+    """The loss of a first step, and the gradient of the table of positions, each row of which is one token's."""
+    loss = step()
+    gradient = model.get_parameter("bert.embeddings.position_embeddings.weight").grad
+    return [np.asarray(loss), gradient.numpy().copy()]
 
 
 def memory(side: str, width: str, layers: int, length: int) -> float:
@@ -80,15 +90,15 @@ def memory(side: str, width: str, layers: int, length: int) -> float:
     import models_torch.training  # noqa: F401
 
     before = resident_mib()
-    step = _side(side, width, layers, length)
+    step, _ = _side(side, width, layers, length)
     step()
     forget_peak()
     step()
     return peak_mib() - before
 
 
-def _side(side: str, width: str, layers: int, length: int, theirs: bool = False) -> Callable[[], float]:
-    """Return what takes one step of a side and returns its loss. theirs: with transformers' random blocks."""
+def _side(side: str, width: str, layers: int, length: int, theirs: bool = False) -> tuple[Step, Any]:
+    """Return what takes one step of a side and returns its loss, and its model. theirs: transformers' random blocks."""
     import torch
 
     from models_torch import BigBirdForPreTraining
@@ -98,12 +108,12 @@ def _side(side: str, width: str, layers: int, length: int, theirs: bool = False)
     batch = _batch(config.vocab_size, length)
     if side != "peer":
         model: Any = BigBirdForPreTraining.from_config(with_their_blocks(config) if theirs else config, seed=0)
-        return _our_step(model.train(), batch, "original" if side == "ours" else "transformers")
+        return _our_step(model.train(), batch, "original" if side == "ours" else "transformers"), model
     from transformers import BigBirdForPreTraining as Peer
 
     peer = Peer(peer_config(config))
     peer.load_state_dict(BigBirdForPreTraining.from_config(config, seed=0).state_dict(), strict=False)  # tied weights
-    return _their_step(peer.eval(), batch)  # without dropout; in training it would draw other blocks in each step
+    return _their_step(peer.eval(), batch), peer  # without dropout; in training it would draw other blocks in each step
 
 
 def _batch(vocabulary: int, length: int) -> dict[str, np.ndarray]:
@@ -118,7 +128,7 @@ def _batch(vocabulary: int, length: int) -> dict[str, np.ndarray]:
     }
 
 
-def _our_step(model: Any, batch: dict[str, np.ndarray], style: str) -> Callable[[], float]:
+def _our_step(model: Any, batch: dict[str, np.ndarray], style: str) -> Step:
     """A step as a run takes it, from a state that is fresh."""
     from models_torch.training import AdamWeightDecay
     from models_torch.training.batches import sorted_batch
@@ -137,7 +147,7 @@ def _our_step(model: Any, batch: dict[str, np.ndarray], style: str) -> Callable[
     return step
 
 
-def _their_step(model: Any, batch: dict[str, np.ndarray]) -> Callable[[], float]:
+def _their_step(model: Any, batch: dict[str, np.ndarray]) -> Step:
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)

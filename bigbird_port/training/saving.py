@@ -54,9 +54,9 @@ def whole_save(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def recover(folder: Path) -> None:
-    """Give an earlier save its name back, where a process was killed after it had lost it and before the new one had it.
+    """Give an earlier save its name back, where a process was killed between its two steps.
 
-    So it is where the file system cannot exchange two names.
+    There are two where the file system cannot exchange names: the old save loses the name, and the new one gets it.
     """
     if _old(folder).is_dir() and not os.path.lexists(folder):
         _check_ours(_old(folder))
