@@ -1,4 +1,4 @@
-"""Write a checkpoint of random weights as training leaves one: every variable and both Adam slots of each.
+"""Write a checkpoint of random weights as training leaves one: every variable, both Adam slots of each, and the step.
 
 python -m benchmarks.checkpoint SIZE FOLDER
 """
@@ -32,6 +32,7 @@ SIZES = {
     "large": {"vocab_size": 50358, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
     | {"intermediate_size": 4096},
 }
+FLAGS = {"optimizer": "AdamWeightDecay", "learning_rate": 1e-4, "num_train_steps": 100000, "num_warmup_steps": 10000}
 SLOTS = ("", "/AdamWeightDecayOptimizer", "/AdamWeightDecayOptimizer_1")
 
 
@@ -49,6 +50,7 @@ def write_checkpoint(folder: Path, size: str, slots: tuple[str, ...] = SLOTS) ->
         for row in weights_of(config, "pretraining", "torch")
         for slot in slots
     }
+    tensors |= {"global_step": Planned(np.dtype(np.int64), ())} if len(slots) > 1 else {}
     checkpoint, crc32c = TensorBundleFormat(prefix_name="model.ckpt-0"), {}
     with open_files(checkpoint.plan(tensors), folder) as files:
         for name, values in random_values(tensors):
@@ -58,15 +60,18 @@ def write_checkpoint(folder: Path, size: str, slots: tuple[str, ...] = SLOTS) ->
             files[name].write(0, data)
     with open_files(checkpoint.finish(tensors, crc32c), folder):
         pass
-    (folder / "pretrain.config").write_text(json.dumps(flags_json(config)[0]))
+    (folder / "pretrain.config").write_text(json.dumps(flags_json(config)[0] | FLAGS))
     return len(tensors)
 
 
 def random_values(tensors: dict[str, Planned]) -> Iterator[tuple[str, np.ndarray]]:
     rng = np.random.default_rng(0)
     for name, tensor in tensors.items():
+        if tensor.dtype.kind == "i":
+            yield name, np.full(1, 20000, tensor.dtype)
+            continue
         values = 0.02 * rng.standard_normal(math.prod(tensor.shape), np.float32)
-        yield name, values + np.float32(name.endswith("gamma"))
+        yield name, values**2 if name.endswith(SLOTS[2]) else values + np.float32(name.endswith("gamma"))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from bigbird_port.cli import main; main()
 """
 # An installed package has its bytecode, as TensorFlow's has here: the first run, which is not timed, writes this one's.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+WITH_SLOTS = ("slots to torch", "slots to both")
 COPY = 'mkdir "$1" && cp -r "$0"/. "$1"'
 FLUSHED = COPY + ' && find "$1" -exec sync {} +'  # fsync of each file and folder, as a conversion does
 
@@ -52,13 +53,14 @@ def main() -> None:
     parser.add_argument("--size", choices=("small", "base", "large"), default="base")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where to work; a new folder in it is made and removed")
+    parser.add_argument("--optimizer", action="store_true", help="measure convert --optimizer alone")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         tensors = int(python("-m", "benchmarks.checkpoint", arguments.size, str(folder / "source")))
         size = sum(path.stat().st_size for path in (folder / "source").iterdir())
-        commands = sides(folder)
+        commands = sides_with_slots(folder) if arguments.optimizer else sides(folder)
         prepare(folder, commands)
         runs = measure(folder, commands, arguments.repeats)
         imported = python("-c", MODULES, "convert", str(folder / "source"), str(folder / "out"), "--quiet").strip()
@@ -97,12 +99,29 @@ def sides(folder: Path) -> dict[str, list[str]]:
     }
 
 
+def sides_with_slots(folder: Path) -> dict[str, list[str]]:
+    """The same of conversions that carry the optimizer's slots, which nobody else does."""
+    out = str(folder / "out")
+    convert = [sys.executable, "-c", CLI, "convert", str(folder / "source"), out, "--quiet", "--optimizer"]
+    return {
+        "interpreter with numpy": [sys.executable, "-c", "import numpy"],
+        "slots to torch": [*convert, "--to", "torch"],
+        "slots to both": convert,
+        "copy slots to torch": ["sh", "-c", COPY, str(folder / "slots to torch"), out],
+        "copy slots to torch, flushed": ["sh", "-c", FLUSHED, str(folder / "slots to torch"), out],
+        "copy slots to both": ["sh", "-c", COPY, str(folder / "slots to both"), out],
+        "copy slots to both, flushed": ["sh", "-c", FLUSHED, str(folder / "slots to both"), out],
+    }
+
+
 def prepare(folder: Path, commands: dict[str, list[str]]) -> None:
-    """Run each conversion once, untimed, keep what is copied, and compare it with TensorFlow's."""
-    for name in ("torch", "torch and flax", "TensorFlow's road"):
+    """Run each conversion once, untimed, keep what is copied, and compare it with TensorFlow's, which has no slots."""
+    kept = [name for name in ("torch", "torch and flax", "TensorFlow's road", *WITH_SLOTS) if name in commands]
+    for name in kept:
         run(commands[name])
         (folder / "out").rename(folder / name)
-    python("-c", SAME, str(folder / "torch/torch/model.safetensors"), str(folder / "TensorFlow's road"))
+    if "torch" in kept:
+        python("-c", SAME, str(folder / "torch/torch/model.safetensors"), str(folder / "TensorFlow's road"))
 
 
 def measure(folder: Path, commands: dict[str, list[str]], repeats: int) -> dict[str, list[dict[str, float]]]:
@@ -144,14 +163,19 @@ def goals(figures: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
         ("torch, no checksums / copy, flushed", "torch, no checksums", "copy torch, flushed", "at most", 2.5),
         ("torch and flax / copy, flushed", "torch and flax", "copy torch and flax, flushed", "at most", 2.5),
         ("torch and flax / copy, not flushed", "torch and flax", "copy torch and flax", "at most", 2.5),
+        ("slots to torch / copy, flushed", "slots to torch", "copy slots to torch, flushed", "at most", 2.5),
+        ("slots to torch / copy, not flushed", "slots to torch", "copy slots to torch", "at most", 2.5),
+        ("slots to both / copy, flushed", "slots to both", "copy slots to both, flushed", "at most", 2.5),
+        ("slots to both / copy, not flushed", "slots to both", "copy slots to both", "at most", 2.5),
     )
     rows = []
-    for name, above, below, which, goal in table:
+    for name, above, below, which, goal in (row for row in table if row[1] in figures):
         measured = {key: figures[above][key] / figures[below][key] for key in ("wall", "least_wall", "cpu")}
         met = measured["wall"] >= goal if which == "at least" else measured["wall"] <= goal
         rows.append({"name": name, "goal": f"{which} {goal}", "met": met, **measured})
     own = figures["interpreter with numpy"]["peak_mib"]
-    peak = max(figures[name]["peak_mib"] for name in ("torch", "torch, no checksums", "torch and flax")) - own
+    ours = ("torch", "torch, no checksums", "torch and flax", *WITH_SLOTS)
+    peak = max(figures[name]["peak_mib"] for name in ours if name in figures) - own
     return [*rows, {"name": "peak MiB over the interpreter's", "goal": "at most 128", "met": peak <= 128, "wall": peak}]
 
 

@@ -18,7 +18,14 @@ Record = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "docs/benchmarks.md",)
 FRAMEWORKS = {"torch": "torch", "flax": "Flax"}  # and what the rows call them
-SUBJECTS = ("attention", "encoder_layer", "model", "growth", "first_call")  # each a module beside this one
+SUBJECTS = (
+    "attention",
+    "encoder_layer",
+    "model",
+    "growth",
+    "first_call",
+    "train_step",
+)  # each a module beside this one
 GROWTH_PLOT = "![Time and memory of a two-layer encoder over length, both axes logarithmic](growth.svg)"
 HEADINGS = ("what", "transformers", "ours", "ratio", "goal", "")
 

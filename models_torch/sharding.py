@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -91,6 +91,8 @@ def fully_sharded(model: BigBirdPreTrainedModel, mesh: DeviceMesh) -> None:
     for layer in model.base.encoder.layer:
         fully_shard(layer, mesh=mesh["data"])
     fully_shard(model, mesh=mesh["data"])
+    if hasattr(model, "scores_at"):  # which training calls in place of forward
+        register_fsdp_forward_method(model, "scores_at")
 
 
 def data_parallel(model: BigBirdPreTrainedModel, mesh: DeviceMesh) -> DistributedDataParallel:

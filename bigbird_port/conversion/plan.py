@@ -19,6 +19,7 @@ from bigbird_port.schema.reading.matching import Match
 from bigbird_port.schema.reading.subtree import Wanted
 from bigbird_port.schema.table import weights_of
 from bigbird_port.training.carried import Asked, Carried, plan_training
+from bigbird_port.training.found import state_folder
 
 if TYPE_CHECKING:
     from bigbird_port.tokenizers.files import CarriedTokenizer
@@ -33,8 +34,8 @@ class Settings:
     max_position_embeddings: how many to make of the source's, positions: how (positions.METHODS). checksums:
     without them nothing is hashed or read back, and the output cannot be verified. subtree: which part of the source,
     where several could be meant. ema: take moving averages instead of the weights. training: carry the
-    optimizer's state; None leaves it behind. drop_unused_biases: leave out biases that the model does not read though
-    they are not zero.
+    optimizer's state; None leaves it behind, but for that of a run that goes back to the original. drop_unused_biases:
+    leave out biases that the model does not read though they are not zero.
     """
 
     to: tuple[TargetName, ...] = ("torch", "flax")
@@ -126,7 +127,8 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
         if not is_float(stored.dtype):
             found = stored.dtype or stored.type_name
             raise ValueError(f"{opened.opened.path}: {name} is {found}, expected floating-point numbers")
-    training = _training(opened, match, config, head, settings) if settings.training else None
+    asked = settings.training or _goes_along(opened, head, settings, notes)
+    training = _training(opened, match, config, head, replace(settings, training=asked)) if asked else None
     if training:
         match = replace(match, fates={**match.fates, **training.fates})
         notes += training.notes
@@ -146,6 +148,17 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
         *(opened, config, head, match, targets, settings, vocabulary, tokenizer, tuple(notes), tuple(others)),
         training=training,
     )
+
+
+def _goes_along(source: Source, head: str, settings: Settings, notes: list[str]) -> Asked | None:
+    """A run's state that goes back to the original though nobody asked, or a note that it is left behind."""
+    if state_folder(source) is None:
+        return None
+    changed = settings.dtype != "float32" or settings.max_position_embeddings is not None or head != source.head
+    if "tf" in settings.to and not changed:
+        return Asked()
+    notes.append("the training state beside the weights is left behind: --optimizer carries it")
+    return None
 
 
 def _training(source: Source, match: Match, config: Configuration, head: str, settings: Settings) -> Carried:

@@ -33,9 +33,9 @@ class Weight:
     pairs without which the weight does not exist.
     fill: what stands in where a checkpoint lacks it: nothing ("required"), seeded initial values
     ("initialise"), or zeros if fill_when holds and nothing otherwise ("zeros").
-    init: how initial values are drawn. still: (head, flag, value): a run of this head under this flag of the original
-    does not train the weight, because its loss does not reach it. idle: no loss depends on it, so that its gradient is
-    rounding alone.
+    init: how initial values are drawn. still: (head, flag, value): a run of this head does not train the weight where
+    this flag of the original, or field of the configuration, has that value. idle: no loss depends on it, so that its
+    gradient is rounding alone.
     layers: the configuration's field that says in how many layers a row with "{i}" stands.
     repeats, copies: torch names, within the base model, under which a source may hold the same values once more; under
     copies they are written as well. zero_without: a field of ``when``: where a model lacks the weight for it alone, a
@@ -78,7 +78,10 @@ class Weight:
         """
         if head not in self.heads or self.fill_for(config) == "zeros":
             return False
-        return self.still is None or self.still[0] != head or flags.get(self.still[1]) != self.still[2]
+        if self.still is None or self.still[0] != head:
+            return True
+        _, flag, value = self.still
+        return bool(flags.get(flag, getattr(config, flag, None)) != value)
 
     def owners(self, framework: Framework) -> frozenset[str]:
         """Heads whose class in ``framework`` has this weight."""

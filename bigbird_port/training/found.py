@@ -152,11 +152,20 @@ def _step_in(store: Store, name: str) -> int:
     return checked_step(int(read(store, name)))
 
 
+def state_folder(source: Source) -> Path | None:
+    """The folder of a framework's weights beside which convert or a run wrote a training state; None without one."""
+    folder = source.opened.path if source.opened.path.is_dir() else source.opened.path.parent
+    if source.opened.style == "original" or not is_there(folder / STATE_FILE):
+        return None
+    own = "not_trained" in read_json_object(folder / STATE_FILE)  # a file of somebody's own may have that name
+    return folder if own else None
+
+
 def _beside(source: Source) -> Found | None:
     """What convert or a run wrote beside a framework's weights."""
-    folder = source.opened.path if source.opened.path.is_dir() else source.opened.path.parent
-    if not is_there(folder / STATE_FILE) or "not_trained" not in read_json_object(folder / STATE_FILE):
-        return None  # a file of somebody's own may have that name
+    folder = state_folder(source)
+    if folder is None:
+        return None
     state = read_state(folder / STATE_FILE)
     store = _slots_store(folder)
     config, head, sizes = source.config, source.head, dims(source.config)

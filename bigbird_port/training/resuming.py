@@ -17,6 +17,7 @@ from bigbird_port.schema.slots import slots_of
 from bigbird_port.schema.table import Framework, Weight, weights_of
 from bigbird_port.schema.weights import framework_axes, framework_name
 from bigbird_port.training.found import find_training
+from bigbird_port.training.saving import recover
 from bigbird_port.training.state import TrainingState
 
 LOSS_STYLES = ("transformers", "original")
@@ -80,17 +81,26 @@ def read_training(out: str | Path, framework: Framework, head: str | None) -> Re
     return Resumed(folder, config, name, found.state, rows, slots)
 
 
-def check_loss_style(style: str, replicas: int) -> None:
-    """Raise ValueError for a style that there is not, and for replicas of one that has none."""
+def style_of(config: Configuration, style: str | None, replicas: int | None, devices: int) -> tuple[str, int]:
+    """Return the loss's style and how many replicas a batch is of; None: what the configuration and the devices say.
+
+    devices: among which a batch is split. Raises ValueError for a style that there is not, and for replicas of one that
+    has none.
+    """
+    style = style or getattr(config, "loss_style", LOSS_STYLES[0])
     if style not in LOSS_STYLES:
         raise ValueError(f"loss_style is {style!r}, expected one of {', '.join(LOSS_STYLES)}")
+    if replicas is None:
+        replicas = devices if style == "original" else 1
     if replicas < 1 or (replicas > 1 and style != "original"):
         raise ValueError(
             f"replicas is {replicas} with loss_style={style!r}: expected 1, or more in the style 'original'"
         )
+    return style, replicas
 
 
 def _locate(path: Path, framework: Framework) -> Path:
+    recover(path.absolute())
     check_out(path)
     folder = path / framework if is_there(path / framework / "config.json") else path
     if not is_there(folder / "config.json"):

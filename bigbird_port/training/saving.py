@@ -33,11 +33,9 @@ def whole_save(folder: Path, overwrite: bool) -> Iterator[Path]:
     Raises ValueError where the name is taken by anything but an earlier save that may be overwritten.
     """
     folder = Path(os.path.abspath(folder))
+    recover(folder)
     _check_replaceable(folder, overwrite)
-    staged, old = (folder.parent / f".{folder.name}.{end}" for end in ("saving", "saved"))
-    if old.exists() and not folder.exists():  # a process that was killed between two steps
-        old.rename(folder)
-        _check_replaceable(folder, overwrite)
+    staged, old = folder.parent / f".{folder.name}.saving", _old(folder)
     for left in (staged, old):
         if left.exists():
             _check_ours(left)
@@ -53,6 +51,20 @@ def whole_save(folder: Path, overwrite: bool) -> Iterator[Path]:
         raise ValueError(f"{folder}: cannot be saved: {error.strerror or error}: choose another place") from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Give an earlier save its name back, where a process was killed between its two steps.
+
+    There are two where the file system cannot exchange names: the old save loses the name, and the new one gets it.
+    """
+    if _old(folder).is_dir() and not os.path.lexists(folder):
+        _check_ours(_old(folder))
+        _old(folder).rename(folder)
+
+
+def _old(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.saved"
 
 
 def _replace(staged: Path, folder: Path, old: Path) -> None:

@@ -1,6 +1,6 @@
 """What the seven modules with a task head have in common: a call goes to the base module, its states to score.
 
-Legend: B batch, L length, D hidden, K keys (those of the encoder, or those a mask covers).
+Legend: B batch, L length, M positions of a text, D hidden, K keys (those of the encoder, or those a mask covers).
 """
 
 from __future__ import annotations
@@ -76,6 +76,13 @@ class FlaxBigBirdTaskModule(nn.Module):
         own = {field.name for field in fields(self.output)}  # type: ignore[arg-type]
         kept = {field.name: getattr(base, field.name) for field in fields(base) if field.name in own - scores.keys()}
         return self.output(**scores, **kept | {"taps": join_taps(base.taps, taps)})
+
+    def scores_at(self, positions_BM: Array, *, deterministic: bool = True, **inputs: Any) -> Scores:
+        """Return the scores at positions [B, M] of each text alone, as training on masked words wants them."""
+        bert: Any = self.bert
+        base: BigBirdModelOutput = bert(**inputs, deterministic=deterministic)
+        picked_BMD = jnp.take_along_axis(base.last_hidden_state, positions_BM[:, :, None], axis=1)
+        return self.score(picked_BMD, base.pooler_output, deterministic)[0]
 
     def split_inputs(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the call's arrays as the base module's and as what ``score`` wants beside hidden states."""

@@ -15,6 +15,7 @@ from jax import Array
 from jax import numpy as jnp
 
 from models_flax import losses
+from models_flax.pegasus.losses import decoder_inputs
 from models_flax.training.batches import Batch, MaskedWords, masked_words, token_labels
 
 Params = dict[str, Any]
@@ -28,10 +29,17 @@ def batch_loss(model: Any, params: Params, batch: Batch, style: str, replicas: i
     """
     if style == "original" and (batch.masked is not None or "labels" in batch.labels) and predicts_words(model):
         return _original(model, params, batch, replicas, dropout)
+    if replicas > 1:
+        keys = jax.random.split(dropout, replicas)
+        pairs = zip(_parts(batch, replicas), keys, strict=True)
+        return jnp.stack([batch_loss(model, params, part, style, 1, key) for part, key in pairs]).mean()
     labels = dict(batch.labels)
     if batch.masked is not None:
         labels["labels"] = token_labels(batch.masked, batch.inputs["input_ids"].shape[1])
-    output = model(**batch.inputs, params=params, train=True, dropout_rng=dropout, return_dict=True)
+    inputs = dict(batch.inputs)
+    if model.config.family.heads[model.head].labels == "summaries" and "labels" in labels:  # torch's model does so
+        inputs.setdefault("decoder_input_ids", decoder_inputs(labels["labels"], model.config))
+    output = model(**inputs, params=params, train=True, dropout_rng=dropout, return_dict=True)
     given = {name: value for name, value in vars(output).items() if value is not None} | labels
     total = None
     for term in model.config.family.heads[model.head].losses:
@@ -52,14 +60,8 @@ def predicts_words(model: Any) -> bool:
 def _original(model: Any, params: Params, batch: Batch, replicas: int, dropout: Array) -> Array:
     """Masked words, and the next sentence where it has labels; scores are computed at the masked positions alone."""
     masked = batch.masked if batch.masked is not None else masked_words(batch.labels["labels"])
-
-    def scored(module: Any) -> Any:
-        base = module.bert(**batch.inputs, deterministic=False)
-        last_BLD = base.last_hidden_state
-        picked_BMD = jnp.take_along_axis(last_BLD, masked.positions[:, :, None], axis=1)
-        return module.score(picked_BMD, base.pooler_output, False)[0]
-
-    scores = list(model.module.apply({"params": params}, rngs={"dropout": dropout}, method=scored).values())
+    given = {"rngs": {"dropout": dropout}, "method": "scores_at", "deterministic": False, **batch.inputs}
+    scores = list(model.module.apply({"params": params}, masked.positions, **given).values())
     loss = _masked_loss(scores[0], masked, replicas)
     if (label_B := batch.labels.get("next_sentence_label")) is not None and len(scores) > 1:
         loss = loss + losses.next_sentence_loss(scores[1], label_B)
@@ -67,10 +69,23 @@ def _original(model: Any, params: Params, batch: Batch, replicas: int, dropout: 
 
 
 def _masked_loss(logits_BMV: Array, masked: MaskedWords, replicas: int) -> Array:
-    B = len(logits_BMV)
-    if B % replicas:
-        raise ValueError(f"the batch holds {B} texts, which replicas={replicas} does not divide")
+    _check_divides(len(logits_BMV), replicas)
     picked_BM = jnp.take_along_axis(jax.nn.log_softmax(logits_BMV), masked.ids[:, :, None], axis=-1)[..., 0]
     weights_R = masked.weights.reshape(replicas, -1)
     sums_R = -(picked_BM.reshape(replicas, -1) * weights_R).sum(axis=1)
     return (sums_R / (weights_R.sum(axis=1) + _ADDED)).mean()
+
+
+def _parts(batch: Batch, replicas: int) -> list[Batch]:
+    """The texts of each replica."""
+    _check_divides(len(batch.inputs["input_ids"]), replicas)
+    inputs, labels = (
+        [{name: jnp.split(x, replicas)[i] for name, x in given.items()} for i in range(replicas)]
+        for given in (batch.inputs, batch.labels)
+    )
+    return [Batch(*part, None) for part in zip(inputs, labels, strict=True)]
+
+
+def _check_divides(texts: int, replicas: int) -> None:
+    if texts % replicas:
+        raise ValueError(f"the batch holds {texts} texts, which replicas={replicas} does not divide")

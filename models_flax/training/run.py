@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import optax
 from jax import Array
 from jax import numpy as jnp
 
-from bigbird_port.training.resuming import Resumed, check_loss_style, read_training
+from bigbird_port.training.resuming import Resumed, read_training, style_of
 from bigbird_port.training.saving import whole_save, write_training
 from models_flax.training.batches import sorted_batch
+from models_flax.training.devices import split, split_batch, whole
 from models_flax.training.losses import batch_loss
 from models_flax.training.state import begun, make_optimizer, make_schedule, own_state, slot_arrays
 
@@ -25,15 +27,18 @@ Parts = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 class TrainingRun:
     """A run. model: with the parameters it began with; params, opt_state: those of now; optimizer: optax's.
 
-    schedule: the rate, of the updates so far. loss_style, replicas, seed: resume says what they are.
+    schedule: the rate, of the updates so far. loss_style, replicas, seed, mesh: resume says what they are.
     """
 
-    def __init__(self, resumed: Resumed, model: Any, optimizer: optax.GradientTransformation, schedule: Any) -> None:
+    def __init__(
+        self, resumed: Resumed, model: Any, optimizer: optax.GradientTransformation, schedule: Any, mesh: Any = None
+    ) -> None:
         self.resumed, self.model, self.optimizer, self.schedule = resumed, model, optimizer, schedule
-        self.loss_style, self.replicas, self.seed = "transformers", 1, 0
-        self.params: Params = model.params
-        self.opt_state: Any = begun(resumed, optimizer, model.params)
-        self._jitted = jax.jit(self.update)
+        self.loss_style, self.replicas, self.seed, self.mesh = "transformers", 1, 0, mesh
+        self.params: Params = model.params if mesh is None else split(model, mesh)
+        self.opt_state: Any = begun(resumed, optimizer, self.params, mesh)
+        places = None if mesh is None else (*map(_places, (self.params, self.opt_state)), None)
+        self._jitted = jax.jit(self.update, out_shardings=places)
 
     @property
     def step(self) -> int:
@@ -79,7 +84,9 @@ class TrainingRun:
         masked_lm_ids, masked_lm_weights, next_sentence_labels, or labels). Of several batches the mean of the gradients
         is taken, as the original does with its replicas.
         """
-        self.params, self.opt_state, loss = self._jitted(self.params, self.opt_state, batch)
+        with nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+            given = split_batch(batch, self.mesh)
+            self.params, self.opt_state, loss = self._jitted(self.params, self.opt_state, given)
         return loss
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
@@ -90,32 +97,42 @@ class TrainingRun:
         slots, powers = slot_arrays(self.resumed, self.opt_state)
         still = self.resumed.not_trained
         state = replace(self.resumed.state, global_step=self.step, powers=powers, not_trained=still)
+        params = jax.tree.map(whole, self.params)
         with whole_save(Path(folder), overwrite) as staged:
-            self.model.save_pretrained(staged, self.params)
+            self.model.save_pretrained(staged, params)
             write_training(staged, state, slots)
+
+
+def _places(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.sharding, tree)
 
 
 def resume(
     out: str | Path,
     head: str | None = None,
     *,
-    loss_style: str = "transformers",
-    replicas: int = 1,
+    loss_style: str | None = None,
+    replicas: int | None = None,
     seed: int = 0,
+    mesh: Any = None,
     **overrides: Any,
 ) -> TrainingRun:
     """Return the run whose state lies in ``out``, which convert --optimizer or a run wrote: it goes on at its step.
 
     head: whose loss to train, such as "pretraining"; None: the folder's. loss_style: "transformers", the mean over
-    masked words, or "original", which adds 1e-5 to their number and computes scores at masked positions alone.
-    replicas: with "original", parts of a batch of which each has a mean of its own. seed: of dropout. overrides: fields
+    masked words, or "original", which adds 1e-5 to their number and computes scores at masked positions alone; None:
+    the configuration's (BigBird-Pegasus), or the first. replicas: with "original", parts of a batch of which each has a
+    mean of its own; None: as many as the mesh splits texts among. seed: of dropout. mesh: of
+    models_flax.sharding.make_mesh: parameters and slots are split over it, and batches in train_step. overrides: fields
     of the configuration, such as hidden_dropout_prob. Raises ValueError where there is no state, or it is another
     head's.
     """
-    check_loss_style(loss_style, replicas)
     resumed = read_training(out, "flax", head)
+    style, parts = style_of(resumed.config, loss_style, replicas, 1 if mesh is None else mesh.shape["data"])
+    if hasattr(resumed.config, "loss_style"):
+        overrides["loss_style"] = style
     cls = resumed.config.family.model_class(resumed.head, "flax")
     model = cls.from_pretrained(resumed.folder, **overrides)
-    run = TrainingRun(resumed, model, make_optimizer(resumed), make_schedule(resumed))
-    run.loss_style, run.replicas, run.seed = loss_style, replicas, seed
+    run = TrainingRun(resumed, model, make_optimizer(resumed), make_schedule(resumed), mesh)
+    run.loss_style, run.replicas, run.seed = style, parts, seed
     return run

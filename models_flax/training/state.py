@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax import numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
+from bigbird_port.schema.table import dims
 from bigbird_port.training.resuming import Resumed
 from bigbird_port.training.settings import Training
+from models_flax.training.devices import like, whole
 from models_flax.training.optimizers import Adafactor, Adam, AdamWeightDecay, FactorsState
 from models_flax.training.schedules import linear_schedule, rsqrt_schedule
 
@@ -48,27 +50,32 @@ def make_schedule(resumed: Resumed) -> Callable[[Any], Any]:
     training = resumed.state.training
     peak, warmup = training.learning_rate, training.num_warmup_steps
     if training.schedule == "rsqrt":
-        return rsqrt_schedule(peak, warmup, resumed.config.hidden_size)  # type: ignore[attr-defined]
+        return rsqrt_schedule(peak, warmup, dims(resumed.config)["hidden"])
     return linear_schedule(peak, warmup, training.num_train_steps)
 
 
-def begun(resumed: Resumed, optimizer: optax.GradientTransformation, params: Params) -> Any:
-    """Return the optimizer's state at the run's step, with its slots."""
+def begun(resumed: Resumed, optimizer: optax.GradientTransformation, params: Params, mesh: Any = None) -> Any:
+    """Return the optimizer's state at the run's step, with its slots split as ``params`` are; numbers are whole."""
+    flat = flatten_dict(params, sep="/")
 
     def filled(tree: Any, kind: str = "") -> Any:
         def value(path: Any, leaf: Array) -> Array:
             name, own = (_name(path), kind) if kind else _name(path).rsplit("/", 1)
-            return jnp.asarray(resumed.slots[name][own])
+            return like(resumed.slots[name][own], flat[name], own)
 
         return jax.tree_util.tree_map_with_path(value, tree)
 
+    def number(value: Any) -> Array:
+        found = jnp.asarray(value)
+        return found if mesh is None else jax.device_put(found, NamedSharding(mesh, PartitionSpec()))
+
     state = optimizer.init(params)
     own = state.inner_states[_TRAINED].inner_state
-    step = jnp.asarray(resumed.state.global_step, own.step.dtype)
+    step = number(jnp.asarray(resumed.state.global_step, own.step.dtype))
     if isinstance(own, FactorsState):
         own = own._replace(step=step, slots=filled(own.slots))
     else:
-        powers = tuple(jnp.float32(x) for x in resumed.state.powers.values())
+        powers = tuple(number(jnp.float32(x)) for x in resumed.state.powers.values())
         own = own._replace(step=step, m=filled(own.m, "m"), v=filled(own.v, "v"), powers=powers)
     masked = state.inner_states[_TRAINED]._replace(inner_state=own)
     return state._replace(inner_states={**state.inner_states, _TRAINED: masked})
@@ -82,7 +89,7 @@ def own_state(opt_state: Any) -> Any:
 def slot_arrays(resumed: Resumed, opt_state: Any) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the slots of an optimizer by CANONICAL/kind, as the weights lie here, and the powers of Adam's betas."""
     own = own_state(opt_state)
-    slots = {f"{resumed.rows[name].name}/{kind}": np.asarray(x) for name, kind, x in _each(own)}
+    slots = {f"{resumed.rows[name].name}/{kind}": whole(x) for name, kind, x in _each(own)}
     powers = () if isinstance(own, FactorsState) else own.powers
     return slots, {name: float(x) for name, x in zip(resumed.state.powers, powers, strict=True)}
 

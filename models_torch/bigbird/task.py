@@ -1,6 +1,6 @@
 """What the seven models with a task head have in common: a call goes to the base model, its states to score, to loss.
 
-Legend: B batch, L length, D hidden.
+Legend: B batch, L length, M positions of a text, D hidden.
 """
 
 from __future__ import annotations
@@ -57,6 +57,13 @@ class BigBirdTaskModel(BigBirdPreTrainedModel, abstract=True):
         loss, all_taps = self.loss(scores, **given), join_taps(base.taps, taps)
         output = self.output(loss=loss, **scores, **kept, taps=all_taps)  # type: ignore[call-arg]
         return self._returned(output, return_dict)
+
+    def scores_at(self, positions_BM: Tensor, **inputs: Any) -> Scores:
+        """Return the scores at positions [B, M] of each text alone, as training on masked words wants them."""
+        base = self.bert(**inputs, return_dict=True)
+        at_BMD = positions_BM[:, :, None].expand(-1, -1, base.last_hidden_state.shape[-1])
+        scores, _ = self.score(base.last_hidden_state.gather(1, at_BMD), base.pooler_output)
+        return scores
 
 
 def join_taps(base: Taps | None, head: Taps) -> Taps | None:

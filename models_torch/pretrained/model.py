@@ -127,7 +127,7 @@ class BigBirdPreTrainedModel(nn.Module):
         if differing := sorted(own.keys() ^ state.keys()):
             raise ValueError(f"state_dict: {differing[0]} is missing, or no weight of a {type(self).__name__}")
         if is_main_process:
-            values = self.config.to_json_values(type(self).__name__)
+            values = self.config.to_json_values(self.config.family.heads[self.head].class_name)  # FSDP2 renames classes
             state = {name: tensor for name, tensor in state.items() if name not in self._repeated()}
             write_folder(Path(folder), state, values, max_shard_size, None if safe_serialization else save_function)
 

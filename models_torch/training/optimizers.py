@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 Closure = Callable[[], Any] | None
@@ -50,22 +51,24 @@ class _Original(Optimizer):
         return loss
 
     def _lists(self, parameters: list[Tensor], foreach: bool | None, *names: str) -> Iterable[list[list[Tensor]]]:
-        """Yield parameters, gradients and slots as lists: all at once with foreach, else one by one.
+        """Yield parameters, gradients and slots as lists: all of one kind at once with foreach, else one by one.
 
-        None is foreach where all are tensors of one kind.
+        None is foreach on accelerators alone, as torch's own: one by one takes less memory.
         """
-        rows = [[p, p.grad, *(self.state[p][name] for name in names)] for p in parameters]
-        if foreach or (foreach is None and len({(type(p.data), p.device, p.dtype) for p in parameters}) == 1):
-            yield [list(column) for column in zip(*rows, strict=True)]
-        else:
-            yield from ([[item] for item in row] for row in rows)
+        rows: dict[Any, list[list[Any]]] = {}
+        for p in parameters:
+            together = p.device.type != "cpu" if foreach is None else foreach
+            kind = (p.device, p.dtype, p.device_mesh if isinstance(p, DTensor) else None) if together else id(p)
+            rows.setdefault(kind, []).append([p, p.grad, *(self.state[p][name] for name in names)])
+        for own in rows.values():
+            yield [list(column) for column in zip(*own, strict=True)]
 
 
 class AdamWeightDecay(_Original):
     """Adam without correction of its bias, epsilon outside the root, and decay of the weight times the rate.
 
     state: m, v of the parameter's shape, step. params: parameters or groups, of which those that do not decay have
-    weight_decay 0. foreach: update all parameters by each operation; None: where they are of one kind.
+    weight_decay 0. foreach: each operation updates all parameters; None: on accelerators alone.
     """
 
     def __init__(
@@ -99,36 +102,34 @@ class Adafactor(_Original):
     """Adafactor without momentum: factored wherever there are two axes, clipped at a root mean square of 1.
 
     state: row (means over the last axis) and column (over the last but one), or v of a parameter with fewer axes; step.
-    The rate is multiplied by the weight's root mean square, at least 1e-3. Nothing decays.
+    The rate is multiplied by the weight's root mean square, at least 1e-3. Nothing decays. foreach: as of
+    AdamWeightDecay.
     """
 
-    def __init__(self, params: Any, lr: float = 0.01) -> None:
-        super().__init__(params, _checked({"lr": lr}))
+    def __init__(self, params: Any, lr: float = 0.01, *, foreach: bool | None = None) -> None:
+        super().__init__(params, _checked({"lr": lr, "foreach": foreach}))
 
     def _begin(self, state: dict[str, Any], parameter: Tensor, group: dict[str, Any]) -> None:
         if parameter.ndim < 2:
             state["v"] = torch.zeros_like(parameter)
         else:
-            state["row"] = torch.zeros_like(parameter).mean(dim=-1)
-            state["column"] = torch.zeros_like(parameter).mean(dim=-2)
+            state["row"], state["column"] = (_mean(torch.zeros_like(parameter), axis) for axis in (-1, -2))
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        for parameter in parameters:
-            state, gradient = self.state[parameter], parameter.grad
-            assert gradient is not None
-            kept = 1 - (int(state["step"]) + 1) ** -0.8
-            squares = gradient.square() + _LEAST_SQUARE
-            if parameter.ndim < 2:
-                state["v"].mul_(kept).add_(squares, alpha=1 - kept)
-                update = gradient * state["v"].rsqrt()
-            else:
-                row, column = state["row"], state["column"]
-                row.mul_(kept).add_(squares.mean(dim=-1), alpha=1 - kept)
-                column.mul_(kept).add_(squares.mean(dim=-2), alpha=1 - kept)
-                scale = (row / row.mean(dim=-1, keepdim=True)).rsqrt()
-                update = gradient * scale[..., None] * column.rsqrt()[..., None, :]
-            update = update / _root_mean_square(update).clamp(min=1.0)
-            parameter.sub_(update * (_root_mean_square(parameter).clamp(min=_LEAST_SCALE) * group["lr"]))
+        kept = 1 - (int(self.state[parameters[0]]["step"]) + 1) ** -0.8
+        vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+        for weights, gradients, vs in self._lists(vectors, group["foreach"], "v"):
+            _moved(vs, _squares(gradients), kept)
+            _change(weights, torch._foreach_mul(gradients, torch._foreach_rsqrt(vs)), group["lr"])
+        for weights, gradients, rows, columns in self._lists(matrices, group["foreach"], "row", "column"):
+            squares = _squares(gradients)
+            _moved(rows, [_mean(x, -1) for x in squares], kept)
+            _moved(columns, [_mean(x, -2) for x in squares], kept)
+            scales = torch._foreach_rsqrt(torch._foreach_div(rows, [x.mean(dim=-1, keepdim=True) for x in rows]))
+            updates = torch._foreach_mul(gradients, [x[..., None] for x in scales])
+            torch._foreach_mul_(updates, [x[..., None, :] for x in torch._foreach_rsqrt(columns)])
+            _change(weights, updates, group["lr"])
 
 
 class Adam(_Original):
@@ -179,6 +180,33 @@ def _moments(
     torch._foreach_add_(ms, gradients, alpha=new1)
     torch._foreach_mul_(vs, beta2)
     torch._foreach_addcmul_(vs, gradients, gradients, new2)
+
+
+def _squares(gradients: list[Tensor]) -> list[Tensor]:
+    squares = list(torch._foreach_mul(gradients, gradients))
+    torch._foreach_add_(squares, _LEAST_SQUARE)
+    return squares
+
+
+def _moved(slots: list[Tensor], means: list[Tensor], kept: float) -> None:
+    """Move slots on: kept of what they were, and the rest of what is new."""
+    torch._foreach_mul_(slots, kept)
+    torch._foreach_add_(slots, means, alpha=1 - kept)
+
+
+def _change(weights: list[Tensor], updates: Iterable[Tensor], rate: float) -> None:
+    """Take updates, clipped, from the weights; the rate is multiplied by each weight's size."""
+    for weight, update in zip(weights, updates, strict=True):
+        size = _root_mean_square(weight).clamp(min=_LEAST_SCALE)
+        weight.sub_(update * (size * rate / _root_mean_square(update).clamp(min=1.0)))
+
+
+def _mean(x: Tensor, axis: int) -> Tensor:
+    """The mean over an axis; on several devices it is whole where that axis was split."""
+    mean = x.mean(dim=axis)
+    if isinstance(mean, DTensor):
+        mean = mean.redistribute(placements=[Replicate() if p.is_partial() else p for p in mean.placements])
+    return mean
 
 
 def _root_mean_square(x: Tensor) -> Tensor:

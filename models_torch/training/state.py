@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from bigbird_port.schema.table import dims
 from bigbird_port.training.resuming import Resumed
 from bigbird_port.training.settings import Training
-from models_torch.pretrained.files import to_array, to_tensor
+from models_torch.pretrained.files import to_array
+from models_torch.training.devices import like, whole
 from models_torch.training.optimizers import Adafactor, Adam, AdamWeightDecay
 from models_torch.training.schedules import linear_schedule, rsqrt_schedule
 
@@ -28,21 +29,17 @@ def make_optimizer(resumed: Resumed, model: nn.Module, foreach: bool | None = No
     optimizer = _optimizer(training, trained, resumed.decays, foreach)
     for name, parameter in trained.items():
         state: dict[str, Any] = {"step": torch.tensor(resumed.state.global_step, dtype=torch.int64)}
-        state |= {kind: _copied(x, parameter) for kind, x in resumed.slots[name].items()}
+        state |= {kind: like(x, parameter, kind) for kind, x in resumed.slots[name].items()}
         state |= {power: torch.tensor(x, dtype=torch.float32) for power, x in resumed.state.powers.items()}
         optimizer.state[parameter] = state
     return optimizer
-
-
-def _copied(values: np.ndarray, parameter: Tensor) -> Tensor:
-    return to_tensor(values).to(parameter.device, copy=True)
 
 
 def _optimizer(
     training: Training, trained: dict[str, nn.Parameter], decays: frozenset[str], foreach: bool | None
 ) -> Optimizer:
     if training.optimizer == "Adafactor":
-        return Adafactor(list(trained.values()), training.learning_rate)
+        return Adafactor(list(trained.values()), training.learning_rate, foreach=foreach)
     betas = training.beta1, training.beta2
     if training.optimizer == "Adam":
         return Adam(list(trained.values()), training.learning_rate, betas, training.epsilon, foreach=foreach)
@@ -58,7 +55,7 @@ def make_schedule(resumed: Resumed, optimizer: Optimizer) -> LambdaLR:
     training, step = resumed.state.training, resumed.state.global_step
     given = optimizer, training.learning_rate, training.num_warmup_steps
     if training.schedule == "rsqrt":
-        return rsqrt_schedule(*given, resumed.config.hidden_size, step)  # type: ignore[attr-defined]
+        return rsqrt_schedule(*given, dims(resumed.config)["hidden"], step)
     return linear_schedule(*given, training.num_train_steps, step)
 
 
@@ -70,6 +67,6 @@ def slot_arrays(resumed: Resumed, model: nn.Module, optimizer: Optimizer) -> tup
         if name in resumed.slots:
             state = optimizer.state[parameter]
             row = resumed.rows[name]
-            slots |= {f"{row.name}/{kind}": to_array(state[kind]) for kind in resumed.slots[name]}
+            slots |= {f"{row.name}/{kind}": to_array(whole(state[kind])) for kind in resumed.slots[name]}
             powers = {power: float(state[power]) for power in resumed.state.powers}
     return slots, powers

@@ -165,8 +165,7 @@ def rate_of(resumed: Resumed, step: int) -> float:
     """Return the rate of the update with ``step`` before it."""
     own = resumed.state.training
     if own.schedule == "rsqrt":
-        width: int = resumed.config.hidden_size  # type: ignore[attr-defined]
-        return rsqrt_rate(step, own.learning_rate, own.num_warmup_steps, width)
+        return rsqrt_rate(step, own.learning_rate, own.num_warmup_steps, dims(resumed.config)["hidden"])
     return linear_rate(step, own.learning_rate, own.num_warmup_steps, own.num_train_steps)
 
 

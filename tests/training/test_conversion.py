@@ -15,7 +15,7 @@ from bigbird_port.conversion.targets import Choices
 from bigbird_port.conversion.verify import verify
 from bigbird_port.schema.table import weights_of
 from bigbird_port.training.carried import Asked
-from tests.conftest import SHARED
+from tests.conftest import GOLDEN, SHARED, require
 from tests.training.checkpoints import arrays_of, changed
 from tests.training.steps import FOLDERS, MINI, steps_of
 
@@ -52,6 +52,40 @@ def test_there_and_back_is_the_original_bit_for_bit(name, tmp_path):
         )
         assert {flag: flags[flag] for flag in told} == {flag: steps.flags[flag] for flag in told}
     assert verify(out, steps.checkpoint).passed
+
+
+def test_a_run_goes_back_to_the_original_though_nobody_asks_for_its_state(tmp_path):
+    """As docs/training.md says it, without --optimizer; elsewhere it is left behind, and a line says so."""
+    steps = steps_of(MINI)
+    convert(steps.checkpoint, tmp_path / "out", settings(("torch",)))
+    run = CliRunner().invoke(main, ["convert", str(tmp_path / "out"), str(tmp_path / "back"), "--to", "tf"])
+    assert run.exit_code == 0, run.output
+    file = f"{steps.checkpoint.name}.data-00000-of-00001"
+    assert (tmp_path / "back/tf" / file).read_bytes() == (steps.folder / file).read_bytes()
+    for options in (["--to", "torch"], ["--to", "tf", "--dtype", "bfloat16"], ["--to", "tf", "--head", "masked-lm"]):
+        other = tmp_path / "-".join(options)
+        said = CliRunner().invoke(main, ["convert", str(tmp_path / "out"), str(other), *options])
+        assert said.exit_code == 0, said.output
+        assert "the training state beside the weights is left behind: --optimizer carries it" in said.output
+        assert "training" not in json.loads((other / "manifest.json").read_text())
+
+
+SUMMARIES = pytest.mark.parametrize("name", ["tiny-pegasus", "tiny-coupled", "mini-pegasus"])
+
+
+@SUMMARIES
+def test_a_summary_run_is_there_and_back_bit_for_bit(name, tmp_path):
+    """Without attention biases the original's scripts hold the position table still, so that it has no slots."""
+    golden = require(GOLDEN[name])
+    (index,) = golden.checkpoint.glob("*.index")
+    plan = convert(golden.checkpoint, tmp_path / "out", settings()).plan
+    assert (plan.training.state.training.optimizer, plan.training.state.training.schedule) == ("Adafactor", "rsqrt")
+    still = "embeddings.position_embeddings.embedding" in plan.training.state.not_trained
+    assert still == (not plan.config.use_bias)
+    for framework in ("torch", "flax"):
+        convert(tmp_path / "out" / framework, tmp_path / framework, settings(("tf",)))
+        file = f"{index.stem}.data-00000-of-00001"
+        assert (tmp_path / framework / "tf" / file).read_bytes() == (golden.checkpoint / file).read_bytes()
 
 
 @pytest.mark.slow  # Orbax takes its time

@@ -10,6 +10,7 @@ from bigbird_port.conversion.convert import Settings, convert
 from bigbird_port.formats.open_store import open_store
 from bigbird_port.formats.store import read
 from bigbird_port.training.carried import Asked
+from models_flax.training import resume as flax_resume
 from models_torch.training import resume as torch_resume
 from tests.training.steps import FOLDERS, KEY_BIAS, MINI, SNAPSHOTS, steps_of, worst
 
@@ -184,6 +185,24 @@ def test_parts_of_a_batch_give_the_mean_of_their_gradients(framework, resumable)
     assert worst(one, two, [key for key in one if KEY_BIAS not in key])[0] < LIMIT
 
 
+@pytest.mark.slow  # compiles, and Orbax takes its time
+def test_orbax_saves_the_state_of_a_run(resumable, tmp_path):
+    import orbax.checkpoint as ocp
+
+    steps = steps_of(MINI)
+    run, other = (flax_resume(resumable(MINI), loss_style="original") for _ in range(2))
+    run.train_step(steps.batch(1))
+    with ocp.StandardCheckpointer() as saver:
+        saver.save(tmp_path / "state", run.state)
+    with ocp.StandardCheckpointer() as saver:
+        other.state = saver.restore(tmp_path / "state", other.state)
+    assert other.step == run.step == 11
+    assert float(run.train_step(steps.batch(2))) == float(other.train_step(steps.batch(2)))
+    before, after = named(run), named(other)
+    for key, x in before.items():
+        np.testing.assert_array_equal(x, after[key])
+
+
 def test_another_heads_state_is_refused(resumable):
     with pytest.raises(ValueError, match="sequence-classification"):
         torch_resume(resumable(MINI), head="sequence-classification")
@@ -213,6 +232,7 @@ def test_a_model_without_a_state_says_how_to_get_one(tmp_path):
 @pytest.mark.parametrize(("options", "message"), [
     ({"loss_style": "theirs"}, "loss_style is 'theirs'"),
     ({"replicas": 2}, "replicas is 2"),
+    ({"replicas": 0, "loss_style": "original"}, "replicas is 0"),
 ])  # fmt: skip
 def test_options_that_there_are_not(options, message, resumable):
     with pytest.raises(ValueError, match=message):

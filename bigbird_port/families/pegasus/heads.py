@@ -24,6 +24,7 @@ _RECORDS = (
         "summaries",
         aliases=("summarization", "summarisation", "seq2seq-lm"),
         decodes=True,
+        schedule="rsqrt",
     ),
     Head(
         "sequence-classification",

@@ -37,6 +37,7 @@ _WORDS, _POSITIONS = "embeddings.word_embeddings", "embeddings.position_embeddin
 _TF_WORDS, _TF_POSITIONS = (f"{{scope}}/embeddings/{name}" for name in ("word_embeddings", "position_embeddings"))
 _APART, _COUPLED = ("couple_encoder_decoder", False), ("couple_encoder_decoder", True)
 _PRENORM, _POSTNORM = ("norm_type", "prenorm"), ("norm_type", "postnorm")
+_WITHOUT_BIAS = ("conditional-generation", "use_bias", False)  # the original's scripts leave the positions as they are
 _SEQUENCE: dict[str, Any] = {"heads": frozenset({"sequence-classification"}), "fill": "initialise"}
 _QA: dict[str, Any] = {"heads": frozenset({"qa"}), "fill": "initialise"}
 
@@ -123,6 +124,7 @@ ROWS: tuple[Weight, ...] = (
         flax="embed_positions",
         heads=WITH_ENCODER,
         copies=("decoder.embed_positions.weight",),
+        still=_WITHOUT_BIAS,
     ),
     *embedding(
         *(_WORDS, "vocab hidden", _TF_WORDS),
