@@ -6,7 +6,8 @@ measured, wherever a tap is beyond the table's tolerance: the float64 reference 
 that is off at random by what the frameworks' is (parity/reference/rounding.py). What a tap moves by is its ``noise``.
 
 An element may then differ by FACTOR times the noise, which is the larger of two root mean squares: over the runs at
-this element, and over the runs and its row (last axis). docs/tolerances.md derives the factor.
+this element, and over the runs and its row (last axis). docs/tolerances.md derives the factor. A few runs come first.
+Where these say that an element is red, more runs decide, because few may all be small by chance.
 
 Nothing of this depends on the frameworks, so no fault of theirs can widen what they are judged by.
 """
@@ -22,21 +23,24 @@ from bigbird_port.families.family import Step
 from parity.given.inputs import Inputs
 
 FACTOR = 10.0
+HOPELESS = 10.0  # how often what is allowed an error must be, for more runs not to be asked
 _LARGE = 1 << 22  # elements of all hidden states, from which on fewer runs do
 _RUNS, _FEW_RUNS = 4, 2
+_SURER = 6  # times as many runs, where the few say that an element is red
 Taps = Mapping[str, np.ndarray]
 
 
 class Rounding:
     """What rounding does to a reference on some inputs, found out when it is asked for.
 
-    dtype: what the frameworks compute in.
+    dtype: what the frameworks compute in. times: as many runs as else.
     """
 
-    def __init__(self, reference: Any, inputs: Inputs, dtype: str) -> None:
+    def __init__(self, reference: Any, inputs: Inputs, dtype: str, times: int = 1) -> None:
         config = reference.config
         elements = inputs["input_ids"].size * config.hidden_size * config.num_hidden_layers
-        number = _FEW_RUNS if elements > _LARGE else _RUNS
+        number = times * (_FEW_RUNS if elements > _LARGE else _RUNS)
+        self._surer: Rounding | None = None
         self._reference, self._inputs, self._dtype, self._config = reference, inputs, dtype, config
         self._runs = [reference.inexact(dtype, seed) for seed in range(number)]
         self._steps: tuple[Step, ...] = tuple(config.family.steps(config))
@@ -63,6 +67,8 @@ class Rounding:
         """
         self._now, self._exact, self._fed, self._positions = step, exact, fed, positions
         self._known, self._ran = {}, {}
+        if self._surer:
+            self._surer.at(step, exact, fed, positions)
 
     def leave(self) -> None:
         """Drop what is held of the present stage."""
@@ -71,10 +77,22 @@ class Rounding:
     def at_loss(self, labels: Inputs, exact: float) -> None:
         """Say that the loss of the present stage is compared."""
         self._loss = labels, exact
+        if self._surer:
+            self._surer.at_loss(labels, exact)
 
     def at_gradients(self, labels: Inputs, exact: Taps) -> None:
         """Say that gradients are compared; exact: the reference's, of weights and taps."""
         self._gradients, self._found = (labels, exact), []
+        if self._surer:
+            self._surer.at_gradients(labels, exact)
+
+    def surer(self) -> Rounding:
+        """Return the same with more runs, which are begun when they are first asked for."""
+        if self._surer is None:
+            self._surer = Rounding(self._reference, self._inputs, self._dtype, _SURER)
+            self._surer.at(self._now, self._exact, self._fed, self._positions)
+            self._surer._loss, self._surer._gradients = self._loss, self._gradients
+        return self._surer
 
     def allowed(self, error: str, tap: str) -> np.ndarray | None:
         """Return the largest error of every element of a tap that rounding accounts for; None for an unknown tap.

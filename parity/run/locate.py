@@ -97,7 +97,7 @@ class _Parts:
         self.value, self.reference = (self._rows_first(side[tap]) for side in stage.sides)
         whole = next(row.difference for row in stage.rows if row.tap == tap and row.attention_head is None)
         self.scale = None if whole.problem else whole.scale
-        most = stage.scene.allowed(stage.names, stage.error, tap)
+        most = next(stage.scene.allowed(stage.names, stage.error, tap), None)
         self.allowed = None if most is None else self._rows_first(most)
         self.comparable = self.value.shape == self.reference.shape
         self.has_positions = self.comparable and stage.scene.has_positions(tap, stage.sides[0][tap])
