@@ -190,7 +190,9 @@ class BigBirdPegasusDecoderLayer(BigBirdPegasusSublayers):
             keys = past.cross_key, past.cross_value
         else:
             keys = self.encoder_attn.keys(encoder_BKD)
-            past = past and past._replace(cross_key=keys[0], cross_value=keys[1])
+            if past is not None:  # laid out once as every step reads them
+                keys = keys[0].contiguous(), keys[1].contiguous()
+                past = past._replace(cross_key=keys[0], cross_value=keys[1])
         added_BLD, query, context = self.encoder_attn(normal_BLD, keys, mask_BK, False, head_mask_N)
         output_BLD = self.leave(self.encoder_attn_layer_norm, x_BLD, added_BLD)
         taps = {"cross_query": query, "cross_key": keys[0], "cross_layer_norm": normal_BLD, "cross_context": context}

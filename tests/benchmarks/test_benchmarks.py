@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from benchmarks import __main__ as runner
-from benchmarks import measure, plots, report
+from benchmarks import measure, plots, report, summaries
 from benchmarks.growth import exponent
 from benchmarks.report import Row
 
@@ -158,3 +158,19 @@ def test_the_plots_show_what_was_measured(record):
         labels = [label for panel in panels for *_, label in plots.curves(results, panel).values()]
         assert len(labels) == 8
         assert all(f">{label}<" in drawn for label in labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", list(summaries.CASES))
+def test_summaries_are_measured_against_transformers(what):
+    case = summaries.QUICK[what]
+    results = [summaries.measure(what, framework, 1, **case) for framework in report.FRAMEWORKS]
+    names = [row.what for row in summaries.rows(results)]
+    assert names == [f"{what}, torch", f"{what}, torch with fast_linears", f"{what}, Flax (against torch)"]
+    assert all(row.peer and row.ours > 0 for row in summaries.rows(results))
+
+
+def test_goals_of_summaries_are_missed_where_they_are():
+    torch = {"what": "greedy", "framework": "torch", "peer_ms": 30.0, "ours_ms": 20.0, "fast_ms": 21.0}
+    flax = {"what": "greedy", "framework": "flax", "ours_ms": 21.0}
+    assert [row.met for row in summaries.rows([torch, flax])] == [True, False, False]
