@@ -242,6 +242,11 @@ FLAX = [
             and (s.tmp / "f/model.safetensors").is_file()
         ),
     ),
+    Row(
+        "flax.nnx: `nnx.Optimizer`, `nnx.jit`",
+        "works; through `models_flax.nnx.to_nnx(model)`, and back by `to_params`",
+        test="tests/models/test_flax_nnx.py::test_an_optimizer_of_nnx_trains_it",
+    ),
     Row("`to_bf16`, `to_fp16`, `to_fp32`", check=lambda s: (f := s.flax).to_bf16(f.params) is not None),
     Row(
         "`device_map=`",

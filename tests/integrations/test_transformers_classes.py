@@ -191,6 +191,8 @@ def test_pipelines_run(task, folder):
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # of tokenizers' own objects, in transformers
 def test_a_pipeline_answers_questions(folder):
     name = "BigBirdForQuestionAnswering"
+    if "question-answering" not in transformers.pipelines.get_supported_tasks():
+        pytest.skip("this release of transformers has no such pipeline")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder(name))
     model = class_of(name).from_pretrained(folder(name))
     found = transformers.pipeline("question-answering", model=model, tokenizer=tokenizer, device="cpu")(

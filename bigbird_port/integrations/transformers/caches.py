@@ -26,10 +26,8 @@ def entered(past: Any, tokens: int, fixed: bool) -> Any:
     if isinstance(past, EncoderDecoderCache) and past.cross_attention_cache.get_seq_length():
         cross = [(layer.keys, layer.values) for layer in past.cross_attention_cache.layers]
     filled = past.get_seq_length()
-    return tuple(
-        DecoderCache(*(_with_room(x, tokens) for x in layer), *cross[i], filled=filled)
-        for i, layer in enumerate(layers)
-    )
+    grown = [(_with_room(keys, tokens), _with_room(values, tokens)) for keys, values in layers]
+    return tuple(DecoderCache(*grown[i], *cross[i], filled) for i in range(len(layers)))
 
 
 def left(past: Any, found: tuple[Any, ...]) -> Any:

@@ -43,7 +43,7 @@ def _model_class(family: Family, head: Head, config: type[PortedConfig]) -> type
         "_no_split_modules": ["BigBirdLayer", "BigBirdPegasusEncoderLayer", "BigBirdPegasusDecoderLayer"],
         "forward": forward,
     }
-    bases = (PortedModel, PortedGeneration, GenerationMixin) if head.decodes else (PortedModel,)
+    bases = (PortedGeneration, PortedModel, GenerationMixin) if head.decodes else (PortedModel,)
     return type(ported_class(head.class_name), bases, body)
 
 

@@ -21,7 +21,7 @@ _ALSO_CALLED = {
 }
 
 
-class PortedConfig(PretrainedConfig):  # type: ignore[misc]
+class PortedConfig(PretrainedConfig):
     """Base of the configurations: every field of the family's, under its name there, checked as there."""
 
     family: ClassVar[Family]

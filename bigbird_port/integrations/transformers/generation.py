@@ -30,17 +30,15 @@ class PortedGeneration:
     ) -> dict[str, Any]:
         """Return forward's arguments for the next token: those behind the cached ones, with their positions."""
         past = named.pop(CACHE, None)
-        taken = 0 if past is None else past.get_seq_length()
-        known = inspect.signature(self.forward).parameters
-        given = {
-            name: value for name, value in named.items() if name in known and name not in ("labels", "return_dict")
-        }
+        new = input_ids[:, 0 if past is None else past.get_seq_length() :]
+        known = inspect.signature(self.forward).parameters.keys() - {"labels", "return_dict", "position_ids"}
+        given = {name: value for name, value in named.items() if name in known}
         given |= {CACHE: past, "use_cache": use_cache, "attention_mask": attention_mask}
         if self.config.is_encoder_decoder:
-            return given | {"input_ids": None, "decoder_input_ids": input_ids[:, taken:]}
-        if attention_mask is not None and "position_ids" in known:
-            given["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, taken:]
-        return given | {"input_ids": input_ids[:, taken:]}
+            return given | {"input_ids": None, "decoder_input_ids": new}
+        if attention_mask is not None and "position_ids" in inspect.signature(self.forward).parameters:
+            given["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -new.shape[1] :]
+        return given | {"input_ids": new}
 
 
 class PortedEncoder(nn.Module):

@@ -19,7 +19,7 @@ _OWN = ("_modules", "_parameters", "_buffers")  # what the product's model and t
 _UNUSED = ("cache_position", "logits_to_keep", "num_items_in_batch")
 
 
-class PortedModel(PreTrainedModel):  # type: ignore[misc]
+class PortedModel(PreTrainedModel):
     """Base of the models. product: the class that computes. fixed_places: of its caches."""
 
     product: ClassVar[Any]
