@@ -60,8 +60,8 @@ class TrainingRun:
             total += loss.detach()
         if several():
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            split = any(isinstance(x, DTensor) for x in gradients)
-            average([total] if split else [*gradients, total])  # FSDP2 has averaged gradients already
+            averaged = any(isinstance(x, DTensor) for x in gradients)  # by FSDP2
+            average([total] if averaged else [*gradients, total])
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bigbird_port.conversion.manifest import MANIFEST
 from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.registry import default_family
 from bigbird_port.training.resuming import read_training
 from parity.checks.integrity import Check, check_integrity
 from parity.given.inputs import Inputs
@@ -40,6 +41,11 @@ def run_training(out: Path, head: str | None, options: TrainingOptions) -> Resul
     if "reference" not in options.who or len(options.who) < 2:
         raise ValueError("--training compares with the reference: name it in --against, and a framework")
     resumed = read_training(out, kept_as(out), head)
+    family = resumed.config.family
+    if family is not default_family():
+        raise ValueError(
+            f"{out}: --training: there is no float64 reference of how {family.title} trains yet: leave --training out"
+        )
     if options.golden:
         options.golden.check(resumed)
     names = (*(("golden",) if options.golden else ()), *options.who)

@@ -19,6 +19,7 @@ from parity.training.made import make_run
 from parity.training.rules import UPDATES
 from parity.training.run import TrainingOptions, run_training
 from parity.training.tolerances import FACTOR, shipped, tolerance
+from tests.conftest import GOLDEN, require
 from tests.training.steps import MINI, steps_of
 
 QUICK = TrainingOptions(who=("reference", "torch"))
@@ -173,3 +174,10 @@ def test_a_model_without_a_state_is_refused(tmp_path):
     done = CliRunner().invoke(main, ["parity", str(tmp_path / "out"), "--training"])
     assert done.exit_code == 2
     assert "no training state" in done.output
+
+
+def test_a_family_without_a_reference_is_refused(tmp_path):
+    convert(require(GOLDEN["mini-pegasus"]).checkpoint, tmp_path / "out", Settings(training=Asked()))
+    done = CliRunner().invoke(main, ["parity", str(tmp_path / "out"), "--training"])
+    assert done.exit_code == 2
+    assert "no float64 reference of how BigBird-Pegasus trains" in done.output
