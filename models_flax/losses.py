@@ -1,4 +1,4 @@
-"""The losses; models_flax.bigbird.losses has them."""
+"""The losses; models_flax.bigbird.losses and models_flax.pegasus.losses have them."""
 
 from models_flax.bigbird.losses import (
     causal_lm_loss,
@@ -9,6 +9,7 @@ from models_flax.bigbird.losses import (
     question_answering_loss,
     token_classification_loss,
 )
+from models_flax.pegasus.losses import summary_loss
 
 __all__ = [
     "causal_lm_loss",
@@ -17,5 +18,6 @@ __all__ = [
     "multiple_choice_loss",
     "next_sentence_loss",
     "question_answering_loss",
+    "summary_loss",
     "token_classification_loss",
 ]

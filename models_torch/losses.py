@@ -1,4 +1,4 @@
-"""The losses; models_torch.bigbird.losses has them."""
+"""The losses; models_torch.bigbird.losses and models_torch.pegasus.losses have them."""
 
 from models_torch.bigbird.losses import (
     causal_lm_loss,
@@ -9,6 +9,7 @@ from models_torch.bigbird.losses import (
     question_answering_loss,
     token_classification_loss,
 )
+from models_torch.pegasus.losses import summary_loss
 
 __all__ = [
     "causal_lm_loss",
@@ -17,5 +18,6 @@ __all__ = [
     "multiple_choice_loss",
     "next_sentence_loss",
     "question_answering_loss",
+    "summary_loss",
     "token_classification_loss",
 ]

@@ -146,6 +146,11 @@ def passes(out: Path, options: Options) -> Iterator[Pass]:
     check_judged(base.family, out, getattr(base, "norm_type", "postnorm"))
     for name, overrides, inputs in _inputs(base, options):
         config = base.replace(**overrides)
+        if unknown := sorted(set(inputs) - set(base.family.inputs)):
+            raise ValueError(
+                f"{', '.join(unknown)}: no input of a {base.family.title} model, which takes "
+                f"{', '.join(base.family.inputs)}: leave it out"
+            )
         check_ids(inputs, config)
         B, L = inputs["input_ids"].shape
         if options.mesh:
