@@ -48,12 +48,17 @@ def searches_of(golden: GoldenCase | None, vocabulary: int) -> list[Search]:
     return [Search(1, 0.0), *(Search(int(found[1]), float(found[2])) for found in named if found)]
 
 
+def tokens_of(config: Any) -> int:
+    """Return how many tokens are written."""
+    return int(min(_TOKENS, config.decoder_length))
+
+
 def compare_writing(
     scene: Scene, witnesses: dict[str, Any], inputs: Inputs, golden: GoldenCase | None
 ) -> Iterator[Row | str]:
     """Yield rows of what is written, and sentences on what cannot be compared."""
     config: Any = next(iter(witnesses.values())).config
-    T = inputs[DECODER_IDS].shape[1] if golden and DECODER_IDS in inputs else min(_TOKENS, config.decoder_length)
+    T = inputs[DECODER_IDS].shape[1] if golden and DECODER_IDS in inputs else tokens_of(config)
     able = {name: witness for name, witness in witnesses.items() if hasattr(witness, "write")}
     truth = next((name for name in TRUTHS if name in able and able[name].steps), None)
     for search in searches_of(golden, config.vocab_size):

@@ -7,7 +7,6 @@ Legend: B batch, L length of the texts, T tokens of the decoder, D hidden, V voc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -154,10 +153,9 @@ class _PassBack(PassBack):
             self.taps[f"{name}_layer_norm"] = d_x
         d_sum = self._normed(f"{side}.LayerNorm", self.forward_taps[name], d_x, "postnorm")
         self.taps[name] = d_sum
-        scale = math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
         ids = given.input_ids if side == "encoder" else given.decoder_ids
         d_sum = lossy(d_sum, d_sum.shape[1])
-        np.add.at(self.weights[WORDS], ids, d_sum * scale)
+        np.add.at(self.weights[WORDS], ids, d_sum * self.reference.scale())
         self.weights[POSITIONS][: ids.shape[1]] += d_sum.sum(axis=0)
 
     def _keep(self, layer: str, found: Taps) -> None:

@@ -79,6 +79,10 @@ class Reference(base.Reference):
         """Return what the next stage reads: hidden states, behind the encoder's where the decoder attends to them."""
         return stream.x if stream.encoder is None else np.concatenate((stream.encoder, stream.x), axis=1)
 
+    def scale(self) -> float:
+        """Return the factor of the words' embeddings."""
+        return math.sqrt(self.config.d_model) if self.config.scale_embedding else 1.0
+
     def owner(self, module: str) -> str:
         """Return whose weights a module has: in a coupled model the decoder's layers are the encoder's own."""
         shared = self.config.couple_encoder_decoder and ".encdec" not in module
@@ -99,8 +103,7 @@ class Reference(base.Reference):
         """Words, scaled where the configuration says so, and positions from row 0; in postnorm their LayerNorm."""
         ids = stream.given.input_ids if side == "encoder" else stream.given.decoder_ids
         x = lossy(self.weights[WORDS][ids].astype(np.float64))
-        if self.config.scale_embedding:
-            x *= math.sqrt(self.config.d_model)
+        x *= self.scale()
         x += lossy(self.weights[POSITIONS][: ids.shape[1]])
         taps = {f"{side}.embeddings": (x := lossy(x))}
         if self.config.norm_type == "postnorm":

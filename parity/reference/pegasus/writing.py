@@ -88,13 +88,25 @@ def search(reference: Any, inputs: Inputs, T: int, M: int, alpha: float) -> Writ
         ended = (candidates == eos).any(axis=-1)
         sums, kept = _best(np.where(ended, LOWEST, found), M)
         alive = candidates[rows, kept]
-        own = np.where(ended, found / ((5 + (i + 1)) / 6) ** alpha, LOWEST)
+        own = np.where(ended, found / penalty(i + 1, alpha), LOWEST)
         joined = np.concatenate((scores, own), axis=1)
         margins = np.minimum(margins, _least_gap(_best(joined, M + 1)[0]) / (i + 1))
         scores, kept = _best(joined, M)
         done = np.concatenate((done, candidates), axis=1)[rows, kept]
     ended = (done == eos).any(axis=-1)
-    return Written(np.where(ended[..., None], done, alive), np.where(ended, scores, sums), margins)
+    return Written(
+        np.where(ended[..., None], done, alive), np.where(ended, scores, unfinished(sums, T, alpha)), margins
+    )
+
+
+def penalty(length: int, alpha: float) -> float:
+    """Return what the score of so many tokens, the end among them, is divided by."""
+    return float(((5 + length) / 6) ** alpha)
+
+
+def unfinished(sums: np.ndarray, T: int, alpha: float) -> np.ndarray:
+    """Return the scores of beams without an end after T tokens: the plain sums."""
+    return sums
 
 
 def _best(scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -208,7 +208,7 @@ def _call_decoder(module: Any, arrays: dict[str, Any]) -> Any:
     from models_flax.pegasus.inputs import DecoderArrays
     from models_flax.pegasus.model import run_decoder
 
-    own, given = module.model, DecoderArrays(arrays["input_ids"], arrays.get("attention_mask"))
+    own, given = module.model, DecoderArrays(arrays["input_ids"], mask=arrays.get("attention_mask"))
     return run_decoder(own.decoder, own.shared, own.embed_positions, given, (), "")
 
 
