@@ -107,6 +107,20 @@ def test_another_model_is_red_against_the_original(converted):
     assert "encoder.layer.0.attention_output" in {row.tap for row in result.rows if not row.passed}
 
 
+@pytest.mark.peer
+def test_transformers_leaves_the_original_at_its_eps_and_at_its_random_blocks(converted):
+    """With full attention only its eps is off; longer texts have other random blocks."""
+    pytest.importorskip("transformers")
+    options = Options(witnesses=("transformers", "reference"), lengths=(160, 528), batch=1, local=False)
+    result = run_parity(converted("mini-pegasus"), ("conditional-generation",), options)
+    errors = {(row.condition, row.tap): row.difference.relative for row in result.rows}
+    assert {row.tap for row in result.rows} >= {*TAPS, "encoder.embeddings", "decoder.embeddings", "logits"}
+    assert errors["1x160", "encoder.embeddings"] < 1e-6
+    assert 1e-6 < errors["1x160", "encoder.layer.0.self_layer_norm"] < 1e-3
+    assert errors["1x160", "logits"] < 1e-3
+    assert errors["1x528", "encoder.layer.0.context"] > 0.1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
