@@ -149,9 +149,10 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
 @click.option("--dtype", "dtypes", type=click.Choice(DTYPES[:3]), multiple=True, help="Several [default: all].")
 @click.option("--device", "devices", multiple=True, help="cpu, cuda or tpu, several [default: cpu].")
 @click.option("--witness", "witnesses", type=click.Choice(("torch", "flax")), multiple=True, help="[default: both].")
+@click.option("--family", default="", help="Of models: its table is its own [default: bigbird].")
 @click.option("--training", is_flag=True, help="The table of parity --training instead: four seeds of every optimizer.")
 @no_traceback
-def calibrate(out: Path | None, training: bool, **chosen: tuple[Any, ...]) -> None:
+def calibrate(out: Path | None, training: bool, **chosen: Any) -> None:
     """Measure how far torch and Flax are from the float64 reference, over seeds and sizes: the table of tolerances.
 
     Each entry keeps the worst that was measured, on how many samples, the factor, and the reasons. All of it
@@ -220,7 +221,6 @@ def run_and_print(
 
     demo: where the build is proven first, the folder that holds the converted demo or will.
     """
-    from bigbird_port.families.registry import default_family
     from bigbird_port.files.memory import return_freed_arrays
     from parity.checks.build import check_build
     from parity.given.golden import read_golden
@@ -230,12 +230,13 @@ def run_and_print(
 
     return_freed_arrays()
     golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
-    every = tuple(default_family().heads)
+    family, impossible = family_of_folder(out)
+    every = tuple(head for head in family.heads if head not in impossible)
     default = (golden.head,) if golden else every
     chosen = every if "all" in heads else tuple(dict.fromkeys(heads)) or default
     if mesh := options.get("mesh"):
         options = mesh_options(options, chosen)
-    run_options = make_options(out, options, golden)
+    run_options = make_options(out, options, golden, family)
     tuple(passes(out, run_options))  # what is wrong with the input is said at once
     build = []
     if demo and proves_build(options):
@@ -244,6 +245,8 @@ def run_and_print(
         build = check_build(demo, run_options)
     result = run_parity(out, chosen, run_options)
     result.checks = build + result.checks
+    for head, why in impossible.items():
+        result.leave_out(head, f"all of it ({why})")
     if mesh:
         result.environment["mesh"] = mesh_line(result, mesh)
     found = report_of(result, out, options.get("matrix"))
@@ -261,6 +264,25 @@ def run_and_print(
     return result.passed and not (options.get("with_faults") and missed(found))
 
 
+def family_of_folder(out: Path) -> tuple[Any, dict[str, str]]:
+    """Return the family of the model in a folder, and its heads that the model cannot have, each with the reason.
+
+    Where there is no folder yet, the demo will be there.
+    """
+    from bigbird_port.families.registry import default_family
+    from bigbird_port.models.folder import read_folder_config
+
+    if not out.exists():
+        return default_family(), {}
+    config, found = read_folder_config(out, "torch"), {}
+    for head in config.family.heads:
+        try:
+            config.for_head(head)
+        except ValueError as error:
+            found[head] = str(error)
+    return config.family, found
+
+
 def no_effect(result: Any, options: dict[str, Any]) -> Iterator[str]:
     """Say which of the typed options changed nothing, and why."""
     from parity.measure.tolerances import read_table
@@ -274,8 +296,8 @@ def no_effect(result: Any, options: dict[str, Any]) -> Iterator[str]:
             yield f"--tolerances {given}: none of its entries is of what was compared"
 
 
-def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
-    """Build the run's Options from those of the command line."""
+def make_options(out: Path, options: dict[str, Any], golden: Any, family: Any = None) -> Any:
+    """Build the run's Options from those of the command line; family: of the model, None is the default one."""
     from parity.conditions.table import PLAIN, THOROUGH
     from parity.measure.tolerances import read_table, shipped_table
     from parity.run.conditions import DEFAULT_WITNESSES, Options
@@ -300,7 +322,7 @@ def make_options(out: Path, options: dict[str, Any], golden: Any) -> Any:
         losses=not options.get("no_losses"),
         called=not options.get("no_calls"),
         conditions=conditions,
-        tolerances=shipped_table().joined(read_table(given)) if given else None,
+        tolerances=shipped_table(family).joined(read_table(given)) if given else None,
     )
 
 

@@ -14,6 +14,7 @@ from bigbird_port.cli.parity_reports import check_reports, write_reports
 from bigbird_port.cli.parity_usage import given_options
 
 if TYPE_CHECKING:
+    from bigbird_port.families.family import Family
     from bigbird_port.schema.table import Framework
     from parity.faults.matrix import Proof
 
@@ -27,6 +28,7 @@ _MARKS = {"caught": "[green]caught[/]", "missed": "[red]MISSED[/]", "no change":
 @_INTO
 @click.option("--head", "heads", type=HeadName(allow_all=True), multiple=True, help="One or several, or all [default].")
 @click.option("--fault", "names", multiple=True, help="One or several [default: the whole catalogue].")
+@click.option("--family", help="Whose small models, without OUT [default: bigbird].")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights and inputs.")
 @click.option(
     "--clean-seeds", type=click.IntRange(min=1), help="Inject nothing; count false alarms over so many seeds."
@@ -36,27 +38,34 @@ _MARKS = {"caught": "[green]caught[/]", "missed": "[red]MISSED[/]", "no change":
 @click.option("--markdown", "markdown_file", type=_FILE, help="Write a summary to this file.")
 @click.option("--html", "html_file", type=_FILE, help="Write a page to this file.")
 @no_traceback
-def faults(out: Path | None, into: str, heads: tuple[str, ...], names: tuple[str, ...], **options: Any) -> None:
+def faults(
+    out: Path | None, into: str, heads: tuple[str, ...], names: tuple[str, ...], family: str | None, **options: Any
+) -> None:
     """Inject every known fault into one framework and see that the comparison with the reference catches it.
 
     On small models made from a seed, or on OUT, which convert wrote. Exit code 0: green without a fault, and red with
     every fault that changes the function; 1: not so; 2: bad usage or input.
     """
+    from bigbird_port.families.registry import default_family, family_named
+
+    if out and family:
+        raise click.UsageError("OUT says which family its model is of: leave out --family")
+    own = family_named(family) if family else default_family()
     _check_alone(options)
     if options["lists"]:
-        _print_catalogue()
+        _print_catalogue(own)
         return
     check_reports(options, json="parity faults --json")
     chosen = () if "all" in heads else heads
     side = cast("Framework", into)
     if options["clean_seeds"]:
-        sys.exit(0 if _print_clean(side, chosen, options["clean_seeds"]) else FAILED)
+        sys.exit(0 if _print_clean(side, chosen, options["clean_seeds"], own) else FAILED)
     from parity.faults.matrix import run_faults
 
     def report(text: str) -> None:
         click.echo(text, err=True)
 
-    proof = run_faults(out, side, chosen, names, options["seed"], report if sys.stderr.isatty() else None)
+    proof = run_faults(out, side, chosen, names, options["seed"], report if sys.stderr.isatty() else None, own)
     _print_matrix(proof)
     _write(proof, options)
     sys.exit(0 if proof.passed else FAILED)
@@ -76,21 +85,20 @@ def _check_alone(options: dict[str, Any]) -> None:
             raise click.UsageError(f"{option} has no use for {', '.join(passed_over)}: leave out one or the other")
 
 
-def _print_catalogue() -> None:
-    from bigbird_port.families.registry import default_family
+def _print_catalogue(family: Family) -> None:
     from parity.faults.catalogue import faults_of
 
-    every = default_family().heads
-    for fault in faults_of().values():
+    every = family.heads
+    for fault in faults_of(family).values():
         heads = "" if len(fault.heads) == len(every) else f" ({', '.join(h for h in every if h in fault.heads)})"
         click.echo(f"{fault.name}: {fault.how}{heads}: {fault.what}")
 
 
-def _print_clean(into: Framework, heads: tuple[str, ...], seeds: int) -> bool:
+def _print_clean(into: Framework, heads: tuple[str, ...], seeds: int, family: Family) -> bool:
     """Compare without faults; return whether nothing was red."""
     from parity.faults.matrix import clean_runs
 
-    runs = list(clean_runs(range(seeds), into, heads))
+    runs = list(clean_runs(range(seeds), into, heads, family=family))
     red = [run for run in runs if run.problem]
     for run in red:
         click.echo(f"false alarm: seed {run.seed}, {run.head}: {run.problem}")
@@ -158,13 +166,14 @@ def bisect(out: Path, head: str, into: str, against: str, name: str | None, seed
 
     Exit code 0: nothing is off; 1: something is; 2: bad usage or input.
     """
-    from bigbird_port.families.registry import default_family
+    from bigbird_port.models.folder import read_folder_config
     from parity.bisect.search import bisect_folder
     from parity.faults.catalogue import find_faults
 
-    fault = find_faults((name,))[0] if name else None
+    family = read_folder_config(out, "torch").family
+    fault = find_faults((name,), family)[0] if name else None
     if fault and head not in fault.heads:
-        able = ", ".join(other for other in default_family().heads if other in fault.heads)
+        able = ", ".join(other for other in family.heads if other in fault.heads)
         raise click.UsageError(f"--fault {fault.name} does not touch {head}: choose --head from {able}")
     found = bisect_folder(out, head, cast("Framework", into), seed, fault)
     for explanation in found:

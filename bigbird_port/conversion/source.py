@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,12 @@ class Source:
 
     def weight(self, name: str, source_name: str) -> np.ndarray:
         """Read one weight in canonical layout (of its stored type); raises ValueError where its data are damaged."""
-        rows = {row.name: row for row in weights_of(self.config)}
-        values = read(self.opened.store, source_name)
-        axes = self.axes(rows[name])
-        return change_layout(values, axes, rows[name].axes, dims(self.config))
+        row, values = self._rows[name], read(self.opened.store, source_name)
+        return change_layout(values, self.axes(row), row.axes, dims(self.config))
+
+    @cached_property
+    def _rows(self) -> dict[str, Weight]:
+        return {row.name: row for row in weights_of(self.config)}
 
 
 def open_source(

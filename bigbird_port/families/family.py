@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from bigbird_port.families.configuration import Configuration
+from bigbird_port.families.losses import LossTerm, Original
 from bigbird_port.families.place import LAYER, Place
 from bigbird_port.schema.reading.style import Style, StyleName
 from bigbird_port.schema.table import EVERY, Framework, Weight
@@ -63,6 +64,11 @@ class Tap:
         """Whether it has an axis."""
         return axis in self.names
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether it has something for each token of a text, or of what a decoder reads."""
+        return self.has("length") or self.has("summary")
+
     def exists(self, config: Any) -> bool:
         """Whether a model of this configuration has it."""
         return self.when is None or getattr(config, self.when[0]) == self.when[1]
@@ -74,48 +80,16 @@ class Tap:
 
 
 @dataclass(frozen=True)
-class LossTerm:
-    """One term of a head's loss: a function of the twins' losses, and its arguments among scores and labels.
-
-    settings: fields of the configuration that it takes after them.
-    """
-
-    function: str
-    arguments: tuple[str, ...]
-    settings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Original:
-    """What golden cases hold of a head: <name>_log_probs and <name>_loss, which the original made of ``scores``.
-
-    labels: the case's tensors that the loss takes. A case has these scores if it has the first of the labels.
-    """
-
-    name: str
-    scores: str
-    labels: tuple[str, ...]
-
-    @property
-    def log_probs(self) -> str:
-        """The tap with the log-probabilities."""
-        return f"{self.name}_log_probs"
-
-    @property
-    def loss(self) -> str:
-        """The tap with the loss."""
-        return f"{self.name}_loss"
-
-
-@dataclass(frozen=True)
 class Head:
     """One task head.
 
     name: as typed after ``--head``. class_name: the torch class (Flax: the same with ``Flax`` before it). taps: what is
     computed after the layers, in order; the scores have ``scores``. losses: its terms; none where ``no_loss`` says
     why there is no loss. labels: which are drawn for it, a name of parity.measure.losses.MAKERS. aliases: other names
-    that ``--head`` accepts. inputs: how its inputs are shaped: "texts", "choices" (several texts each), or "question"
-    (a text of two parts, whose token types the model derives). decodes: it can be run token by token, with a cache.
+    that ``--head`` accepts. inputs: how its inputs are shaped: "texts", "choices" (several texts each), "question"
+    (a text of two parts, whose token types the model derives), "summaries" (a decoder reads something beside the text),
+    or "ended" (texts with an end-of-sequence token). decodes: it can be run token by token, with a cache. writes:
+    taps of what it writes as the original does: greedily, by a beam search, and the scores of the beams.
     original: what golden cases hold of it. unjudged: why no golden case can be compared with it, else empty.
     settings: fields of the configuration under which the head always runs, none of which is the size of a weight;
     settings_note says it in words.
@@ -132,6 +106,7 @@ class Head:
     inputs: str = "texts"
     no_loss: str = ""
     decodes: bool = False
+    writes: tuple[str, ...] = ()
     original: tuple[Original, ...] = ()
     unjudged: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -167,7 +142,7 @@ class Head:
     @property
     def scores_every_token(self) -> bool:
         """Whether some scores are one for each token and word, and larger than the model for long texts."""
-        return any(tap.has("length") and tap.has("vocabulary") for tap in self.taps)
+        return any(tap.has_tokens and tap.has("vocabulary") for tap in self.taps)
 
     @property
     def is_penalised(self) -> bool:
@@ -181,15 +156,19 @@ class Stage:
 
     name: with "{i}" where several follow one another, as many as the configuration's field ``count`` says. taps: what
     is compared, in order; none where these are the head's. output: the tap that the next stage takes; empty: none does.
+    when: (configuration field, value) of the models that have it; None: all.
     """
 
     name: str
     taps: tuple[Tap, ...] = ()
     output: str = ""
     count: str = ""
+    when: tuple[str, Any] | None = None
 
     def steps(self, config: Any) -> Iterator[Step]:
         """Yield the steps that a model of this configuration takes in it."""
+        if self.when is not None and getattr(config, self.when[0]) != self.when[1]:
+            return
         for number in range(getattr(config, self.count)) if self.count else (None,):
             yield Step(self, number)
 
@@ -272,6 +251,7 @@ class Family:
     stages: tuple[Stage, ...]
     whole: tuple[Tap, ...]
     hidden: str
+    inputs: tuple[str, ...]
 
     @cached_property
     def schema(self) -> tuple[Weight, ...]:
@@ -343,9 +323,8 @@ class Family:
 
     def own_name(self, name: str) -> str:
         """Return a tap's name without the layer before it, whether or not the table has it."""
-        before = self.layer[0].name.partition(LAYER)[0]
-        template = _NUMBER.sub(LAYER, name, count=1)
-        return template.removeprefix(f"{before}{LAYER}.") if template.startswith(before) else name
+        before, number, own = _NUMBER.sub(LAYER, name, count=1).partition(f"{LAYER}.")
+        return own if number and before in {tap.name.partition(LAYER)[0] for tap in self.layer} else name
 
     def order(self, name: str) -> float:
         """Where a tap stands in the order of the computation, its layer aside; scores and others come last."""
@@ -357,18 +336,23 @@ class Family:
 
     @cached_property
     def outside(self) -> tuple[Tap, ...]:
-        """The taps that are in no layer: before and after, of all heads."""
+        """The taps that are in no layer: before, between and after, of all heads."""
         of_heads = {tap.name: tap for head in self.heads.values() for tap in head.taps}
-        return (*self.embeddings, *of_heads.values())
+        return (*self._of_stages, *of_heads.values())
 
     @cached_property
     def taps(self) -> tuple[Tap, ...]:
         """Every tap: of the stages, of all heads, and of the whole."""
         return (*self.layer, *self.outside, *self.whole)
 
+    @property
+    def _of_stages(self) -> tuple[Tap, ...]:
+        """The taps of the stages of which there is one each, but the heads'."""
+        return tuple(tap for stage in self.stages if not stage.count for tap in stage.taps)
+
     @cached_property
     def _common(self) -> dict[str, Tap]:
-        return {tap.name: tap for tap in (*self.embeddings, *self.layer, *self.whole)}
+        return {tap.name: tap for tap in (*self._of_stages, *self.layer, *self.whole)}
 
     @cached_property
     def _of_head(self) -> dict[tuple[str, str], Tap]:
@@ -384,7 +368,7 @@ class Family:
         return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
     def _all(self) -> Iterator[Tap]:
-        yield from (*self.embeddings, *self.layer)
+        yield from (*self._of_stages, *self.layer)
         for head in self.heads.values():
             yield from head.taps
 
@@ -393,5 +377,7 @@ def _reported(head: Head) -> Iterator[Tap]:
     """The taps that golden cases hold of a head's scores."""
     for original in head.original:
         scores = next(tap for tap in head.taps if tap.name == original.scores)
-        yield Tap(original.log_probs, scores.axes, scores.module, (scores.name,), "log_probs")
-        yield Tap(original.loss, "terms", scores.module, (original.log_probs,), "loss")
+        axes = " ".join(name for name in scores.names if not (original.smoothed and name == "vocabulary"))
+        yield Tap(original.log_probs, axes, scores.module, (scores.name,), "log_probs")
+        for name in original.smoothed or (original.loss,):
+            yield Tap(name, "terms", scores.module, (original.log_probs,), "loss")

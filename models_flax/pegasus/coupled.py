@@ -25,7 +25,7 @@ _SAME = {
 }
 
 
-def _expanded(variables: dict[str, Any]) -> dict[str, Any]:
+def expanded(variables: dict[str, Any]) -> dict[str, Any]:
     """Parameters of a coupled model with the encoder's in the places of the decoder that share them."""
     if "encoder" not in variables.get("params", {}):
         return variables  # before there are any
@@ -43,7 +43,7 @@ def _expanded(variables: dict[str, Any]) -> dict[str, Any]:
     return {**variables, "params": {**params, "decoder": decoder}}
 
 
-def _contracted(variables: dict[str, Any]) -> dict[str, Any]:
+def contracted(variables: dict[str, Any]) -> dict[str, Any]:
     """The reverse: without what the decoder shares."""
     if "decoder" not in variables.get("params", {}):
         return variables
@@ -59,8 +59,8 @@ def _contracted(variables: dict[str, Any]) -> dict[str, Any]:
 _Coupled: Any = nn.map_variables(
     FlaxBigBirdPegasusModule,
     "params",
-    trans_in_fn=_expanded,
-    trans_out_fn=_contracted,
+    trans_in_fn=expanded,
+    trans_out_fn=contracted,
     init=True,
     methods=["__call__", "encode", "decode", "logits"],
 )

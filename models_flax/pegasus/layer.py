@@ -53,7 +53,7 @@ class BigBirdPegasusEncoderAttention(nn.Module):
     def __call__(
         self, x_BLD: Array, mask_BL: Array, lists: Lists | None, head_mask_N: Array | None, deterministic: bool
     ) -> tuple[Array, Taps]:
-        """Return what the sublayer adds [B, L, D], and the taps query, key [B, N, L, H] and context [B, L, N, H]."""
+        """Return what the sublayer adds [B, L, D], and query, key, value [B, N, L, H] and context [B, L, N, H]."""
         q_BNLH, k_BNLH, v_BNLH = (_split_heads(x, self.config) for x in self.self(x_BLD))
         if lists is None:
             dropout = None if deterministic else lambda weights: self.dropout(weights, deterministic=False)
@@ -61,7 +61,7 @@ class BigBirdPegasusEncoderAttention(nn.Module):
         else:
             context_BLNH = block_sparse_attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, lists, self.config.block_size)
         context_BLNH = _masked_heads(context_BLNH, head_mask_N)
-        taps = {"query": q_BNLH, "key": k_BNLH, "context": context_BLNH}
+        taps = {"query": q_BNLH, "key": k_BNLH, "value": v_BNLH, "context": context_BLNH}
         return self.output(context_BLNH.reshape(x_BLD.shape)), taps
 
 
@@ -119,6 +119,10 @@ class BigBirdPegasusSublayers(nn.Module):
         """Return what a sublayer reads: x, in prenorm its LayerNorm."""
         return norm(x_BLD) if self.config.norm_type == "prenorm" else x_BLD
 
+    def entered(self, name: str, normal_BLD: Array) -> Taps:
+        """Return the tap of what ``enter`` returned, which there is in prenorm."""
+        return {name: normal_BLD} if self.config.norm_type == "prenorm" else {}
+
     def leave(self, norm: Any, x_BLD: Array, added_BLD: Array, deterministic: bool) -> Array:
         """Return x + dropout(what a sublayer adds), in postnorm its LayerNorm."""
         sum_BLD = x_BLD + self.dropout(added_BLD, deterministic=deterministic)
@@ -130,8 +134,8 @@ class BigBirdPegasusSublayers(nn.Module):
         inner_BLI = self.act(self.fc1(normal_BLD))
         added_BLD = self.fc2(self.activation_dropout(inner_BLI, deterministic=deterministic))
         output_BLD = self.leave(self.final_layer_norm, x_BLD, added_BLD, deterministic)
-        taps = {"intermediate_layer_norm": normal_BLD, "intermediate": inner_BLI, "output_dense": added_BLD}
-        return output_BLD, taps | {"output": output_BLD}
+        taps = {"intermediate": inner_BLI, "output_dense": added_BLD, "output": output_BLD}
+        return output_BLD, self.entered("intermediate_layer_norm", normal_BLD) | taps
 
 
 class BigBirdPegasusEncoderLayer(BigBirdPegasusSublayers):
@@ -157,8 +161,8 @@ class BigBirdPegasusEncoderLayer(BigBirdPegasusSublayers):
         added_BLD, taps = self.self_attn(normal_BLD, mask_BL, lists, head_mask_N, deterministic)
         attention_BLD = self.leave(self.self_attn_layer_norm, x_BLD, added_BLD, deterministic)
         output_BLD, fed_forward = self.feed_forward(attention_BLD, deterministic)
-        taps |= {"self_layer_norm": normal_BLD, "attention_dense": added_BLD, "attention_output": attention_BLD}
-        return output_BLD, taps | fed_forward
+        taps |= {"attention_dense": added_BLD, "attention_output": attention_BLD}
+        return output_BLD, self.entered("self_layer_norm", normal_BLD) | taps | fed_forward
 
 
 class BigBirdPegasusDecoderLayer(BigBirdPegasusSublayers):
@@ -191,7 +195,8 @@ class BigBirdPegasusDecoderLayer(BigBirdPegasusSublayers):
             keys = past.key, past.value
         added_BLD, query, context = self.self_attn(normal_BLD, keys, mask_BL, True, head_mask_N, deterministic)
         attention_BLD = self.leave(self.self_attn_layer_norm, x_BLD, added_BLD, deterministic)
-        taps = {"self_query": query, "self_key": keys[0], "self_layer_norm": normal_BLD, "self_context": context}
+        taps = self.entered("self_layer_norm", normal_BLD)
+        taps |= {"self_query": query, "self_key": keys[0], "self_value": keys[1], "self_context": context}
         taps |= {"self_dense": added_BLD, "self_output": attention_BLD}
         if encoder_BKD is not None and encoder_mask_BK is not None:
             attention_BLD, cross_taps, past = self._cross(
@@ -218,8 +223,10 @@ class BigBirdPegasusDecoderLayer(BigBirdPegasusSublayers):
             past = past and past._replace(cross_key=keys[0], cross_value=keys[1])
         added_BLD, query, context = self.encoder_attn(normal_BLD, keys, mask_BK, False, head_mask_N, deterministic)
         output_BLD = self.leave(self.encoder_attn_layer_norm, x_BLD, added_BLD, deterministic)
-        taps = {"cross_query": query, "cross_key": keys[0], "cross_layer_norm": normal_BLD, "cross_context": context}
-        return output_BLD, taps | {"cross_dense": added_BLD, "cross_output": output_BLD}, past
+        taps = self.entered("cross_layer_norm", normal_BLD)
+        taps |= {"cross_query": query, "cross_key": keys[0], "cross_value": keys[1], "cross_context": context}
+        taps |= {"cross_dense": added_BLD, "cross_output": output_BLD}
+        return output_BLD, taps, past
 
 
 def layer_norm(config: BigBirdPegasusConfig, dtype: DTypeLike) -> nn.LayerNorm:

@@ -44,7 +44,7 @@ class BigBirdPegasusEncoderAttention(nn.Module):
     def forward(
         self, x_BLD: Tensor, mask_BL: Tensor, lists: KeyLists | None, head_mask_N: Tensor | None = None
     ) -> tuple[Tensor, Taps]:
-        """Return what the sublayer adds [B, L, D], and the taps query, key [B, N, L, H] and context [B, L, N, H]."""
+        """Return what the sublayer adds [B, L, D], and query, key, value [B, N, L, H] and context [B, L, N, H]."""
         dense = (self.self.query, self.self.key, self.self.value)
         q_BNLH, k_BNLH, v_BNLH = (_split_heads(layer(x_BLD), self.config) for layer in dense)
         if lists is None:
@@ -52,7 +52,8 @@ class BigBirdPegasusEncoderAttention(nn.Module):
         else:
             context_BLNH = block_sparse_attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, lists, self.config.block_size)
         context_BLNH = _masked_heads(context_BLNH, head_mask_N)
-        return self.output(context_BLNH.flatten(2)), {"query": q_BNLH, "key": k_BNLH, "context": context_BLNH}
+        taps = {"query": q_BNLH, "key": k_BNLH, "value": v_BNLH, "context": context_BLNH}
+        return self.output(context_BLNH.flatten(2)), taps
 
 
 class BigBirdPegasusDecoderAttention(nn.Module):
@@ -106,6 +107,10 @@ class BigBirdPegasusSublayers(nn.Module):
         """Return what a sublayer reads: x, in prenorm its LayerNorm."""
         return norm(x_BLD) if self.config.norm_type == "prenorm" else x_BLD
 
+    def entered(self, name: str, normal_BLD: Tensor) -> Taps:
+        """Return the tap of what ``enter`` returned, which there is in prenorm."""
+        return {name: normal_BLD} if self.config.norm_type == "prenorm" else {}
+
     def leave(self, norm: nn.Module, x_BLD: Tensor, added_BLD: Tensor) -> Tensor:
         """Return x + dropout(what a sublayer adds), in postnorm its LayerNorm."""
         sum_BLD = x_BLD + self.dropout(added_BLD)
@@ -117,8 +122,8 @@ class BigBirdPegasusSublayers(nn.Module):
         inner_BLI = self.act(self.fc1(normal_BLD))
         added_BLD = self.fc2(self.activation_dropout(inner_BLI))
         output_BLD = self.leave(self.final_layer_norm, x_BLD, added_BLD)
-        taps = {"intermediate_layer_norm": normal_BLD, "intermediate": inner_BLI, "output_dense": added_BLD}
-        return output_BLD, taps | {"output": output_BLD}
+        taps = {"intermediate": inner_BLI, "output_dense": added_BLD, "output": output_BLD}
+        return output_BLD, self.entered("intermediate_layer_norm", normal_BLD) | taps
 
 
 class BigBirdPegasusEncoderLayer(BigBirdPegasusSublayers):
@@ -136,8 +141,8 @@ class BigBirdPegasusEncoderLayer(BigBirdPegasusSublayers):
         added_BLD, taps = self.self_attn(normal_BLD, mask_BL, lists, head_mask_N)
         attention_BLD = self.leave(self.self_attn_layer_norm, x_BLD, added_BLD)
         output_BLD, fed_forward = self.feed_forward(attention_BLD)
-        taps |= {"self_layer_norm": normal_BLD, "attention_dense": added_BLD, "attention_output": attention_BLD}
-        return output_BLD, taps | fed_forward
+        taps |= {"attention_dense": added_BLD, "attention_output": attention_BLD}
+        return output_BLD, self.entered("self_layer_norm", normal_BLD) | taps | fed_forward
 
 
 class BigBirdPegasusDecoderLayer(BigBirdPegasusSublayers):
@@ -167,7 +172,8 @@ class BigBirdPegasusDecoderLayer(BigBirdPegasusSublayers):
             keys = past.key[:, :, : past.filled], past.value[:, :, : past.filled]
         added_BLD, query, context = self.self_attn(normal_BLD, keys, mask_BL, True, head_mask_N)
         attention_BLD = self.leave(self.self_attn_layer_norm, x_BLD, added_BLD)
-        taps = {"self_query": query, "self_key": keys[0], "self_layer_norm": normal_BLD, "self_context": context}
+        taps = self.entered("self_layer_norm", normal_BLD)
+        taps |= {"self_query": query, "self_key": keys[0], "self_value": keys[1], "self_context": context}
         taps |= {"self_dense": added_BLD, "self_output": attention_BLD}
         if encoder_BKD is not None and encoder_mask_BK is not None:
             attention_BLD, cross_taps, past = self._cross(
@@ -195,8 +201,10 @@ class BigBirdPegasusDecoderLayer(BigBirdPegasusSublayers):
                 past = past._replace(cross_key=keys[0], cross_value=keys[1])
         added_BLD, query, context = self.encoder_attn(normal_BLD, keys, mask_BK, False, head_mask_N)
         output_BLD = self.leave(self.encoder_attn_layer_norm, x_BLD, added_BLD)
-        taps = {"cross_query": query, "cross_key": keys[0], "cross_layer_norm": normal_BLD, "cross_context": context}
-        return output_BLD, taps | {"cross_dense": added_BLD, "cross_output": output_BLD}, past
+        taps = self.entered("cross_layer_norm", normal_BLD)
+        taps |= {"cross_query": query, "cross_key": keys[0], "cross_value": keys[1], "cross_context": context}
+        taps |= {"cross_dense": added_BLD, "cross_output": output_BLD}
+        return output_BLD, taps, past
 
 
 def layer_norm(config: BigBirdPegasusConfig) -> nn.LayerNorm:

@@ -10,7 +10,7 @@ Legend: B batch, L length, D hidden, N heads.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
@@ -79,7 +79,14 @@ def bisect_folder(
 
     The right weights and configuration are those of the framework whose files are as the manifest says.
     """
-    return bisect(read_setup(out, head, trusted(out, head), seed), read_setup(out, head, into, seed), into, fault)
+    right = read_setup(out, head, trusted(out, head), seed)
+    family = right.config.family
+    if importlib.util.find_spec(f"parity.bisect.{family.name}") is None:
+        raise ValueError(
+            f"{out}: there are no steps of bisection for {family.title} yet: 'bigbird-port parity {out}' locates where "
+            "a difference starts"
+        )
+    return bisect(right, read_setup(out, head, into, seed), into, fault)
 
 
 def trusted(out: Path, head: str) -> Framework:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bigbird_port.families.registry import default_family
 from bigbird_port.models.folder import read_folder_config
 from parity.checks.drawn import Drawn
 from parity.conditions.bench import TRUTH, Bench, Shelf
@@ -30,6 +31,10 @@ def run_conditions(out: Path, reads: Path, heads: Sequence[str], options: Option
     config = read_folder_config(out, "torch").replace(**options.overrides)
     own = dict(options.overrides) | {"max_encoder_length": config.max_encoder_length or default_length(config)}
     config, patterns = config.replace(**own), list[Drawn]()
+    if options.conditions and config.family is not default_family():
+        for head in heads:
+            result.leave_out(head, f"conditions (they are ways to call {default_family().title} models)")
+        return patterns
     for one in chosen(options.conditions):
         able = one.heads(config.family, heads)
         if why := why_none(options) or one.why_not(config):

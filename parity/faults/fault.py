@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bigbird_port.families.family import Head
+from bigbird_port.families.family import Family, Head
 from bigbird_port.families.registry import default_family
 from bigbird_port.schema.table import Framework
 from parity.faults.inject import InReference, Wrap, in_twin
@@ -37,6 +37,8 @@ class Fault:
     reference  for ``twin``: the same fault in the reference's code
     always     for a fault that the reference cannot be given: why it changes every model that it touches
     holds      for ``always``: whether the reason holds for a setup
+    family     whose models it is put into
+    backward   it shows in gradients alone
     ========== ================================================================================================
     """
 
@@ -52,12 +54,14 @@ class Fault:
     witness: Callable[[Any, Setup], None] | None = None
     reference: InReference | None = None
     always: str = ""
+    family: Family = field(default_factory=default_family)
+    backward: bool = False
     holds: Callable[[Setup], bool] = lambda setup: True
 
     @property
     def heads(self) -> frozenset[str]:
         """The heads whose models it can touch."""
-        return frozenset(head.name for head in default_family().heads.values() if self.touches(head))
+        return frozenset(head.name for head in self.family.heads.values() if self.touches(head))
 
     @property
     def how(self) -> str:

@@ -17,7 +17,10 @@ Injection = Callable[[Framework], AbstractContextManager[None]]
 InReference = Callable[[], AbstractContextManager[Any]]
 ATTEND = "attention.plain.attend"
 _CALLED = {"torch": "forward", "flax": "__call__"}
-_FLAX_CLASSES = {"BigBirdModel": "FlaxBigBirdModule"}  # the others are called alike
+_FLAX_CLASSES = {  # the others are called alike
+    "BigBirdModel": "FlaxBigBirdModule",
+    "BigBirdPegasusForConditionalGeneration": "FlaxBigBirdPegasusForConditionalGenerationModule",
+}
 
 
 def in_twin(path: str, wrap: Wrap) -> Injection:
@@ -29,8 +32,8 @@ def in_twin(path: str, wrap: Wrap) -> Injection:
 
     @contextmanager
     def inject(framework: Framework) -> Iterator[None]:
-        room, module, *names = path.split(".")
-        owner: Any = importlib.import_module(f"models_{framework}.{room}.{module}")
+        modules, names = _divided(path)
+        owner: Any = importlib.import_module(f"models_{framework}.{modules}")
         for name in names[:-1]:
             owner = getattr(owner, _FLAX_CLASSES.get(name, name) if framework == "flax" else name)
         name, change = _CALLED[framework] if names[-1] == "call" else names[-1], wrap
@@ -40,6 +43,13 @@ def in_twin(path: str, wrap: Wrap) -> Injection:
             yield
 
     return inject
+
+
+def _divided(path: str) -> tuple[str, list[str]]:
+    """The module within the twin's package, and the names within the module: a room's modules are two parts."""
+    parts = path.split(".")
+    count = 2 if len(parts) > 2 else 1
+    return ".".join(parts[:count]), parts[count:]
 
 
 def _in_part(wrap: Wrap) -> Wrap:
@@ -63,7 +73,8 @@ def _in_part(wrap: Wrap) -> Wrap:
 
 # What of parity/witnesses/with_flax.py is compiled from a module of the twin, whose own layers are compiled anew
 # always. Key lists are no part of it, they are passed to it; the embeddings' Dropout is everybody's.
-_COMPILED_FROM = {
+_PEGASUS = "parity.witnesses.pegasus.with_flax"
+_COMPILED_FROM: dict[str, tuple[str | tuple[str, str], ...]] = {
     "bigbird.encoder.layer_pattern": (),
     "attention.plain": ("_compiled_layer",),
     "bigbird.layer": ("_compiled_layer",),
@@ -71,6 +82,8 @@ _COMPILED_FROM = {
     "bigbird.model": ("_compiled",),
     "bigbird.tasks": ("_compiled",),
     "bigbird.heads": ("_compiled",),
+    "losses": ("_compiled_loss",),
+    "pegasus": tuple((_PEGASUS, f"compiled_{what}") for what in ("embeddings", "layer", "logits", "step")),
 }
 
 
@@ -80,12 +93,14 @@ def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
     if framework == "torch":
         yield
         return
-    module: Any = importlib.import_module("parity.witnesses.with_flax")
-    names = _COMPILED_FROM[path if path in _COMPILED_FROM else ".".join(path.split(".")[:2])]
-    fresh = {name: functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__) for name in names}
+    room = path.partition(".")[0]
+    names = _COMPILED_FROM.get(path) or _COMPILED_FROM.get(_divided(path)[0]) or _COMPILED_FROM[room]
     encoder: Any = importlib.import_module("models_flax.bigbird.encoder")
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(encoder, "_KINDS", encoder.layer_kinds(encoder.BigBirdLayer)))
-        for name, function in fresh.items():
-            stack.enter_context(mock.patch.object(module, name, function))
+        for place in names:
+            where, name = place if isinstance(place, tuple) else ("parity.witnesses.with_flax", place)
+            module: Any = importlib.import_module(where)
+            anew = functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__)
+            stack.enter_context(mock.patch.object(module, name, anew))
         yield

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bigbird_port.families.family import Family
 from bigbird_port.families.registry import default_family
 from bigbird_port.models.folder import read_folder_config
 from bigbird_port.schema.table import Framework
@@ -27,6 +28,7 @@ from parity.faults.fault import Fault
 from parity.faults.setup import (
     Remembered,
     Setup,
+    cases_of,
     make_reference,
     make_setup,
     make_witness,
@@ -36,6 +38,7 @@ from parity.faults.setup import (
 from parity.measure.losses import has_loss, make_labels
 from parity.measure.metrics import scale_of
 from parity.run.results import Finding, Result, Row
+from parity.run.writing import searches_of, tokens_of
 
 # A change by less than this, relative to a tap's scale, counts as no change, because float32 cannot hold it.
 RESOLUTION = 2.0**-23
@@ -141,13 +144,14 @@ def run_faults(
     names: Sequence[str] = (),
     seed: int = 0,
     report: Report | None = None,
+    family: Family | None = None,
 ) -> Proof:
     """Inject faults (none named: all) for heads (none named: all) and return what was seen.
 
     out: what convert wrote, in place of the small models. report: is told what is being done. Raises ValueError for
     what is unknown or cannot be read. Nothing is injected where the comparison is red without.
     """
-    family = read_folder_config(out, "torch").family if out else default_family()
+    family = read_folder_config(out, "torch").family if out else family or default_family()
     check_judged(family, out)
     faults, every = find_faults(tuple(names), family), family.heads
     chosen = tuple(heads) or tuple(every)
@@ -155,10 +159,10 @@ def run_faults(
     if idle and names:
         said = "; ".join(f"{fault.name} touches {', '.join(x for x in every if x in fault.heads)}" for fault in idle)
         raise ValueError(f"nothing to inject for {', '.join(chosen)}: {said}: choose such a head, or other faults")
-    benches = _Benches(out, into, seed)
+    benches = _Benches(out, into, seed, family)
     proof = Proof(into, idle=[fault.name for fault in idle])
     cases = dict.fromkeys("" if out else fault.case for fault in faults if fault not in idle)
-    for case, head in ((case, head) for case in cases for head in chosen):
+    for case, head in ((case, head) for case in cases for head in chosen if benches.has(case, head)):
         _say(report, f"without a fault: {case or (out and out.name)}, {head}")
         bench = benches.get(case, head)
         result = bench.right()
@@ -167,7 +171,7 @@ def run_faults(
     if proof.false_alarms:
         return proof
     for fault in faults:
-        own = [head for head in chosen if head in fault.heads]
+        own = [head for head in chosen if head in fault.heads and benches.has("" if out else fault.case, head)]
         _say(report, f"{fault.name}: {', '.join(own) or 'no head of these'}")
         with fault.in_twin(into):
             proof.detections += [benches.get("" if out else fault.case, head).run(fault) for head in own]
@@ -175,13 +179,18 @@ def run_faults(
 
 
 def clean_runs(
-    seeds: Sequence[int], into: Framework = "torch", heads: Sequence[str] = (), cases: Sequence[str] = ("padded",)
+    seeds: Sequence[int],
+    into: Framework = "torch",
+    heads: Sequence[str] = (),
+    cases: Sequence[str] = ("padded",),
+    family: Family | None = None,
 ) -> Iterator[Clean]:
     """Yield comparisons without any fault, each on weights and inputs of another seed. All must pass."""
+    family = family or default_family()
     for seed in seeds:
         for case in cases:
-            for head in heads or default_family().heads:
-                bench = Bench(make_setup(case, head, seed), into)
+            for head in heads or family.heads:
+                bench = Bench(make_setup(case, head, seed, family), into)
                 yield bench.clean(bench.right())
 
 
@@ -202,14 +211,27 @@ def _say(report: Report | None, text: str) -> None:
 class _Benches:
     """Benches by case and head, made once."""
 
-    def __init__(self, out: Path | None, into: Framework, seed: int) -> None:
-        self.out, self.into, self.seed = out, into, seed
+    def __init__(self, out: Path | None, into: Framework, seed: int, family: Family) -> None:
+        self.out, self.into, self.seed, self.family = out, into, seed, family
         self.known: dict[tuple[str, str], Bench] = {}
+
+    def has(self, case: str, head: str) -> bool:
+        """Whether the model of a case can have a head."""
+        config = cases_of(self.family)[case].config if case else read_folder_config(self.out, "torch")  # type: ignore[arg-type]
+        try:
+            config.for_head(head)
+        except ValueError:
+            return False
+        return True
 
     def get(self, case: str, head: str) -> Bench:
         """The bench of a case ("": of the folder) and a head."""
         if (case, head) not in self.known:
-            setup = read_setup(self.out, head, "torch", self.seed) if self.out else make_setup(case, head, self.seed)
+            setup = (
+                read_setup(self.out, head, "torch", self.seed)
+                if self.out
+                else make_setup(case, head, self.seed, self.family)
+            )
             self.known[case, head] = Bench(setup, self.into)
         return self.known[case, head]
 
@@ -224,7 +246,11 @@ class Bench:
 
     def right(self) -> Result:
         """Compare without any fault."""
-        return walk(self.setup, {"reference": self.reference, self.into: self.witness})
+        every = find_faults((), self.setup.config.family)
+        gradients = any(
+            fault.backward and self.setup.head in fault.heads and fault.holds(self.setup) for fault in every
+        )
+        return walk(self.setup, {"reference": self.reference, self.into: self.witness}, gradients=gradients)
 
     def clean(self, result: Result) -> Clean:
         """Judge a comparison without any fault."""
@@ -262,7 +288,8 @@ class Bench:
         if not fault.twin:
             witness = make_witness(self.into, fault.applied(self.setup))
             fault.feed(witness, self.setup)
-        return walk(self.setup, {"reference": self.reference, self.into: witness}, until_located=True)
+        sides = {"reference": self.reference, self.into: witness}
+        return walk(self.setup, sides, until_located=True, gradients=fault.backward)
 
     def changes(self, fault: Fault) -> tuple[bool, str]:
         """Return whether a fault changes the function, and how that is known; stop at the first changed tap."""
@@ -277,6 +304,7 @@ class Bench:
     def _moves(self, fault: Fault) -> Iterator[tuple[str, float]]:
         """By how much each tap of the reference moves, stage by stage."""
         setup, right = self.setup, self.reference
+        known = self._loss_of_right()
         with fault.in_reference():
             wrong: Any = make_reference(fault.applied(setup))
             fault.feed(wrong, setup)
@@ -289,8 +317,31 @@ class Bench:
             yield from _moved(*scores)
             if has_loss(setup.head, setup.config.family):
                 labels = make_labels(setup.config, setup.head, setup.inputs, setup.seed)
-                losses = (np.array(x.loss(taps, labels)) for x, taps in zip((right, wrong), scores, strict=True))
-                yield from _moved(*({"loss": loss} for loss in losses))
+                yield from _moved({"loss": np.array(known)}, {"loss": np.array(wrong.loss(scores[1], labels))})
+            yield from self._written(right, wrong)
+
+    def _loss_of_right(self) -> float:
+        """The right reference's loss, which no fault is in."""
+        setup, right = self.setup, self.reference
+        if not has_loss(setup.head, setup.config.family):
+            return 0.0
+        stream = right.start(setup.inputs)[1]
+        for step in setup.config.family.steps(setup.config)[1:-1]:
+            stream = right.step(step, stream)[1]
+        labels = make_labels(setup.config, setup.head, setup.inputs, setup.seed)
+        return float(right.loss(right.finish(stream), labels))
+
+    def _written(self, right: Any, wrong: Any) -> Iterator[tuple[str, float]]:
+        """Whether what the reference writes is another, and by how much the scores of a search move."""
+        config, taps = self.setup.config, self.setup.config.family.heads[self.setup.head].writes
+        if taps:
+            T = tokens_of(config)
+            for search in searches_of(None, config.vocab_size):
+                one, other = (x.write(self.setup.inputs, T, search.beams, search.alpha) for x in (right, wrong))
+                if not np.array_equal(one.ids, other.ids):
+                    yield taps[0], float("inf")
+                elif one.scores is not None:
+                    yield from _moved({taps[2]: one.scores}, {taps[2]: other.scores})
 
 
 def _moved(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Iterator[tuple[str, float]]:

@@ -69,9 +69,9 @@ def cases_of(family: Family | None = None) -> dict[str, Case]:
     return cases
 
 
-def make_setup(name: str, head: str, seed: int = 0) -> Setup:
-    """Draw a small model of ``cases_of`` for a head."""
-    case = cases_of()[name]
+def make_setup(name: str, head: str, seed: int = 0, family: Family | None = None) -> Setup:
+    """Draw a small model of ``cases_of`` for a head; family: None is the default one."""
+    case = cases_of(family)[name]
     config = case.config.for_head(head)
     rng = np.random.default_rng([seed, *name.encode()])
     weights = {}
@@ -147,6 +147,11 @@ class Remembered:
         """Put hidden states in, or remember the stream with these."""
         return self._once(("inject", id(stream), id(x)), (stream, x), lambda: self._witness.inject(stream, x))
 
+    def write(self, inputs: Inputs, T: int, beams: int, alpha: float) -> Any:
+        """Write, or remember what was written."""
+        key = ("write", T, beams, alpha, *((name, x.tobytes()) for name, x in sorted(inputs.items())))
+        return self._once(key, None, lambda: self._witness.write(inputs, T, beams, alpha))
+
     def inexact(self, dtype: str, seed: int) -> Remembered:
         """Return the same model in an arithmetic that rounds, which remembers as well."""
         make_inexact = self._witness.inexact
@@ -159,10 +164,13 @@ class Remembered:
         return self._known[key][1]
 
 
-def walk(setup: Setup, witnesses: dict[str, Any], local: bool = True, until_located: bool = False) -> Result:
+def walk(
+    setup: Setup, witnesses: dict[str, Any], local: bool = True, until_located: bool = False, gradients: bool = False
+) -> Result:
     """Compare witnesses of a setup, stage by stage, as a parity run does; a head that decodes token by token as well.
 
     until_located: whether to stop after the stage where a fault was located. Later stages are off because of it.
+    gradients: whether they are compared as well.
     """
     options = Options(witnesses=tuple(witnesses), local=local, seed=setup.seed)
     B, L = setup.inputs["input_ids"].shape[0], setup.length
@@ -176,6 +184,15 @@ def walk(setup: Setup, witnesses: dict[str, Any], local: bool = True, until_loca
     if setup.config.family.heads[setup.head].decodes and not (until_located and result.located):
         decoding: Any = importlib.import_module("parity.run.decoding")
         result.rows += decoding.compare_decoding(steps.scene, witnesses, setup.inputs)
+    is_red = until_located and any(not row.passed for row in result.rows)
+    if setup.config.family.heads[setup.head].writes and not is_red:
+        writing: Any = importlib.import_module("parity.run.writing")
+        found = list(writing.compare_writing(steps.scene, witnesses, setup.inputs, None))
+        result.rows += [row for row in found if not isinstance(row, str)]
+        result.leave_out(setup.head, *(sentence for sentence in found if isinstance(sentence, str)))
+    if gradients and not is_red:
+        backward: Any = importlib.import_module("parity.run.gradients")
+        result.rows += backward.compare_gradients(steps.scene, witnesses, setup.config, setup.inputs, setup.seed)
     return result
 
 

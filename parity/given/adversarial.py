@@ -26,6 +26,8 @@ WORD_FACTORS = {"large-norm": 64.0}
 def adversarial_inputs(config: BigBirdConfig, length: int, seed: int) -> dict[str, Inputs]:
     """Return inputs by name of the case: input_ids, attention_mask and token_type_ids, int32 [B, L], L = ``length``.
 
+    What the model's family does not take is left out; a decoder reads the text itself.
+
     one-token: a batch with a single real token in all but its first text. split-blocks: padding that begins, and
     padding that ends, inside a block. one-type: every token of the last type. one-id: the same token everywhere.
     vocabulary-ends: the lowest and the highest ids only. mixed-lengths: texts of 1, W - 1, W, W + 1 and L tokens. full,
@@ -36,10 +38,12 @@ def adversarial_inputs(config: BigBirdConfig, length: int, seed: int) -> dict[st
         raise ValueError(
             f"length is {length}, expected 1 .. {config.max_position_embeddings} (max_position_embeddings)"
         )
-    return {
+    made = {
         name: make(config, length, np.random.default_rng([seed, length, i]))
         for i, (name, make) in enumerate(_CASES.items())
     }
+    own = config.family.inputs
+    return {name: {key: x for key, x in inputs.items() if key in own} for name, inputs in made.items()}
 
 
 def large_norm(

@@ -13,7 +13,7 @@ import numpy as np
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.family import Family, Head
 from bigbird_port.families.registry import default_family
-from parity.given.inputs import Inputs
+from parity.given.inputs import DECODER_IDS, Inputs
 
 NEXT_WORDS = "next words"  # the ids themselves, shifted by one
 PLACES = "spans"  # where in the text something begins and ends
@@ -57,7 +57,7 @@ def total_loss(module: Any, config: BigBirdConfig, head: str, scores: dict[str, 
 def make_labels(config: BigBirdConfig, head: str, inputs: Inputs, seed: int) -> Inputs:
     """Return labels of a head with a loss, drawn from ``seed``; token labels [B, L] count at one position in seven."""
     make, rng = MAKERS[config.family.heads[head].labels], np.random.default_rng([seed, 1])
-    return make(config.for_head(head), inputs["input_ids"], rng)
+    return make(config.for_head(head), inputs.get(DECODER_IDS, inputs["input_ids"]), rng)
 
 
 def _masked_words(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
@@ -73,6 +73,17 @@ def _masked_words_and_next_sentence(config: BigBirdConfig, ids: np.ndarray, rng:
 
 def _next_words(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
     return {"labels": ids.astype(np.int64)}
+
+
+def _summaries(config: Any, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
+    """The summaries that a decoder reads behind the start id: each ends in the end of the sequence, if there is room.
+
+    So these inputs are those that the original makes of these labels.
+    """
+    labels, count_B = np.zeros(ids.shape, np.int64), (ids != config.pad_token_id).sum(axis=1)
+    labels[:, :-1] = ids[:, 1:]
+    labels[np.arange(len(ids)), count_B - 1] = config.eos_token_id
+    return {"labels": labels}
 
 
 def _spans(config: BigBirdConfig, ids: np.ndarray, rng: np.random.Generator) -> Inputs:
@@ -103,6 +114,7 @@ MAKERS: dict[str, Callable[[BigBirdConfig, np.ndarray, np.random.Generator], Inp
     "masked words": _masked_words,
     "masked words, next sentence": _masked_words_and_next_sentence,
     NEXT_WORDS: _next_words,
+    "summaries": _summaries,
     PLACES: _spans,
     "classes": _classes,
     "class of each token": _class_of_each_token,

@@ -122,14 +122,15 @@ def tolerance_for(
 
     error: one of ERRORS, or "called", which accumulates. layer: how many layers lie before the tap's own: its layer's
     index or, for what follows the encoder and for every gradient, the number of layers; None takes an index from the
-    tap's name. table: None is the shipped one. steepness: of the loss, for gradients (gradient_scale.py), which
+    tap's name. table: None is the family's own. steepness: of the loss, for gradients (gradient_scale.py), which
     are off that many times as much. Raises ValueError for a key that is not in the table, naming it and how to measure
     it, and where no bound would mean anything.
     """
-    table = shipped_table() if table is None else table
-    error = _JUDGED_AS.get(error, error)
     family = family or default_family()
-    kind, error = kind_of(tap, error, family), "loss" if tap.endswith("loss") else error
+    table = shipped_table(family) if table is None else table
+    error = _JUDGED_AS.get(error, error)
+    kind = kind_of(tap, error, family)
+    error = "loss" if kind == "loss" else error
     place = family.place(tap)
     if place and place.tap.exact:
         return Tolerance(0.0, 0.0, 1.0, place.tap.exact, f"{kind}/exact")
@@ -184,10 +185,15 @@ def read_table(path: Path) -> Table:
         raise ValueError(f"{path}: no table of tolerances: {what}; 'bigbird-port parity calibrate' makes one") from None
 
 
+def shipped_table(family: Family | None = None) -> Table:
+    """Return the table of a family (None: of the default one) that comes with the package."""
+    return _shipped((family or default_family()).name)
+
+
 @functools.cache  # read once: it never changes
-def shipped_table() -> Table:
-    """Return the table that comes with the package."""
-    return read_table(SHIPPED)
+def _shipped(family: str) -> Table:
+    own = SHIPPED.with_name(f"{SHIPPED.stem}.{family}.json")
+    return read_table(own if own.is_file() else SHIPPED)
 
 
 _PARAMETERS = ("kernel", "bias", "gamma", "beta", "embedding")

@@ -110,9 +110,9 @@ def attend(q_BNLH: np.ndarray, k_BNLH: np.ndarray, v_BNLH: np.ndarray, visibilit
 def attend_backward(
     q_BNLH: np.ndarray, k_BNLH: np.ndarray, v_BNLH: np.ndarray, visibility: Visibility, d_context_BLNH: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the gradients of queries, keys and values, [B, N, L, H], from that of the context."""
+    """Return the gradients of queries, keys and values, of their shapes, from that of the context."""
     B, N, L, H = q_BNLH.shape
-    d_q, d_k, d_v = (np.zeros((B, N, L, H)) for _ in range(3))
+    d_q, d_k, d_v = (np.zeros(x.shape) for x in (q_BNLH, k_BNLH, v_BNLH))
     d_context_BLNH = d_context_BLNH * visibility.live_queries()[:, :, None, None]
     with _one_thread():
         for b, head, rows, keys in _chunks(B, N, L, visibility):

@@ -64,7 +64,7 @@ def propagate(reference: Reference, taps: Taps, streams: list[Stream], scores: T
     which has no loss, goes by that and by one of pooler_output.
     """
     layers = reference.config.num_hidden_layers
-    back = _PassBack(reference, taps, scores)
+    back = PassBack(reference, taps, scores)
     d_x = own_function(reference.config, reference.head, "head_backward", _HEADS)(back, streams[-1])
     d_x = d_x + scores.get(f"layer.{layers - 1}.output", 0)
     for i in reversed(range(layers)):
@@ -73,7 +73,7 @@ def propagate(reference: Reference, taps: Taps, streams: list[Stream], scores: T
     return back.weights, back.taps
 
 
-class _PassBack:
+class PassBack:
     """One backward pass: the forward pass's taps, and the gradients found so far (those of weights add up)."""
 
     def __init__(self, reference: Reference, taps: Taps, scores: Taps) -> None:
@@ -165,11 +165,11 @@ def _at_first(stream: Stream, d_first: np.ndarray) -> np.ndarray:
     return d_x
 
 
-def _base(back: _PassBack, stream: Stream) -> np.ndarray:
+def _base(back: PassBack, stream: Stream) -> np.ndarray:
     return back.pooled(stream, back.taps.get("pooler_output", np.zeros_like(stream.x[:, 0])))
 
 
-def _language_model(back: _PassBack, stream: Stream, name: str = "logits") -> np.ndarray:
+def _language_model(back: PassBack, stream: Stream, name: str = "logits") -> np.ndarray:
     transform, n = back.forward_taps["transform"], back.taps[name].shape[1]
     d_logits = lossy(back.taps[name], n)
     back.weights["cls.predictions.bias"] += d_logits.sum(axis=(0, 1))
@@ -181,7 +181,7 @@ def _language_model(back: _PassBack, stream: Stream, name: str = "logits") -> np
     return back.activated(f"{TRANSFORM}.dense", stream.x, d_hidden)
 
 
-def _pretraining(back: _PassBack, stream: Stream) -> np.ndarray:
+def _pretraining(back: PassBack, stream: Stream) -> np.ndarray:
     d_x = _language_model(back, stream, "prediction_logits")
     pooled, name = back.forward_taps["pooler_output"], "seq_relationship_logits"
     d_scores = back.taps.setdefault(name, np.zeros_like(back.forward_taps[name]))  # a loss may leave it out
@@ -190,7 +190,7 @@ def _pretraining(back: _PassBack, stream: Stream) -> np.ndarray:
     return d_x + back.pooled(stream, d_scores @ back.values["cls.seq_relationship.kernel"])
 
 
-def _sequence_classification(back: _PassBack, stream: Stream) -> np.ndarray:
+def _sequence_classification(back: PassBack, stream: Stream) -> np.ndarray:
     d_logits = back.taps["logits"]
     if back.config.classifier_style == "original":
         pooled = back.forward_taps["pooler_output"]
@@ -201,16 +201,16 @@ def _sequence_classification(back: _PassBack, stream: Stream) -> np.ndarray:
     return _at_first(stream, back.activated("classifier.dense", first, d_hidden))
 
 
-def _multiple_choice(back: _PassBack, stream: Stream) -> np.ndarray:
+def _multiple_choice(back: PassBack, stream: Stream) -> np.ndarray:
     d_scores = back.taps["logits"].reshape(-1, 1)
     return back.pooled(stream, back.dense("choice.classifier", back.forward_taps["pooler_output"], d_scores))
 
 
-def _token_classification(back: _PassBack, stream: Stream) -> np.ndarray:
+def _token_classification(back: PassBack, stream: Stream) -> np.ndarray:
     return back.dense("token.classifier", stream.x, back.taps["logits"])
 
 
-def _question_answering(back: _PassBack, stream: Stream) -> np.ndarray:
+def _question_answering(back: PassBack, stream: Stream) -> np.ndarray:
     d_span = back.taps["span_logits"] = np.stack((back.taps["start_logits"], back.taps["end_logits"]), axis=-1)
     up, down, norm = (f"qa_classifier.{part}" for part in ("intermediate.dense", "output.dense", "output.LayerNorm"))
     inner = ACTIVATIONS[back.config.hidden_act].value(dense(back.values, up, stream.x))
@@ -219,7 +219,7 @@ def _question_answering(back: _PassBack, stream: Stream) -> np.ndarray:
     return back.feed_forward(up, down, norm, stream.x, inner, d_hidden)[0]
 
 
-_HEADS: dict[str, Callable[[_PassBack, Stream], np.ndarray]] = {
+_HEADS: dict[str, Callable[[PassBack, Stream], np.ndarray]] = {
     "base": _base,
     "pretraining": _pretraining,
     "masked-lm": _language_model,

@@ -35,9 +35,9 @@ Terms = dict[str, Term]
 def loss_terms(config: BigBirdConfig, head: str, taps: Taps, labels: Labels) -> Terms:
     """Return the terms whose sum is the loss; raises ValueError for a head without a loss, and labels that misfit."""
     if config.family.heads[head].no_loss:
-        raise ValueError(f"the {head} head has no loss: choose one of {', '.join(_LOSSES)}")
+        raise ValueError(f"the {head} head has no loss: choose one of {', '.join(OF_HEADS)}")
     try:
-        terms: Terms = own_function(config, head, "loss_terms", _LOSSES)(config, taps, labels)
+        terms: Terms = own_function(config, head, "loss_terms", OF_HEADS)(config, taps, labels)
         return terms
     except KeyError as error:
         raise ValueError(f"the {head} head's loss needs {error}, found {', '.join(labels) or 'no labels'}") from None
@@ -63,7 +63,7 @@ def _rename(term: Term, name: str) -> Term:
     return Term(term.value, {name: term.gradients["x"]})
 
 
-def _language(name: str, taps: Taps, labels: Labels) -> Term:
+def language(name: str, taps: Taps, labels: Labels) -> Term:
     """Mean over the labels, or the original's over the masked positions, whose number has 1e-5 added."""
     logits_BLV = taps[name]
     if "masked_lm_positions" not in labels:
@@ -76,7 +76,7 @@ def _language(name: str, taps: Taps, labels: Labels) -> Term:
 
 
 def _pretraining(config: BigBirdConfig, taps: Taps, labels: Labels) -> Terms:
-    terms = {"mlm_loss": _language("prediction_logits", taps, labels)}
+    terms = {"mlm_loss": language("prediction_logits", taps, labels)}
     next_sentence = labels.get("next_sentence_labels", labels.get("next_sentence_label"))
     if next_sentence is not None:
         name = "seq_relationship_logits"
@@ -85,7 +85,7 @@ def _pretraining(config: BigBirdConfig, taps: Taps, labels: Labels) -> Terms:
 
 
 def _masked_lm(config: BigBirdConfig, taps: Taps, labels: Labels) -> Terms:
-    return {"mlm_loss": _language("logits", taps, labels)}
+    return {"mlm_loss": language("logits", taps, labels)}
 
 
 def _causal_lm(config: BigBirdConfig, taps: Taps, labels: Labels) -> Terms:
@@ -129,7 +129,7 @@ def _question_answering(config: BigBirdConfig, taps: Taps, labels: Labels) -> Te
     return terms
 
 
-_LOSSES: dict[str, Callable[[BigBirdConfig, Taps, Labels], Terms]] = {
+OF_HEADS: dict[str, Callable[[BigBirdConfig, Taps, Labels], Terms]] = {
     "pretraining": _pretraining,
     "masked-lm": _masked_lm,
     "causal-lm": _causal_lm,

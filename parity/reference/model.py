@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.family import Step
 from bigbird_port.models.folder import WEIGHT_FILES, complete_folder, read_model_folder
 from bigbird_port.schema.table import Framework
 from parity.given.inputs import Inputs
 from parity.reference.attention import Visibility, attend, multiplicity, random_blocks_of
 from parity.reference.heads import WORDS, Taps, head_taps
 from parity.reference.inputs import Stream, complete_inputs
-from parity.reference.losses import Labels, loss_terms
+from parity.reference.losses import Labels, Terms, loss_terms
 from parity.reference.operations import Weights, activate, dense, layer_norm
 from parity.reference.rounding import lossy
 from parity.reference.weights import StoredWeights, Widened
@@ -51,7 +52,7 @@ class Reference:
         All of it is read once, and judged; then each weight is read when it is used. Raises ValueError naming the file
         and what is wrong with it.
         """
-        model = read_model_folder(folder, _framework_of(folder))
+        model = read_model_folder(folder, framework_of(folder))
         config = model.config.replace(**overrides)
         # "flax": the rows that the head uses; torch classes carry some that they do not.
         weights, initialised = complete_folder(model, config, head, "flax", init_seed)
@@ -77,6 +78,10 @@ class Reference:
         x = lossy(x)
         normed = layer_norm(self.weights, "embeddings.LayerNorm", x, self.config.layer_norm_eps)
         return {"embeddings_prenorm": x, "embeddings": normed}, Stream(normed, given)
+
+    def step(self, step: Step, stream: Stream) -> tuple[Taps, Stream]:
+        """Run a stage between the first and the last, which is a layer."""
+        return self.layer(step.index, stream)
 
     def layer(self, i: int, stream: Stream) -> tuple[Taps, Stream]:
         """Run layer ``i`` on stream.x.
@@ -126,8 +131,20 @@ class Reference:
         return head_taps(self.config, self.weights, self.head, stream)
 
     def losses(self, taps: Taps, labels: Labels) -> float:
-        """Return the loss of finish's taps; see reference_losses for the labels, and loss_terms for its terms."""
-        return sum(term.value for term in loss_terms(self.config, self.head, taps, labels).values())
+        """Return the loss of finish's taps; losses.py says which labels."""
+        return sum(term.value for term in self.loss_terms(taps, labels).values())
+
+    def loss_terms(self, taps: Taps, labels: Labels) -> Terms:
+        """Return the terms whose sum is the loss, each with its gradients."""
+        return loss_terms(self.config, self.head, taps, labels)
+
+    def inject(self, stream: Stream, x: np.ndarray) -> Stream:
+        """Return the stream with hidden states [B, L, D] in it."""
+        return replace(stream, x=x.astype(np.float64, copy=False))
+
+    def hidden(self, stream: Stream) -> np.ndarray:
+        """Return the hidden states [B, L, D]."""
+        return stream.x
 
     def visibility(self, i: int, stream: Stream) -> Visibility:
         """Return what the queries of layer ``i`` see."""
@@ -141,7 +158,7 @@ class Reference:
         return x.reshape(*x.shape[:2], self.config.num_attention_heads, self.config.head_dim).swapaxes(1, 2)
 
 
-def _framework_of(folder: Path) -> Framework:
+def framework_of(folder: Path) -> Framework:
     """Whose file to read: torch's unless only Flax's is there."""
     flax = WEIGHT_FILES["flax"]
     only_flax = not (folder / "torch").is_dir() and not any(folder.glob("model*.safetensors*"))

@@ -9,7 +9,7 @@ from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.family import Family
 from bigbird_port.sparse.pattern import pattern_blocks
 from parity.checks.integrity import Check
-from parity.given.inputs import QUESTION_LENGTHS
+from parity.given.inputs import BESIDE, DECODER_IDS, QUESTION_LENGTHS
 from parity.measure.losses import why_no_loss
 from parity.measure.tolerances import MEANINGLESS
 from parity.run.conditions import Options, Pass
@@ -75,7 +75,12 @@ def left_out(head: str, one: Pass, options: Options) -> Iterator[str]:
             yield f"{part.name} of {', '.join(others)} ({_OF_FRAMEWORKS})"
     if options.losses and not family.heads[head].no_loss and (why := LOSS.why_not(family, head, length)):
         yield f"loss ({why})"
-    if DECODING in asked(options) and family.heads[head].decodes and length > TOKENS:
+    decoded = (
+        one.inputs[DECODER_IDS].shape[-1]
+        if family.heads[head].inputs == BESIDE and DECODER_IDS in one.inputs
+        else length
+    )
+    if DECODING in asked(options) and family.heads[head].decodes and decoded > TOKENS:
         yield f"decoding beyond {TOKENS} tokens (each step sees all before it)"
     if QUESTION_LENGTHS in one.inputs and family.heads[head].inputs != "question":
         yield f"{QUESTION_LENGTHS} (this head takes none)"

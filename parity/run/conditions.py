@@ -12,6 +12,7 @@ from typing import Any
 
 from bigbird_port.devices.partition import check_sizes
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.families.registry import default_family
 from bigbird_port.models.folder import read_folder_config
 from parity.checks.judged import check_judged
 from parity.given.adversarial import WORD_FACTORS, adversarial_inputs
@@ -146,9 +147,16 @@ def passes(out: Path, options: Options) -> Iterator[Pass]:
     check_judged(base.family, out, getattr(base, "norm_type", "postnorm"))
     for name, overrides, inputs in _inputs(base, options):
         config = base.replace(**overrides)
+        if unknown := sorted(set(inputs) - set(base.family.inputs)):
+            raise ValueError(
+                f"{', '.join(unknown)}: no input of a {base.family.title} model, which takes "
+                f"{', '.join(base.family.inputs)}: leave it out"
+            )
         check_ids(inputs, config)
         B, L = inputs["input_ids"].shape
         if options.mesh:
+            if base.family is not default_family():
+                raise ValueError(f"--mesh splits {default_family().title} models alone, and {out} holds another")
             check_sizes(config, options.mesh, B)
         condition = Condition(
             name=f"{B}x{L}{name and f' {name}'}",

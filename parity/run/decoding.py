@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from parity.given.inputs import Inputs
+from parity.given.inputs import Inputs, decoded
 from parity.run.compare import Scene
 from parity.run.results import Row
 from parity.witnesses.whole import run_whole
@@ -21,19 +19,17 @@ TOKENS = 64  # so many are decoded: each step sees all before it
 
 
 def compare_decoding(scene: Scene, witnesses: dict[str, Any], inputs: Inputs) -> Iterator[Row]:
-    """Yield the rows of the scores [B, L, V]; the first tokens of each text, without padding.
+    """Yield the rows of the scores [B, L, V]; the first tokens of each text, or of a decoder, without padding.
 
     Frameworks decode with their caches; a truth, which has none, scores all tokens at once.
     """
-    pad = next(iter(witnesses.values())).config.pad_token_id
-    ids = inputs["input_ids"][:, :TOKENS]
-    ids = np.where(ids == pad, ids.max(), ids).astype(np.int32)
+    given = decoded(inputs, next(iter(witnesses.values())).config, TOKENS)
     (tap,) = scene.family.heads[scene.head].returned
-    scores = {name: witness.decode(ids) for name, witness in witnesses.items() if name in FRAMEWORKS}
+    scores = {name: witness.decode(given) for name, witness in witnesses.items() if name in FRAMEWORKS}
     truths = {name: witnesses[name] for name in TRUTHS if name in witnesses and witnesses[name].steps}
-    at_once = {name: run_whole(witness, {"input_ids": ids}).taps[tap] for name, witness in truths.items()}
+    at_once = {name: run_whole(witness, given).taps[tap] for name, witness in truths.items()}
     if scene.rounding and at_once:
-        rounding = scene.rounding.on({"input_ids": ids})
+        rounding = scene.rounding.on(given)
         rounding.at(scene.family.steps(next(iter(witnesses.values())).config)[-1], {tap: next(iter(at_once.values()))})
         scene = replace(scene, rounding=rounding)
     for value, reference in pairs((*truths, *scores)):

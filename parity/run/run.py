@@ -22,13 +22,14 @@ from parity.checks.environment import check_environment
 from parity.checks.integrity import Check, check_integrity
 from parity.checks.loaded import check_loaded
 from parity.conditions.run import chosen, run_conditions
-from parity.given.inputs import Inputs, for_head
+from parity.given.inputs import DERIVED, Inputs, for_head
 from parity.run.asked import GRADIENTS, check_asked, check_done, left_out, undecided
 from parity.run.conditions import Options, Pass, check_options, passes
 from parity.run.decoding import compare_decoding
 from parity.run.gradients import check_gradients, compare_gradients
 from parity.run.results import Result
 from parity.run.walk import Walk
+from parity.run.writing import compare_writing
 from parity.witnesses.with_golden import GoldenWitness
 from parity.witnesses.witness import Source, Witness, load_witness
 
@@ -47,6 +48,8 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     if (out / MANIFEST).is_file():
         result.checks = check_integrity(out)
     runs = [_Run(out, options, one, result) for one in passes(out, options)]
+    for head in heads:
+        runs[0].one.config.for_head(head)  # which says what a model cannot have
     check_asked(heads, [run.one for run in runs], options)
     for run in runs:
         run.check(heads)
@@ -130,6 +133,12 @@ class _Run:
                     self.result.rows += compare_gradients(walk.scene, witnesses, walk.config, inputs, seed)
                 if self.options.decoding and self.family.heads[head].decodes:
                     self.result.rows += compare_decoding(walk.scene, witnesses, walk.inputs)
+                if (self.options.decoding or self.options.golden) and self.family.heads[head].writes:
+                    for found in compare_writing(walk.scene, witnesses, walk.inputs, self.options.golden):
+                        if isinstance(found, str):
+                            self.result.leave_out(head, found)
+                        else:
+                            self.result.rows.append(found)
                 del witnesses, walk, loaded
                 if _is_large(self.one.config, head):
                     gc.collect()  # a call's scopes refer to each other and hold the parameters, until they are found
@@ -145,7 +154,7 @@ class _Run:
         groups: dict[tuple[object, ...], list[str]] = {}
         for head in heads:
             inputs = self._own_inputs(head)
-            own = head if self.family.heads[head].inputs != "texts" else ""  # these change what they are given
+            own = head if self.family.heads[head].inputs in DERIVED else ""  # these change what they are given
             key = (own, self.one.config.for_head(head), *((name, x.tobytes()) for name, x in sorted(inputs.items())))
             groups.setdefault(key, []).append(head)
         return list(groups.values())

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from bigbird_port.families.family import Step
-from parity.given.golden import derived_of_layer, derived_scores, reported_hidden
-from parity.given.inputs import Inputs, choices_apart, portions
+from parity.given.golden import derived_of_step, derived_scores, reported_hidden
+from parity.given.inputs import DECODER_IDS, Inputs, choices_apart, portions
 from parity.measure.losses import make_labels, why_no_loss
 from parity.measure.rounding import Rounding
 from parity.run.called import Called
@@ -164,9 +164,9 @@ class Walk:
         for name, witness in self.witnesses.items():
             if name not in taps:
                 taps[name], self.streams[name] = witness.step(step, self.streams[name])
-        if self.options.golden and step.number is not None:
+        if self.options.golden:
             for name in taps.keys() - {"golden"}:
-                taps[name] |= derived_of_layer(step.number, self.options.golden, self.config)
+                taps[name] |= derived_of_step(step, self.options.golden, self.config)
         self._compare(step, taps, "its input is within tolerance", fed, self.part)
         self._left()
 
@@ -212,8 +212,8 @@ class Walk:
         if self.options.golden:
             for name in taps.keys() - {"golden"}:
                 taps[name] |= derived_scores(taps[name], self.options.golden, self.scene.head)
-                if self.witnesses[name].steps:
-                    taps[name][reported_hidden(self.config)] = self.witnesses[name].hidden(self.streams[name])
+                if self.witnesses[name].steps and (reported := reported_hidden(self.config)):
+                    taps[name][reported] = self.witnesses[name].hidden(self.streams[name])
         self._compare(self.steps[-1], taps, "the last layer's output is within tolerance", fed, part)
         if called:
             self.result.rows += called.rows(self.scene, taps, self.streams, positions, part)
@@ -222,6 +222,8 @@ class Walk:
     def _pieces(self) -> Iterator[slice | None]:
         """Positions to score at once: a language model's scores of a long text are larger than the model."""
         B, L = self.scene.real_BL.shape
+        if DECODER_IDS in self.inputs:
+            L = self.inputs[DECODER_IDS].shape[-1]
         step = max(2, _SCORES_AT_ONCE // (B * self.config.vocab_size))
         if not self.own.scores_every_token or self.options.golden or step >= L:
             yield None
@@ -238,7 +240,7 @@ class Walk:
         """The taps of a piece of the positions; those of a whole text are in the first piece."""
         if positions is None or positions.start == 0:
             return taps
-        return {name: tap for name, tap in taps.items() if self.scene.place(name).tap.has("length")}
+        return {name: tap for name, tap in taps.items() if self.scene.place(name).tap.has_tokens}
 
     def _compare(
         self, step: Step, taps: dict[str, Taps], evidence: str, fed: np.ndarray | None = None, part: Part | None = None
@@ -247,7 +249,9 @@ class Walk:
         for pair in pairs(tuple(taps)):
             sides = taps[pair[0]], taps[pair[1]]
             incomplete = not self.witnesses[pair[0]].complete, not self.witnesses[pair[1]].complete
-            if not (step == self.steps[-1] and all(incomplete[1:]) and not sides[1]):
+            if step == self.steps[-1] and not self.own.taps and not any(sides):
+                continue  # a head of no taps: its hidden states are a stage's
+            if not (step.number is None and incomplete[1] and not sides[1]):
                 rows = list(compare(self.scene, pair, "accumulated", step.name, sides, incomplete, part))
                 self.rows_of_stage[pair] = rows
                 found = Comparison(self.scene, pair, "accumulated", rows, sides, self.input_good[pair], evidence)
@@ -263,6 +267,8 @@ class Walk:
         self, name: str, step: Step, local: Taps, truth: Taps, fed: np.ndarray | None, part: Part | None = None
     ) -> None:
         pair = (name, str(self.truth))
+        if step == self.steps[-1] and not self.own.taps and not local and not truth:
+            return
         rows = list(compare(self.scene, pair, "local", step.name, (local, truth), part=part))
         evidence = f"its input was the {self.truth}'s own"
         self._record(Comparison(self.scene, pair, "local", rows, (local, truth), True, evidence), fed, locates=True)

@@ -44,7 +44,7 @@ def loss_with_zeros(module: Any, head: str, zeros: dict[str, Any], arrays: Any, 
 
 
 def _loss(config: Any, head: str, scores: Any, labels: Any) -> Any:
-    from models_flax.bigbird import losses
+    from models_flax import losses
 
     return total_loss(losses, config, head, scores, labels)
 

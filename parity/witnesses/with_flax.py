@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
@@ -20,6 +21,7 @@ from bigbird_port.models.folder import read_folder_config
 from bigbird_port.schema.weights import digest, from_framework, to_framework
 from parity.given.inputs import Inputs
 from parity.measure.losses import scores_dtype, total_loss
+from parity.reference.own import own_module
 from parity.witnesses.flax_backward import loss_with_zeros
 from parity.witnesses.whole import run_whole
 from parity.witnesses.witness import Gradients, Setting, Source, Taps
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from jax import Array
 
 
+_WORDS = (("word_embeddings", "embedding"), ("shared", "embedding"))
 _SMALL = 1 << 20  # numbers in the kernels of all layers, about
 # LLVM not optimising, the older of two code generators, and one module rather than 32.
 _QUICK = {
@@ -80,7 +83,7 @@ class FlaxWitness:
 
         with self.scope():
             params = flatten_dict(self.params)
-            (words,) = (path for path in params if path[-2:] == ("word_embeddings", "embedding"))
+            (words,) = (path for path in params if path[-2:] in _WORDS)
             self.params = self.model.params = unflatten_dict(params | {words: params[words] * factor})
 
     def start(self, inputs: Inputs) -> tuple[Taps, Stream]:
@@ -148,7 +151,7 @@ class FlaxWitness:
         return np.asarray(stream.x)
 
     def loss(self, scores: Taps, labels: Inputs) -> float:
-        """Return the loss by models_flax.bigbird.losses."""
+        """Return the loss by models_flax.losses."""
         from jax import numpy as jnp
 
         with self.scope():
@@ -175,13 +178,14 @@ class FlaxWitness:
         canonical = from_framework(weights, self.config, self.head, "flax", any_pooler=True)
         return Gradients(float(value), canonical, self._arrays(of_taps))
 
-    def decode(self, ids: np.ndarray) -> np.ndarray:
+    def decode(self, inputs: Inputs) -> np.ndarray:
         """Return the scores [B, L, V] of one token after the other, each given the cache of those before."""
         import jax
         from jax import numpy as jnp
 
         from models_flax.bigbird.cache import init_cache
 
+        ids = inputs["input_ids"]
         step = jax.jit(lambda params, token, past: self.module.apply({"params": params}, token, past_key_values=past))
         found = []
         with self.scope():
@@ -222,7 +226,7 @@ class FlaxWitness:
 def load(source: Source, setting: Setting) -> FlaxWitness:
     """Load the Flax model of a head; raises ValueError as from_pretrained."""
     device = flax_device(setting.device)
-    return FlaxWitness(load_model(source, setting), setting, device)
+    return _own(load_model(source, setting), setting, device)
 
 
 def make(config: BigBirdConfig, head: str, weights: Mapping[str, np.ndarray], setting: Setting) -> FlaxWitness:
@@ -233,7 +237,13 @@ def make(config: BigBirdConfig, head: str, weights: Mapping[str, np.ndarray], se
     with jax.default_device(jax.devices("cpu")[0]):
         model = cls(config, dtype=jax.numpy.dtype(setting.dtype), _do_init=False)
         model.load_arrays(to_framework(weights, config, head, "flax"))
-    return FlaxWitness(model, setting, device)
+    return _own(model, setting, device)
+
+
+def _own(model: Any, setting: Setting, device: Any) -> FlaxWitness:
+    """The witness of the model's family."""
+    found: FlaxWitness = own_module(sys.modules[__name__], model.config.family).FlaxWitness(model, setting, device)
+    return found
 
 
 def load_model(source: Source, setting: Setting) -> Any:
@@ -321,7 +331,7 @@ def _compiled_loss(config: BigBirdConfig, head: str) -> Any:
     """A head's loss as a function of scores and labels."""
     import jax
 
-    from models_flax.bigbird import losses
+    from models_flax import losses
 
     return jax.jit(functools.partial(total_loss, losses, config, head), compiler_options=quickly(config))
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.family import Step
-from parity.given.golden import GoldenCase, excuse, tap_name, tensors_as_taps
+from parity.given.golden import GoldenCase, excuse, reports, tap_name, tensors_as_taps
 from parity.given.inputs import Inputs
 from parity.witnesses.witness import Taps
+from parity.witnesses.written import Written
 
 
 class GoldenWitness:
@@ -22,7 +23,7 @@ class GoldenWitness:
     name, complete, steps, multiple = "golden", False, False, 1
 
     def __init__(self, case: GoldenCase, head: str, config: BigBirdConfig) -> None:
-        self.config, self.initialised = config, list[str]()
+        self.config, self.initialised, self._case = config, list[str](), case
         self.not_compared = sorted(name for name in case.tensors if excuse(name, head, config))
         excused = {tap_name(name, config.family) for name in self.not_compared}
         self._taps = {name: tap for name, tap in tensors_as_taps(case).items() if name not in excused}
@@ -60,6 +61,13 @@ class GoldenWitness:
         """Raise, because a file holds results and cannot compute others."""
         raise NotImplementedError("a golden case computes no loss")
 
+    def write(self, inputs: Inputs, T: int, beams: int, alpha: float) -> Written:
+        """Return what the original wrote."""
+        if beams == 1:
+            return Written(self._case.tensors["greedy.ids"])
+        name = f"beam{beams}_alpha{alpha}"
+        return Written(self._case.tensors[f"{name}.beams"], self._case.tensors[f"{name}.scores"])
+
     def _of(self, step: Step) -> Taps:
         return {name: x for name, x in self._taps.items() if self._step_of(name) == step}
 
@@ -69,4 +77,4 @@ class GoldenWitness:
         if place is None:
             return last
         known = (step for step in self._steps if step.number == place.layer)
-        return next((step for step in known if step.number is not None or place.tap in step.stage.taps), last)
+        return next((step for step in known if place.tap in step.stage.taps or reports(step, place.tap)), last)

@@ -13,14 +13,19 @@ import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.family import Step
+from bigbird_port.models.folder import read_folder_config
 from bigbird_port.schema.weights import digest
 from parity.given.adversarial import large_norm
 from parity.given.inputs import Inputs
-from parity.reference.backward import Gradients, backward
-from parity.reference.model import Reference
+from parity.reference import backward
+from parity.reference import model as models
+from parity.reference.backward import Gradients
+from parity.reference.model import Reference, framework_of
+from parity.reference.own import own_module
 from parity.reference.rounding import Arithmetic, arithmetic, lossy
 from parity.reference.weights import Widened
 from parity.witnesses.witness import Setting, Source, Taps
+from parity.witnesses.written import Written
 
 
 class ReferenceWitness:
@@ -48,7 +53,7 @@ class ReferenceWitness:
 
     def step(self, step: Step, stream: Any) -> tuple[Taps, Any]:
         """Run a layer."""
-        return self.model.layer(step.index, stream)
+        return self.model.step(step, stream)
 
     def finish(self, stream: Any, positions: slice | None = None) -> Taps:
         """Run the head."""
@@ -56,12 +61,11 @@ class ReferenceWitness:
 
     def inject(self, stream: Any, x: np.ndarray) -> Any:
         """Put hidden states in."""
-        return replace(stream, x=x.astype(np.float64, copy=False))
+        return self.model.inject(stream, x)
 
     def hidden(self, stream: Any) -> np.ndarray:
         """Return the hidden states."""
-        x: np.ndarray = stream.x
-        return x
+        return self.model.hidden(stream)
 
     def loss(self, scores: Taps, labels: Inputs) -> float:
         """Return the loss by its definition."""
@@ -69,7 +73,12 @@ class ReferenceWitness:
 
     def backward(self, inputs: Inputs, labels: Inputs) -> Gradients:
         """Return the gradients of the loss, written by hand."""
-        return backward(self.model, inputs, labels)
+        return own_module(backward, self.config.family).backward(self.model, inputs, labels)
+
+    def write(self, inputs: Inputs, T: int, beams: int, alpha: float) -> Written:
+        """Return what is written: greedily with one beam, else by the original's search."""
+        found: Written = self.model.write(inputs, T, beams, alpha)  # type: ignore[attr-defined]  # of heads that write
+        return found
 
     def inexact(self, dtype: str, seed: int) -> Inexact:
         """Return this model in the arithmetic of a dtype (empty: exact); all of one model know the same kinks."""
@@ -119,9 +128,11 @@ class Inexact:
 
 def load(source: Source, setting: Setting) -> ReferenceWitness:
     """Load the reference of a head; raises ValueError naming the file and what is wrong with it."""
-    return ReferenceWitness(Reference.load(source.folder, source.head, source.overrides, source.init_seed))
+    family = read_folder_config(source.folder, framework_of(source.folder)).family
+    cls = own_module(models, family).Reference
+    return ReferenceWitness(cls.load(source.folder, source.head, source.overrides, source.init_seed))
 
 
 def make(config: BigBirdConfig, head: str, weights: Mapping[str, np.ndarray], setting: Setting) -> ReferenceWitness:
     """Build the reference of a head from canonical weights."""
-    return ReferenceWitness(Reference.of(config, head, weights))
+    return ReferenceWitness(own_module(models, config.family).Reference.of(config, head, weights))

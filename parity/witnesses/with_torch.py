@@ -5,6 +5,7 @@ Legend: B batch, L length, D hidden.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from bigbird_port.models.folder import read_folder_config
 from bigbird_port.schema.weights import digest, from_framework, to_framework
 from parity.given.inputs import Inputs
 from parity.measure.losses import scores_dtype, total_loss
+from parity.reference.own import own_module
 from parity.witnesses.witness import Gradients, Setting, Source, Taps
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class TorchWitness:
         import torch
 
         self.config, self.initialised = model.config, model.initialised
-        arrays = {name: _as_stored(x) for name, x in model.state_dict().items()}
+        arrays = {name: _as_stored(x) for name, x in own_tensors(model).items()}
         canonical = from_framework(arrays, self.config, model.head, "torch", any_pooler=True)
         self._digests = {name: digest(x) for name, x in canonical.items()}
         self.device, self.dtype = torch_device(setting.device), getattr(torch, setting.dtype)
@@ -111,10 +113,10 @@ class TorchWitness:
         return to_array(stream.x)
 
     def loss(self, scores: Taps, labels: Inputs) -> float:
-        """Return the loss by models_torch.bigbird.losses."""
+        """Return the loss by models_torch.losses."""
         import torch
 
-        from models_torch.bigbird import losses
+        from models_torch import losses
 
         def to_tensor(x: np.ndarray) -> Tensor:
             return torch.from_numpy(np.array(x)).to(self.device)
@@ -127,7 +129,7 @@ class TorchWitness:
         """Return the gradients of the loss by autograd."""
         import torch
 
-        from models_torch.bigbird import losses
+        from models_torch import losses
 
         self.model.zero_grad()
         with pinned(gradients=True):
@@ -147,18 +149,22 @@ class TorchWitness:
         weights = from_framework(arrays, self.config, self.model.head, "torch", any_pooler=True)
         return Gradients(float(loss.detach()), weights, {name: gradient_of(tap) for name, tap in taps.items()})
 
-    def decode(self, ids: np.ndarray) -> np.ndarray:
+    def decode(self, inputs: Inputs) -> np.ndarray:
         """Return the scores [B, L, V] of one token after the other, each given the cache of those before."""
-        import torch
-
         past, found = None, []
-        tokens = torch.from_numpy(ids).to(self.device)
+        tokens = self._tensors(inputs)["input_ids"]
         with pinned():
-            for i in range(ids.shape[1]):
+            for i in range(tokens.shape[1]):
                 output = self.model(tokens[:, i : i + 1], past_key_values=past, use_cache=True)
                 past = output.past_key_values
                 found.append(to_array(output.logits))
         return np.concatenate(found, axis=1)
+
+
+def own_tensors(model: Any) -> dict[str, Any]:
+    """Return a model's tensors, each once: what several modules share goes by the name that the schema knows."""
+    repeated = model._repeated()
+    return {name: x for name, x in model.state_dict().items() if name not in repeated}
 
 
 def scale_words(model: Any, factor: float) -> None:
@@ -187,14 +193,20 @@ def load(source: Source, setting: Setting) -> TorchWitness:
     """Load the torch model of a head; raises ValueError as from_pretrained."""
     config = read_folder_config(source.folder, "torch")
     cls = config.family.model_class(source.head, "torch")
-    return TorchWitness(cls.from_pretrained(source.folder, init_seed=source.init_seed, **source.overrides), setting)
+    return _own(cls.from_pretrained(source.folder, init_seed=source.init_seed, **source.overrides), setting)
 
 
 def make(config: BigBirdConfig, head: str, weights: Mapping[str, np.ndarray], setting: Setting) -> TorchWitness:
     """Build the torch model of a head from canonical weights."""
     model = config.family.model_class(head, "torch").from_config(config)
     model.load_arrays(to_framework(weights, config, head, "torch"))
-    return TorchWitness(model.eval(), setting)
+    return _own(model.eval(), setting)
+
+
+def _own(model: Any, setting: Setting) -> TorchWitness:
+    """The witness of the model's family."""
+    found: TorchWitness = own_module(sys.modules[__name__], model.config.family).TorchWitness(model, setting)
+    return found
 
 
 def torch_device(name: str) -> Any:

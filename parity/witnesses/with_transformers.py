@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from bigbird_port.families.family import Step
 from bigbird_port.models.folder import load_weights
 from bigbird_port.schema.weights import digest, from_framework
 from parity.given.inputs import Inputs
+from parity.reference.own import own_module
 from parity.witnesses.with_torch import pinned, scale_words, to_array, torch_device
 from parity.witnesses.witness import Setting, Source, Taps
 
@@ -136,13 +138,13 @@ def load(source: Source, setting: Setting) -> TransformersWitness:
     config, arrays, initialised = load_weights(
         source.folder, source.head, "torch", source.init_seed, dict(source.overrides)
     )
-    if source.head == "sequence-classification" and config.classifier_style == "original":
+    if source.head == "sequence-classification" and getattr(config, "classifier_style", "") == "original":
         raise ValueError(
             "transformers has no classification head in the original's style: leave transformers out of --against, or "
             "choose other heads with --head"
         )
-    config = config.for_head(source.head)
-    theirs = transformers.BigBirdConfig(**config.to_dict() | {"use_cache": False})
+    config, own = config.for_head(source.head), own_module(sys.modules[__name__], config.family)
+    theirs = getattr(transformers, type(config).__name__)(**own.settings_of(config))
     folder = source.folder / "torch" if (source.folder / "torch").is_dir() else source.folder
     with torch.random.fork_rng(devices=[]), _quiet():
         cls = getattr(transformers, config.family.heads[source.head].class_name)
@@ -150,7 +152,14 @@ def load(source: Source, setting: Setting) -> TransformersWitness:
     for name in report["missing_keys"]:
         if name in arrays:
             model.get_parameter(name).data.copy_(torch.from_numpy(arrays[name]))
-    return TransformersWitness(model, source.head, config, setting, initialised)
+    found: TransformersWitness = own.TransformersWitness(model, source.head, config, setting, initialised)
+    return found
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """Return transformers' settings of a model."""
+    values: dict[str, Any] = config.to_dict() | {"use_cache": False}
+    return values
 
 
 @contextmanager

@@ -115,8 +115,11 @@ class Framework(Witness, Protocol):
         """Return the loss and its gradients."""
         ...
 
-    def decode(self, ids: np.ndarray) -> np.ndarray:
-        """Return the scores [B, L, V] of one token after the other, each given the cache of those before."""
+    def decode(self, inputs: Inputs) -> np.ndarray:
+        """Return the scores [B, L, V] of one token after the other, each given the cache of those before.
+
+        The tokens are the decoder's, where the inputs have some, or else the texts'.
+        """
         ...
 
 

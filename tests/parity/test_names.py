@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 
 from bigbird_port.families.bigbird.family import BIGBIRD
+from bigbird_port.families.pegasus.family import PEGASUS
 from tests.conftest import ROOT
 
 # What a family brings: its reference, its faults, steps and sizes, and the adapters that know a framework's modules.
-OWN = ("reference/", "/bigbird/", "calibration/bigbird.py", "witnesses/with_", "witnesses/flax_backward.py")
+OWN = (
+    *("reference/", "/bigbird/", "/pegasus/", "calibration/bigbird.py", "calibration/pegasus.py"),
+    *("witnesses/with_", "witnesses/flax_backward.py"),
+)
 PARTS = ("encoder.layer", "bert", "cls.", "pooler")
 # Words that mean something else there, file by file.
 REASONS = {
@@ -40,8 +44,10 @@ REASONS = {
 
 
 def names():
-    taps = (*BIGBIRD.taps, *(tap for head in BIGBIRD.heads.values() for tap in head.taps))
-    return set(BIGBIRD.heads) | {tap.name for tap in taps} | {tap.last_name for tap in taps}
+    families = (BIGBIRD, PEGASUS)
+    taps = [tap for family in families for tap in family.taps]
+    heads = {head for family in families for head in family.heads}
+    return heads | {tap.name for tap in taps} | {tap.last_name for tap in taps}
 
 
 def literals(tree):
@@ -71,6 +77,7 @@ def test_the_engine_names_nothing(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bigbird_port.families.bigbird"):
             assert node.module == "bigbird_port.families.bigbird.config", node.module  # the type of configurations
+        assert not isinstance(node, ast.ImportFrom) or "families.pegasus" not in (node.module or ""), node.module
 
 
 @pytest.mark.parametrize("text", ['x = "masked-lm"', 'x = f"encoder.layer.{i}"', '"""Doc."""\nx = taps["query"]'])

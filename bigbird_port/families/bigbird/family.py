@@ -44,4 +44,5 @@ BIGBIRD = Family(
     stages=STAGES,
     whole=WHOLE,
     hidden="last_hidden_state",
+    inputs=("input_ids", "attention_mask", "token_type_ids", "position_ids", "question_lengths"),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bigbird_port.families.bigbird.taps import POOLED, SPAN, TRANSFORM
-from bigbird_port.families.family import Head, LossTerm, Original, Tap
+from bigbird_port.families.family import Head, Tap
+from bigbird_port.families.losses import LossTerm, Original
 
 _BIDIRECTIONAL = "the original evaluated one text with bidirectional attention"
 _WORDS = "batch length vocabulary"

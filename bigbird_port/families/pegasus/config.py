@@ -145,6 +145,11 @@ class BigBirdPegasusConfig(Fields):
         return self.encoder_attention_heads
 
     @property
+    def intermediate_size(self) -> int:
+        """Inner size of the encoder's feed-forward sublayers."""
+        return self.encoder_ffn_dim
+
+    @property
     def type_vocab_size(self) -> int:
         """One: there are no token types."""
         return 1

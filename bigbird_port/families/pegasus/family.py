@@ -24,7 +24,7 @@ PEGASUS = Family(
         *("max_position_embeddings", "attention_type", "block_size", "num_random_blocks", "max_encoder_length"),
         *("max_decoder_length", "activation_function", "use_bias", "norm_type", "couple_encoder_decoder"),
     ),
-    judged=False,
+    judged=True,
     told=("norm_type", "couple_encoder_decoder", "encoder_layers", "decoder_layers"),
     untold=("activation_function", "scale_embedding", "block_size", "num_random_blocks", "max_encoder_length"),
     heads=HEADS,
@@ -44,4 +44,5 @@ PEGASUS = Family(
     stages=STAGES,
     whole=WHOLE,
     hidden="last_hidden_state",
+    inputs=("input_ids", "attention_mask", "decoder_input_ids"),
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bigbird_port.families.family import Head, LossTerm, Tap
+from bigbird_port.families.family import Head, Tap
+from bigbird_port.families.losses import LossTerm, Original
 
 _NO_HEAD = "the original's model of this kind has no such head"
 
@@ -15,7 +16,7 @@ def _scores(axes: str, module: str) -> Tap:
 _WORDS = _scores("batch summary vocabulary", "embeddings.word_embeddings")
 
 _RECORDS = (
-    Head("base", "BigBirdPegasusModel", (), (), "none", no_loss="the base model has no loss"),
+    Head("base", "BigBirdPegasusModel", (), (), "none", inputs="summaries", no_loss="the base model has no loss"),
     Head(
         "conditional-generation",
         "BigBirdPegasusForConditionalGeneration",
@@ -23,8 +24,11 @@ _RECORDS = (
         (LossTerm("summary_loss", ("logits", "labels"), ("label_smoothing", "loss_style")),),
         "summaries",
         aliases=("summarization", "summarisation", "seq2seq-lm"),
+        inputs="summaries",
         decodes=True,
         schedule="rsqrt",
+        writes=("ids", "beams", "beam_scores"),
+        original=(Original("target", "logits", ("target_ids",), ("loss", "loss_no_smoothing")),),
     ),
     Head(
         "sequence-classification",
@@ -33,6 +37,7 @@ _RECORDS = (
         (LossTerm("classification_loss", ("logits", "labels"), ("num_labels", "problem_type")),),
         "classes",
         aliases=("classification",),
+        inputs="ended",
         unjudged=_NO_HEAD,
     ),
     Head(

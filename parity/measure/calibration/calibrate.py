@@ -20,7 +20,7 @@ import importlib
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -28,16 +28,16 @@ from typing import Any, cast
 import numpy as np
 
 from bigbird_port.families.family import Family
-from bigbird_port.families.registry import default_family
+from bigbird_port.families.registry import default_family, family_named
 from bigbird_port.files.writing import check_writable, write_whole
 from parity.given.golden import log_softmax
+from parity.given.inputs import Inputs, decoded
 from parity.measure.calibration.cases import Case, Size, make_case, sizes_of
 from parity.measure.gradient_scale import gradient_scale, steepness
 from parity.measure.metrics import measure, scale_of
 from parity.measure.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
-from parity.reference.backward import Gradients, backward, forward
+from parity.reference.backward import Gradients
 from parity.reference.heads import MASKED
-from parity.reference.model import Reference
 from parity.witnesses.whole import run_whole
 from parity.witnesses.witness import MODULES, Dtype, Framework, Setting, make_witness
 
@@ -59,7 +59,7 @@ _FLOORS = {"loss": 1.0, "log_probs": 1.0}
 
 @dataclass(frozen=True)
 class Sample:
-    """One measured tap. layer: how many layers lie before its own. found: the tolerance that would just pass."""
+    """One measured tap of a family. layer: how many lie before its own. found: the tolerance that would just pass."""
 
     kind: str
     dtype: str
@@ -68,6 +68,7 @@ class Sample:
     layer: int
     found: float
     at: str
+    family: Family = field(default_factory=default_family, repr=False, compare=False)
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -77,10 +78,10 @@ class Sample:
     @property
     def growth(self) -> str:
         """How this sample's error grows with depth."""
-        family = default_family()
         if self.error == "gradient":
-            return "none" if self.kind in _near_the_loss(family) else "linear"
-        grows = self.error in ("accumulated", "decoding") and self.kind not in _without_depth(family)
+            return "none" if self.kind in _near_the_loss(self.family) else "linear"
+        before = {tap.kind or tap.name for tap in self.family.stages[0].taps}
+        grows = self.error in ("accumulated", "decoding") and self.kind not in before
         return "sqrt" if grows else "none"
 
 
@@ -102,19 +103,21 @@ def calibrate(
     devices: Sequence[str] = ("cpu",),
     witnesses: Sequence[str] = ("torch", "flax"),
     report: Callable[[str], None] | None = None,
+    family: str = "",
 ) -> Table:
     """Measure a table of tolerances and, with ``out``, write it there.
 
-    sizes: names of ``sizes_of``; none: all. devices: "cpu", "cuda", "tpu" (the last for Flax alone:
-    witnesses=("flax",)). report: is told what is being measured. Raises ValueError for what is unknown or not there;
-    nothing is written then.
+    family: its name; empty: the default one. sizes: names of ``sizes_of``; none: all. devices: "cpu", "cuda", "tpu"
+    (the last for Flax alone: witnesses=("flax",)). report: is told what is being measured. Raises ValueError for what
+    is unknown or not there; nothing is written then.
     """
-    sizes = tuple(sizes) or tuple(sizes_of())
-    _check(seeds, sizes, dtypes, witnesses)
+    own = family_named(family) if family else default_family()
+    sizes = tuple(sizes) or tuple(sizes_of(own))
+    _check(seeds, sizes, dtypes, witnesses, own)
     if out:
         check_writable(out, "parity calibrate --out")
-    samples = list(measure_samples(seeds, sizes, dtypes, devices, witnesses, report))
-    table = make_table(samples, _command(seeds, sizes, dtypes, devices, witnesses))
+    samples = list(measure_samples(seeds, sizes, dtypes, devices, witnesses, report, own))
+    table = make_table(samples, _command(seeds, sizes, dtypes, devices, witnesses, own))
     if out:
         write_whole(out, table.to_json(), "parity calibrate --out")
     return table
@@ -127,13 +130,19 @@ def measure_samples(
     devices: Sequence[str],
     witnesses: Sequence[str] = ("torch", "flax"),
     report: Callable[[str], None] | None = None,
+    family: Family | None = None,
 ) -> Iterator[Sample]:
-    """Yield every measured tap; raises ValueError if one holds NaN or Inf, or is not that of the reference."""
+    """Yield every measured tap; raises ValueError if one holds NaN or Inf, or is not that of the reference.
+
+    family: whose sizes they are; None: the default one.
+    """
+    family = family or default_family()
     for name in sizes:
-        most = sizes_of()[name].most_seeds
+        size = sizes_of(family)[name]
+        most = size.most_seeds
         if report and seeds[most:]:
             report(f"{name}: seeds {', '.join(map(str, seeds[most:]))} are left out, because this size takes long")
-        truths = [_truth(make_case(name, seed)) for seed in seeds[:most]]
+        truths = [_truth(make_case(name, seed, size)) for seed in seeds[:most]]
         for dtype in dtypes:
             for device in devices:
                 for witness in witnesses:
@@ -143,7 +152,7 @@ def measure_samples(
                         model = _make(witness, truth.case, dtype, device)
                         for kind, error, layer, found in _compare(model, truth):
                             at = f"{witness}, {truth.case.where}, layer {layer}"
-                            yield Sample(kind, dtype, device, error, layer, found, at)
+                            yield Sample(kind, dtype, device, error, layer, found, at, family)
 
 
 def growth_exponents(
@@ -195,18 +204,24 @@ class Truth:
     taps: dict[str, np.ndarray]
     streams: list[np.ndarray]
     gradients: Gradients | None
-    decoding: tuple[np.ndarray, np.ndarray] | None
+    decoding: tuple[Inputs, np.ndarray] | None
 
 
 def _truth(case: Case) -> Truth:
-    reference = Reference.of(case.config, case.size.head, case.weights)
-    taps, streams = forward(reference, case.inputs)
-    gradients = backward(reference, case.inputs, case.labels) if case.size.gradients else None
+    reference: Any = make_witness("reference", case.config, case.size.head, case.weights)
+    taps, stream = reference.start(case.inputs)
+    streams = [reference.hidden(stream)]
+    for step in case.config.family.steps(case.config)[1:-1]:
+        own, stream = reference.step(step, stream)
+        taps |= own
+        streams.append(reference.hidden(stream))
+    taps |= reference.finish(stream)
+    gradients = reference.backward(case.inputs, case.labels) if case.size.gradients else None
     decoding = None
-    if (own := case.config.family.heads[case.size.head]).decodes:
-        ids = np.maximum(case.inputs["input_ids"], case.config.pad_token_id + 1)  # decoding has no padding
-        decoding = ids, forward(reference, {"input_ids": ids})[0][own.returned[0]]
-    return Truth(case, taps, [stream.x for stream in streams], gradients, decoding)
+    if (head := case.config.family.heads[case.size.head]).decodes:
+        inputs = decoded(case.inputs, case.config)
+        decoding = inputs, run_whole(reference, inputs).taps[head.returned[0]]
+    return Truth(case, taps, streams, gradients, decoding)
 
 
 Found = tuple[str, str, int, float]  # kind, error, layer, found
@@ -239,16 +254,21 @@ def _compare(model: Framework, truth: Truth) -> Iterator[Found]:
         for name, reference in truth.taps.items():
             tap = case.config.family.heads[case.size.head].tap(name)
             where = reference > MASKED if tap and tap.penalised else None
-            yield kind_of(name), error, _layer(name, case), _found(case, name, found[name], reference, where=where)
+            yield (
+                kind_of(name, family=case.config.family),
+                error,
+                _layer(name, case),
+                _found(case, name, found[name], reference, where=where),
+            )
             if tap and tap.distribution:
                 pair = log_softmax(found[name]), log_softmax(reference)
                 yield "log_probs", error, layers, _found(case, "log_probs", *pair)
     if truth.gradients:
         yield from _compare_gradients(model, case, truth.gradients, layers)
     if truth.decoding:
-        ids, logits = truth.decoding
+        inputs, logits = truth.decoding
         (scores,) = case.config.family.heads[case.size.head].returned
-        yield scores, "decoding", layers, _found(case, "decoding", model.decode(ids), logits)
+        yield scores, "decoding", layers, _found(case, "decoding", model.decode(inputs), logits)
 
 
 def _compare_gradients(model: Framework, case: Case, truth: Gradients, layers: int) -> Iterator[Found]:
@@ -258,9 +278,9 @@ def _compare_gradients(model: Framework, case: Case, truth: Gradients, layers: i
     of_taps = {name: x for name, x in truth.taps.items() if name not in truth.scores}  # whose gradients are the loss's
     for values, references in ((found.weights, truth.weights), (found.taps, of_taps)):
         for name in (name for name in references if name in values):
-            scale = gradient_scale(name, terms)
+            scale = gradient_scale(name, terms, case.config.family)
             distance = _found(case, name, values[name], references[name], scale=scale)
-            yield kind_of(name, "gradient"), "gradient", layers, distance / steep
+            yield kind_of(name, "gradient", case.config.family), "gradient", layers, distance / steep
 
 
 def _found(
@@ -273,7 +293,7 @@ def _found(
 ) -> float:
     """The tolerance that would just pass; raises ValueError where nothing can be said."""
     if scale is None:
-        scale = np.array(max(scale_of(reference, where), _FLOORS.get(kind_of(name), 0.0)))
+        scale = np.array(max(scale_of(reference, where), _FLOORS.get(kind_of(name, family=case.config.family), 0.0)))
     difference = measure(value, reference, 1.0, where, scale=scale)
     if difference.problem or not np.isfinite(difference.would_pass):
         raise ValueError(f"{case.where}: {name}: {difference.problem or 'the reference is 0, the value is not'}")
@@ -288,9 +308,11 @@ def _layer(name: str, case: Case) -> int:
     return case.config.num_hidden_layers if place is None or place.layer is None else place.layer
 
 
-def _check(seeds: Sequence[int], sizes: Sequence[str], dtypes: Sequence[str], witnesses: Sequence[str]) -> None:
+def _check(
+    seeds: Sequence[int], sizes: Sequence[str], dtypes: Sequence[str], witnesses: Sequence[str], family: Family
+) -> None:
     for name, given, known in (
-        ("size", sizes, sizes_of()),
+        ("size", sizes, sizes_of(family)),
         ("dtype", dtypes, DTYPES),
         ("witness", witnesses, ("torch", "flax")),
     ):
@@ -309,11 +331,13 @@ def _command(
     dtypes: Sequence[str],
     devices: Sequence[str],
     witnesses: Sequence[str],
+    family: Family,
 ) -> str:
     """The command line that measures the same again."""
     sides = "" if set(witnesses) == {"torch", "flax"} else "".join(f" --witness {x}" for x in witnesses)
-    sizes = () if list(sizes) == list(sizes_of()) else sizes
+    sizes = () if list(sizes) == list(sizes_of(family)) else sizes
     options: list[tuple[str, Sequence[str] | Sequence[int]]] = [
+        ("family", [family.name] * (family is not default_family())),
         ("seed", seeds),
         ("size", sizes),
         ("dtype", dtypes),

@@ -7,7 +7,8 @@ reference.py is its float64 reference.
 from dataclasses import replace
 
 from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.families.family import Head, LossTerm, Tap
+from bigbird_port.families.family import Head, Tap
+from bigbird_port.families.losses import LossTerm
 from bigbird_port.schema.table import Weight
 
 NAME = "mean-regression"

@@ -13,7 +13,8 @@ import parity.run.walk
 from bigbird_port.cli import main
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.bigbird.family import BIGBIRD
-from bigbird_port.families.family import Head, LossTerm, Tap
+from bigbird_port.families.family import Head, Tap
+from bigbird_port.families.losses import LossTerm
 from parity.faults.setup import make_setup, make_witness, own_inputs, walk
 from parity.given.inputs import select_inputs
 from parity.run.compare import Scene

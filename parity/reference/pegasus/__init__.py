@@ -1,0 +1,1 @@
+"""BigBird-Pegasus in float64, written from the facts."""
