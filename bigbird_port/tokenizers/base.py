@@ -133,11 +133,15 @@ class TokenizerBase(SpecialTokens, ABC):
         if text is None and text_target is None:
             raise ValueError("text was not given: give text, text_target or both")
         if text is None:
-            return self._rows(text_target, text_pair_target, **options)
+            return self._target_rows(text_target, text_pair_target, **options)
         rows = self._rows(text, text_pair, **options)
         if text_target is not None:
-            rows["labels"] = self._rows(text_target, text_pair_target, **options)["input_ids"]
+            rows["labels"] = self._target_rows(text_target, text_pair_target, **options)["input_ids"]
         return rows
+
+    def _target_rows(self, text: Any, text_pair: Any, **options: Any) -> BatchEncoding:
+        """Encode what a model is to write; a kind of tokenizer may end it otherwise than what the model reads."""
+        return self._rows(text, text_pair, **options)
 
     def _rows(
         self,

@@ -173,7 +173,7 @@ def test_summaries_end_and_documents_do_not(kind, slow, vocab: Path) -> None:
     assert windows.input_ids[1][0] == windows.input_ids[0][-1]
     assert windows.input_ids[-1][-1] == 1
     assert tokenizer(text, return_tensors="np", text_target=other).labels.shape == (1, len(longer) + 1)
-    with pytest.raises(ValueError, match="neither text nor text_target"):
+    with pytest.raises(ValueError, match="give text, text_target or both"):
         tokenizer()
     with pytest.raises(ValueError, match="stride is 3"):
         tokenizer(text_target=other, max_length=3, truncation=True, stride=3, return_overflowing_tokens=True)

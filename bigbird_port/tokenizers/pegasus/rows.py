@@ -68,33 +68,14 @@ class PegasusRows(TokenizerBase):
         named = {self._vocab[token]: AddedToken(token, special=True) for token in self.all_special_tokens}
         return dict(sorted({**named, **self._added}.items()))
 
-    def __call__(
-        self,
-        text: Text | Sequence[Text] | None = None,
-        text_pair: Text | Sequence[Text] | None = None,
-        *,
-        text_target: Text | Sequence[Text] | None = None,
-        **options: Any,
-    ) -> BatchEncoding:
-        """Encode documents (``text``), summaries (``text_target``), or both, whose ids are then "labels".
+    def _target_rows(self, text: Any, text_pair: Any, **options: Any) -> BatchEncoding:
+        """Encode summaries, each with ``</s>`` behind it, and then cut, so that one too long loses it, as the original.
 
-        A document ends with ``</s>`` only where ``end_documents`` says so. A summary gets it, and is then cut, so that
-        one that is too long loses it, as in the original. ``options`` are BigBirdTokenizer's, for both alike.
-
-        Raises ValueError for arguments that do not fit each other or the texts; it names them.
+        A document ends with ``</s>`` only where ``end_documents`` says so.
         """
-        if text_target is None:
-            if text is None:
-                raise ValueError("neither text nor text_target was given: give a document, a summary, or both")
-            return super().__call__(text, text_pair, **options)
         writer = object.__new__(type(self))  # which shares the pipeline, and ends its rows
         writer.__dict__.update(self.__dict__, _ends=True)
-        summaries = TokenizerBase.__call__(writer, text_target, **options)
-        if text is None:
-            return summaries
-        documents = super().__call__(text, text_pair, **options)
-        documents["labels"] = summaries["input_ids"]
-        return documents
+        return writer._rows(text, text_pair, **options)
 
     def decode(
         self,
