@@ -93,8 +93,12 @@ class PortedModel(PreTrainedModel):
         self._made["config"] = next(module.config for module in self.modules() if _is_product(module))
         self.config.attention_type = value
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
-        """In training, compute layers again in the backward pass rather than keep them."""
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, every_n_layers: int = 1
+    ) -> None:
+        """In training, compute layers again in the backward pass rather than keep them; ValueError unless every one."""
+        if every_n_layers != 1:
+            raise ValueError(f"every_n_layers is {every_n_layers}, expected 1: every layer is computed again here")
         given = {
             name: value for name, value in (gradient_checkpointing_kwargs or {}).items() if name != "use_reentrant"
         }
