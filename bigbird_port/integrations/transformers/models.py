@@ -94,11 +94,18 @@ class PortedModel(PreTrainedModel):
         self.config.attention_type = value
 
     def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, every_n_layers: int = 1
+        self,
+        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: Any = None,
     ) -> None:
-        """In training, compute layers again in the backward pass rather than keep them; ValueError unless every one."""
-        if every_n_layers != 1:
-            raise ValueError(f"every_n_layers is {every_n_layers}, expected 1: every layer is computed again here")
+        """In training, compute layers again in the backward pass rather than keep them.
+
+        Raises ValueError for every_n_layers other than 1, and for offload: every layer is computed again, in place.
+        """
+        for name, value in (("every_n_layers", every_n_layers != 1 and every_n_layers), ("offload", offload)):
+            if value:
+                raise ValueError(f"{name} is {value}, but every layer is computed again, where it is: leave it out")
         given = {
             name: value for name, value in (gradient_checkpointing_kwargs or {}).items() if name != "use_reentrant"
         }
