@@ -134,6 +134,8 @@ def test_everyday_methods_reach_the_product(folder):
     assert model.bert.encoder.layer[0].output.dense.weight.grad.abs().max() > 0
     model.gradient_checkpointing_disable()
     assert not model.is_gradient_checkpointing
+    with pytest.raises(ValueError, match="every_n_layers is 2"):
+        model.gradient_checkpointing_enable(every_n_layers=2)
     assert model.base_model is model.bert
     model.eval()
     model.config.pad_token_id = 300  # a script's assignment counts

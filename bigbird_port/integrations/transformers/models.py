@@ -93,8 +93,19 @@ class PortedModel(PreTrainedModel):
         self._made["config"] = next(module.config for module in self.modules() if _is_product(module))
         self.config.attention_type = value
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
-        """In training, compute layers again in the backward pass rather than keep them."""
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: Any = None,
+    ) -> None:
+        """In training, compute layers again in the backward pass rather than keep them.
+
+        Raises ValueError for every_n_layers other than 1, and for offload: every layer is computed again, in place.
+        """
+        for name, value in (("every_n_layers", every_n_layers != 1 and every_n_layers), ("offload", offload)):
+            if value:
+                raise ValueError(f"{name} is {value}, but every layer is computed again, where it is: leave it out")
         given = {
             name: value for name, value in (gradient_checkpointing_kwargs or {}).items() if name != "use_reentrant"
         }
