@@ -47,7 +47,7 @@ class BatchEncoding(dict[str, Any]):
     def _encoding(self, row: int) -> Encoding:
         if self.encodings is None:
             raise ValueError(
-                "words and offsets are not known to a slow tokenizer, such as BigBirdTokenizer: use the fast one"
+                "words and offsets are not known here: use BigBirdTokenizerFast or BigBirdPegasusTokenizerFast"
             )
         return self.encodings[row]
 
