@@ -37,6 +37,10 @@ class DecoderCache(NamedTuple):
         self.key[:, :, self.filled : end], self.value[:, :, self.filled : end] = k_BNLH, v_BNLH
         return self._replace(filled=end)
 
+    def taken(self, rows: Tensor) -> DecoderCache:
+        """Return the cache of these rows; what comes of the encoder is the same for all beams of a text."""
+        return self._replace(key=self.key[rows], value=self.value[rows])
+
 
 def init_cache(
     config: BigBirdPegasusConfig,
