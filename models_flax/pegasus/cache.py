@@ -35,6 +35,10 @@ class DecoderCache(NamedTuple):
         )
         return self._replace(key=key, value=value, filled=self.filled + k_BNLH.shape[2])
 
+    def taken(self, rows: Array) -> DecoderCache:
+        """Return the cache of these rows; what comes of the encoder is the same for all beams of a text."""
+        return self._replace(key=self.key[rows], value=self.value[rows])
+
 
 def init_cache(
     config: BigBirdPegasusConfig, batch_size: int, max_length: int, dtype: DTypeLike = jnp.float32

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from bigbird_port.models.search import settle
 from models_flax.pegasus.cache import DecoderCache, init_cache
-from models_flax.pegasus.searches import Beams, search_beams, taken, write
+from models_flax.pegasus.searches import Beams, search_beams, write
 
 LOWEST = float(np.finfo(np.float32).min)  # the original's minus infinity
 Past = tuple[DecoderCache, ...]
@@ -144,11 +144,13 @@ def beam_search(decoder: Any, M: int, alpha: float, params: Any, states_BLD: Arr
         past, beams = carried
         logits, past = decoder.step(params, beams[0][:, :, i - 1].reshape(-1), past, states, mask)
         rows, beams = choose(i, logits, *beams)
-        return taken(past, rows), beams
+        return tuple(layer.taken(rows) for layer in past), beams
 
     empty_BMT, lowest_BM = jnp.zeros((B, M, T), jnp.int32), jnp.full((B, M), LOWEST)
     rows, beams = choose(0, jnp.repeat(first, M, axis=0), empty_BMT, lowest_BM.at[:, 0].set(0), empty_BMT, lowest_BM)
-    _, (alive_BMT, sums_BM, done_BMT, scores_BM) = lax.fori_loop(1, T, step, (taken(past, rows), beams))
+    _, (alive_BMT, sums_BM, done_BMT, scores_BM) = lax.fori_loop(
+        1, T, step, (tuple(layer.taken(rows) for layer in past), beams)
+    )
     ended_BM = (done_BMT == eos).any(axis=-1)
     return Beams(jnp.where(ended_BM[..., None], done_BMT, alive_BMT), jnp.where(ended_BM, scores_BM, sums_BM))
 

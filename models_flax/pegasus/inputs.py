@@ -46,10 +46,30 @@ class DecoderArrays:
     cross_head_mask: Array | None = None
     past: tuple[DecoderCache, ...] | None = None
 
+    def tokens(self, config: BigBirdPegasusConfig, prefix: str = "") -> Any:
+        """Return ids [B, T]; in place of word embeddings [B, T, D] some of which none is padding.
+
+        Raises ValueError unless exactly one was given, and for embeddings of another shape.
+        """
+        ids, embeds = self.ids, self.embeds
+        if (ids is None) == (embeds is None):
+            found = "neither" if ids is None else "both"
+            raise ValueError(
+                f"{found} of {prefix}input_ids and {prefix}inputs_embeds was given: give exactly one of them"
+            )
+        if embeds is None:
+            return ids
+        if embeds.ndim != 3 or 0 in embeds.shape or embeds.shape[2] != config.d_model:
+            raise ValueError(
+                f"{prefix}inputs_embeds has shape {list(embeds.shape)}, expected [batch, length, {config.d_model}] "
+                "with none 0"
+            )
+        return np.full(embeds.shape[:2], (config.pad_token_id + 1) % config.vocab_size, np.int32)
+
 
 def decoder_inputs_of(config: BigBirdPegasusConfig, given: DecoderArrays, prefix: str = "decoder_") -> DecoderInputs:
     """Check the arrays and add what was left out; raises ValueError naming the argument, ``prefix`` before its name."""
-    ids = stand_in(config, given.ids, given.embeds, prefix)
+    ids = given.tokens(config, prefix)
     if ids.ndim != 2 or 0 in ids.shape:
         raise ValueError(f"{prefix}input_ids has shape {list(ids.shape)}, expected [batch, length] with neither 0")
     check_token_ids(f"{prefix}input_ids", ids, config.vocab_size)
@@ -78,24 +98,6 @@ def decoder_inputs_of(config: BigBirdPegasusConfig, given: DecoderArrays, prefix
     )
     encoder_mask = None if encoder_mask is None else encoder_mask.astype(bool)
     return DecoderInputs(mask, positions, states, encoder_mask, *heads, given.past)
-
-
-def stand_in(config: BigBirdPegasusConfig, ids: Array | None, embeds: Array | None, prefix: str = "") -> Any:
-    """Return ids [B, T]; in place of word embeddings [B, T, D] some of which none is padding.
-
-    Raises ValueError unless exactly one was given, and for embeddings of another shape.
-    """
-    if (ids is None) == (embeds is None):
-        found = "neither" if ids is None else "both"
-        raise ValueError(f"{found} of {prefix}input_ids and {prefix}inputs_embeds was given: give exactly one of them")
-    if embeds is None:
-        return ids
-    if embeds.ndim != 3 or 0 in embeds.shape or embeds.shape[2] != config.d_model:
-        raise ValueError(
-            f"{prefix}inputs_embeds has shape {list(embeds.shape)}, expected [batch, length, {config.d_model}] with "
-            "none 0"
-        )
-    return np.full(embeds.shape[:2], (config.pad_token_id + 1) % config.vocab_size, np.int32)
 
 
 def check_token_ids(name: str, ids: Any, size: int) -> None:

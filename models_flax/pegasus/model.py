@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from models_flax.bigbird.inputs import Arrays, complete_inputs
 from models_flax.pegasus.cache import DecoderCache
-from models_flax.pegasus.inputs import DecoderArrays, decoder_inputs_of, stand_in
+from models_flax.pegasus.inputs import DecoderArrays, decoder_inputs_of
 from models_flax.pegasus.losses import behind_start
 from models_flax.pegasus.outputs import (
     BigBirdPegasusDecoderOutput,
@@ -114,7 +114,7 @@ class FlaxBigBirdPegasusModule(nn.Module):
         inputs_embeds: Array | None = None,
     ) -> BigBirdPegasusEncoderOutput:
         """Run the encoder alone; the arguments are the call's."""
-        ids = stand_in(self.config, input_ids, inputs_embeds)
+        ids = DecoderArrays(input_ids, inputs_embeds).tokens(self.config)
         inputs = complete_inputs(self.config, Arrays(ids, attention_mask, head_mask=head_mask))
         words_BLD = self.shared(ids) if inputs_embeds is None else inputs_embeds.astype(self.dtype)
         sum_BLD = embedded(self.config, words_BLD, self.embed_positions(inputs.position_ids))

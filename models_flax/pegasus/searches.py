@@ -127,16 +127,13 @@ def search_beams(decoder: Any, search: Search, params: Any, states_BLD: Array, m
         i, past, beams = carried
         logits, past = decoder.step(params, beams[0][:, :, i].reshape(-1), past, states, mask)
         rows, beams = choose(i, logits, beams)
-        return i + 1, taken(past, rows), beams
+        return i + 1, tuple(layer.taken(rows) for layer in past), beams
 
     empty_BMS = jnp.zeros((B, M, T + 1), jnp.int32).at[..., 0].set(config.decoder_start_token_id)
     never_BM, none_BM = jnp.full((B, M), NEVER), jnp.zeros((B, M), bool)
     beams = (empty_BMS, never_BM.at[:, 0].set(0), empty_BMS, never_BM, none_BM, jnp.ones((B, 1), bool), True)
     rows, beams = choose(0, jnp.repeat(first, M, axis=0), beams)
-    _, _, beams = lax.while_loop(lambda carried: carried[2][-1], step, (1, taken(past, rows), beams))
+    _, _, beams = lax.while_loop(
+        lambda carried: carried[2][-1], step, (1, tuple(layer.taken(rows) for layer in past), beams)
+    )
     return Beams(beams[2][..., 1:], beams[3])
-
-
-def taken(past: Any, rows: Array) -> Any:
-    """The cache of these rows of the batch; what comes of the encoder is the same for all beams of a text."""
-    return tuple(layer._replace(key=layer.key[rows], value=layer.value[rows]) for layer in past)

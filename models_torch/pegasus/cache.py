@@ -88,6 +88,10 @@ class DecoderCache(tuple[Tensor, ...]):
         self.key[:, :, self.filled : end], self.value[:, :, self.filled : end] = k_BNLH, v_BNLH
         return self._replace(filled=end)
 
+    def taken(self, rows: Tensor) -> DecoderCache:
+        """Return the cache of these rows; what comes of the encoder is the same for all beams of a text."""
+        return self._replace(key=self.key[rows], value=self.value[rows])
+
 
 register_pytree_node(DecoderCache, lambda cache: (list(cache), None), lambda tensors, _: DecoderCache(tensors))
 

@@ -91,9 +91,7 @@ class _Decoder:
     def take(self, rows: Tensor) -> None:
         """Go on with these rows of the batch."""
         assert self.past is not None
-        self.past = tuple(
-            layer._replace(key=layer.key[rows], value=layer.value[rows]) for layer in self.past
-        )  # what comes of the encoder is the same for all beams of a text
+        self.past = tuple(layer.taken(rows) for layer in self.past)
 
     def repeat(self, times: int) -> None:
         """Go on with every row several times."""
