@@ -13,7 +13,7 @@ import numpy as np
 from bigbird_port.families.family import Step, Tap
 from parity.given.inputs import DECODER_IDS, Inputs
 from parity.witnesses import with_transformers as base
-from parity.witnesses.with_torch import to_array
+from parity.witnesses.with_torch import pinned, to_array
 from parity.witnesses.witness import Taps
 
 # A tap -> the module of a layer whose output it is, or whose input ("<" before it).
@@ -66,7 +66,7 @@ class TransformersWitness(base.TransformersWitness):
         taps: Taps = {}
         hooks = list(self._listen(taps, lengths, alone))
         try:
-            with base.pinned(), base._quiet():
+            with pinned(), base._quiet():
                 output = self.model(**given, use_cache=False)
         finally:
             for hook in hooks:
