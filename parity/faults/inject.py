@@ -83,7 +83,10 @@ _COMPILED_FROM: dict[str, tuple[str | tuple[str, str], ...]] = {
     "bigbird.tasks": ("_compiled",),
     "bigbird.heads": ("_compiled",),
     "losses": ("_compiled_loss",),
-    "pegasus": tuple((_PEGASUS, f"compiled_{what}") for what in ("embeddings", "layer", "logits", "step")),
+    "pegasus": (
+        *((_PEGASUS, "compiled_embeddings"), (_PEGASUS, "compiled_layer")),
+        *((_PEGASUS, "compiled_logits"), (_PEGASUS, "compiled_step")),
+    ),
 }
 
 
@@ -93,8 +96,8 @@ def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
     if framework == "torch":
         yield
         return
-    room = path.partition(".")[0]
-    names = _COMPILED_FROM.get(path) or _COMPILED_FROM.get(_divided(path)[0]) or _COMPILED_FROM[room]
+    known = (path, _divided(path)[0], path.partition(".")[0])
+    names = _COMPILED_FROM[next(name for name in known if name in _COMPILED_FROM)]
     encoder: Any = importlib.import_module("models_flax.bigbird.encoder")
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(encoder, "_KINDS", encoder.layer_kinds(encoder.BigBirdLayer)))

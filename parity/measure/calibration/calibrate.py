@@ -38,6 +38,7 @@ from parity.measure.metrics import measure, scale_of
 from parity.measure.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
 from parity.reference.backward import Gradients
 from parity.reference.heads import MASKED
+from parity.witnesses import with_reference
 from parity.witnesses.whole import run_whole
 from parity.witnesses.witness import MODULES, Dtype, Framework, Setting, make_witness
 
@@ -208,7 +209,7 @@ class Truth:
 
 
 def _truth(case: Case) -> Truth:
-    reference: Any = make_witness("reference", case.config, case.size.head, case.weights)
+    reference: Any = with_reference.make(case.config, case.size.head, case.weights, Setting())
     taps, stream = reference.start(case.inputs)
     streams = [reference.hidden(stream)]
     for step in case.config.family.steps(case.config)[1:-1]:
