@@ -63,6 +63,7 @@ def test_flax_has_the_same_taps(converted):
     assert len(taps["torch", "reference"]) > 60
 
 
+@pytest.mark.slow
 def test_a_coupled_model_has_no_decoder_alone_and_says_so(converted, tmp_path):
     require(GOLDEN["tiny-coupled"])
     arguments = ["--length", "40", "--max-encoder-length", "40", "--against", "torch,reference", "--gradients"]
@@ -107,6 +108,7 @@ def test_another_model_is_red_against_the_original(converted):
     assert "encoder.layer.0.attention_output" in {row.tap for row in result.rows if not row.passed}
 
 
+@pytest.mark.slow
 @pytest.mark.peer
 def test_transformers_leaves_the_original_at_its_eps_and_at_its_random_blocks(converted):
     """With full attention only its eps is off; longer texts have other random blocks."""
