@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bigbird_port.families.family import Family, Head
-from bigbird_port.families.registry import default_family
+from bigbird_port.families.registry import default_family, family_of
 from bigbird_port.schema.table import Framework
 from parity.faults.inject import InReference, Wrap, in_twin
 from parity.faults.setup import Setup, Weights
@@ -60,8 +60,9 @@ class Fault:
 
     @property
     def heads(self) -> frozenset[str]:
-        """The heads whose models it can touch."""
-        return frozenset(head.name for head in self.family.heads.values() if self.touches(head))
+        """The heads whose models it can touch, of what stands for its family now."""
+        family = family_of(self.family.model_type)
+        return frozenset(head.name for head in family.heads.values() if self.touches(head))
 
     @property
     def how(self) -> str:

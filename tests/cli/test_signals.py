@@ -35,6 +35,17 @@ def fails():
     raise RuntimeError("a fault of the program")
 
 
+@pytest.fixture
+def heard():
+    """What a shell starts in the background ignores SIGINT, and so would these tests."""
+    before = {number: signal.getsignal(number) for number in TOLD}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", TOLD)
 @pytest.mark.parametrize("replaced", [False, True])
 def test_the_signal_decides(number, replaced):

@@ -117,7 +117,7 @@ BATCHES = [
     Row(
         "these of a slow tokenizer",
         "differs: refused with the next step, as in transformers",
-        refuses("use BigBirdTokenizerFast", lambda s: s.slow("the model").word_ids()),
+        refuses("such as BigBirdTokenizerFast", lambda s: s.slow("the model").word_ids()),
     ),
     Row("`pickle`, `copy`", check=lambda s: pickle.loads(pickle.dumps(s.batch)).keys() == s.batch.copy().keys()),
 ]

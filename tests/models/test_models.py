@@ -260,13 +260,14 @@ FLAX_ONLY_FILES = {
     "pegasus/holders.py",
 }
 # JAX places arrays, torch wraps modules; tensors are no arrays; a gather is made of other steps; an optimizer holds its
-# state, a transformation hands it on.
+# state, a transformation hands it on; torch's processes hold parts of one batch, JAX's one process all of them.
 OTHER_NAMES = {
     "sharding.py",
     "pretrained/files.py",
     "attention/plain.py",
     "attention/gathering.py",
     "attention/gradient.py",
+    "training/devices.py",
     "training/optimizers.py",
     "training/state.py",
 }
