@@ -130,5 +130,10 @@ class Bench:
         return {name: taps[name] for name in self.own.returned if name in taps}
 
     def hidden_taps(self) -> list[str]:
-        """The taps that are hidden states, in the order in which a call returns them."""
-        return [step.output for step in self.family.steps(self.config)[:-1]]
+        """The taps that are hidden states, in the order in which a call returns them.
+
+        Of the last layer a call returns what a stage behind it makes, where there is one.
+        """
+        steps = self.family.steps(self.config)[:-1]
+        behind = steps[-1].number is None
+        return [step.output for step in (*steps[:-2], steps[-1])] if behind else [step.output for step in steps]

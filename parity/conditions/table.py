@@ -19,6 +19,10 @@ def _cross(config: BigBirdConfig) -> dict[str, Any]:
     return _full(config) | {"is_decoder": True, "add_cross_attention": True}
 
 
+def _why_no_cross(config: BigBirdConfig) -> str:
+    return "a prenorm encoder has no cross-attention" if config.norm_type == "prenorm" else ""
+
+
 def _why_no_cache(config: BigBirdConfig) -> str:
     return "" if most_tokens(config) >= 16 else f"the model takes {most_tokens(config)} tokens, fewer than 16"
 
@@ -112,6 +116,7 @@ _PLAINLY = (
         decoding,
         calls.cross_attention,
         _cross,
+        _why_no_cross,
     ),
     UserCondition(
         "cache",

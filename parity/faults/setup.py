@@ -91,7 +91,12 @@ def read_setup(out: Path, head: str, framework: Framework = "torch", seed: int =
     Raises ValueError as read_model_folder does.
     """
     folder = read_model_folder(out, framework)
-    check_judged(folder.config.family, out, folder.config.norm_type)
+    check_judged(folder.config.family, out)
+    if folder.config.family is default_family() and folder.config.norm_type != "postnorm":
+        raise ValueError(
+            f"{out}: norm_type is {folder.config.norm_type}, and faults are made and searched for in postnorm models "
+            f"alone: 'bigbird-port parity {out}' compares this one layer by layer"
+        )
     config, weights = folder.config.for_head(head), Weights()
     for side in FRAMEWORKS:
         weights |= complete(folder.weights, config, head, side, seed)[0]

@@ -140,7 +140,8 @@ def reported_hidden(config: BigBirdConfig) -> str:
     """Return what golden cases call the hidden states that go into a head; empty where that is a tap of a stage."""
     family = config.family
     place = family.place(family.steps(config)[-2].output)
-    found = (tap.name for tap in family.whole if tap.golden and place and tap.kind == place.tap.kind)
+    whole = (tap for tap in family.whole if tap.golden and place and tap != place.tap)
+    found = (tap.name for tap in whole if place and tap.kind == place.tap.kind)
     return next(found, "")
 
 

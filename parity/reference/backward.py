@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bigbird_port.families.family import Step
 from parity.given.inputs import Inputs
 from parity.reference.attention import attend_backward
 from parity.reference.heads import TRANSFORM, WORDS, Taps
@@ -50,9 +51,9 @@ def forward(reference: Reference, inputs: Inputs) -> tuple[Taps, list[Stream]]:
     """Return every tap, and the stream into layer 0, layer 1, .. and into the head."""
     taps, stream = reference.start(inputs)
     streams = [stream]
-    for i in range(reference.config.num_hidden_layers):
-        layer_taps, stream = reference.layer(i, stream)
-        taps |= layer_taps
+    for step in reference.config.family.steps(reference.config)[1:-1]:
+        own, stream = reference.step(step, stream)
+        taps |= own
         streams.append(stream)
     return taps | reference.finish(stream), streams
 
@@ -60,15 +61,15 @@ def forward(reference: Reference, inputs: Inputs) -> tuple[Taps, list[Stream]]:
 def propagate(reference: Reference, taps: Taps, streams: list[Stream], scores: Taps) -> tuple[Taps, Taps]:
     """Go from gradients of the scores, by name, to those of all weights and of all taps.
 
-    taps, streams: as forward returns them. ``scores`` may hold a gradient of the last layer's output; the base model,
+    taps, streams: as forward returns them. ``scores`` may hold a gradient of what the head reads; the base model,
     which has no loss, goes by that and by one of pooler_output.
     """
-    layers = reference.config.num_hidden_layers
+    steps = reference.config.family.steps(reference.config)[1:-1]
     back = PassBack(reference, taps, scores)
     d_x = own_function(reference.config, reference.head, "head_backward", _HEADS)(back, streams[-1])
-    d_x = d_x + scores.get(f"layer.{layers - 1}.output", 0)
-    for i in reversed(range(layers)):
-        d_x = back.layer(i, streams[i], d_x)
+    d_x = d_x + scores.get(steps[-1].output, 0)
+    for step, stream in reversed(list(zip(steps, streams, strict=False))):
+        d_x = back.last_norm(step, stream, d_x) if step.number is None else back.layer(step.number, stream, d_x)
     back.embeddings(streams[0], d_x)
     return back.weights, back.taps
 
@@ -116,6 +117,15 @@ class PassBack:
         d_inner = self.dense(down, inner, d_residual)
         return d_residual + self.activated(up, x, d_inner), d_inner
 
+    def norm_where(self, norm_type: str, module: str, x: np.ndarray, d_y: np.ndarray) -> np.ndarray:
+        """Go back through a LayerNorm that there is in models of a norm_type; in others through nothing."""
+        return self.layer_norm(module, x, d_y) if self.reference.has_norm(norm_type) else d_y
+
+    def last_norm(self, step: Step, stream: Stream, d_output: np.ndarray) -> np.ndarray:
+        """Go back through the LayerNorm behind the last layer, which there is in prenorm."""
+        self.taps[step.output] = d_output
+        return self.norm_where("prenorm", "encoder.LayerNorm", stream.x, d_output)
+
     def layer(self, i: int, stream: Stream, d_output: np.ndarray) -> np.ndarray:
         """Go back through layer ``i`` with the stream that went into it; return the gradient of stream.x."""
         module, x = f"encoder.layer.{i}", stream.x
@@ -123,26 +133,41 @@ class PassBack:
             self.forward_taps[f"layer.{i}.{name}"]
             for name in ("query", "key", "value", "context", "attention_output", "intermediate")
         )
-        d_attention, d_inner = self.feed_forward(
-            *(f"{module}.intermediate.dense", f"{module}.output.dense", f"{module}.output.LayerNorm"),
-            *(attention, inner, d_output),
-        )
+        d_attention, d_inner = self.sublayer(i, attention, inner, d_output)
         merged, project = context.reshape(x.shape), f"{module}.attention.output.dense"
         residual = x + dense(self.values, project, merged)
-        d_residual = self.layer_norm(f"{module}.attention.output.LayerNorm", residual, d_attention)
+        d_residual = self.norm_where("postnorm", f"{module}.attention.output.LayerNorm", residual, d_attention)
         d_context = self.dense(project, merged, d_residual).reshape(context.shape)
         visibility = self.reference.visibility(i, stream)
         parts = dict(zip(("query", "key", "value"), attend_backward(q, k, v, visibility, d_context), strict=True))
         found = {"output": d_output, "intermediate": d_inner, "attention_output": d_attention, "context": d_context}
         self.taps |= {f"layer.{i}.{name}": d for name, d in (parts | found).items()}
-        d_x = d_residual
+        before = f"{module}.attention.self.LayerNorm"
+        entered, d_entered = self.reference.norm_where("prenorm", before, x), np.zeros(x.shape)
         for part, d_BNLH in parts.items():
-            d_x = d_x + self.dense(f"{module}.attention.self.{part}", x, d_BNLH.swapaxes(1, 2).reshape(x.shape))
-        return d_x
+            d_part = d_BNLH.swapaxes(1, 2).reshape(x.shape)
+            d_entered = d_entered + self.dense(f"{module}.attention.self.{part}", entered, d_part)
+        return self.joined(d_residual, self.norm_where("prenorm", before, x, d_entered))
+
+    def sublayer(self, i: int, x: np.ndarray, inner: np.ndarray, d_output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Go back through the feed-forward sublayer of layer ``i``; return the gradients of its input and of inner."""
+        module = f"encoder.layer.{i}"
+        up, down = f"{module}.intermediate.dense", f"{module}.output.dense"
+        if self.reference.has_norm("postnorm"):
+            return self.feed_forward(up, down, f"{module}.output.LayerNorm", x, inner, d_output)
+        before = f"{module}.intermediate.LayerNorm"
+        d_inner = self.dense(down, inner, d_output)
+        d_entered = self.activated(up, self.reference.norm_where("prenorm", before, x), d_inner)
+        return self.joined(d_output, self.norm_where("prenorm", before, x, d_entered)), d_inner
+
+    def joined(self, d_residual: np.ndarray, d_branch: np.ndarray) -> np.ndarray:
+        """The gradient of what a sublayer reads and adds to; in prenorm no LayerNorm rounds the sum."""
+        d_x = d_residual + d_branch
+        return lossy(d_x) if self.reference.has_norm("prenorm") else d_x
 
     def embeddings(self, stream: Stream, d_x: np.ndarray) -> None:
         """Go back through the embeddings."""
-        d_sum = self.layer_norm("embeddings.LayerNorm", self.forward_taps["embeddings_prenorm"], d_x)
+        d_sum = self.norm_where("postnorm", "embeddings.LayerNorm", self.forward_taps["embeddings_prenorm"], d_x)
         self.taps |= {"embeddings": d_x, "embeddings_prenorm": d_sum}
         scale = math.sqrt(self.config.hidden_size) if self.config.rescale_embeddings else 1.0
         given = stream.given

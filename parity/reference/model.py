@@ -76,12 +76,15 @@ class Reference:
         x += lossy(self.weights["embeddings.token_type_embeddings.embedding"][given.token_type_ids])
         x += lossy(self.weights["embeddings.position_embeddings.embedding"][given.position_ids])
         x = lossy(x)
-        normed = layer_norm(self.weights, "embeddings.LayerNorm", x, self.config.layer_norm_eps)
+        normed = self.norm_where("postnorm", "embeddings.LayerNorm", x)
         return {"embeddings_prenorm": x, "embeddings": normed}, Stream(normed, given)
 
     def step(self, step: Step, stream: Stream) -> tuple[Taps, Stream]:
-        """Run a stage between the first and the last, which is a layer."""
-        return self.layer(step.index, stream)
+        """Run a stage between the first and the last: a layer, or in prenorm the LayerNorm behind all of them."""
+        if step.number is not None:
+            return self.layer(step.number, stream)
+        x = self.norm_where("prenorm", "encoder.LayerNorm", stream.x)
+        return {step.output: x}, replace(stream, x=x)
 
     def layer(self, i: int, stream: Stream) -> tuple[Taps, Stream]:
         """Run layer ``i`` on stream.x.
@@ -105,26 +108,32 @@ class Reference:
         self, module: str, x: np.ndarray, keyed: np.ndarray, visibility: Visibility, factors: np.ndarray | None
     ) -> Taps:
         """A sublayer in which x attends to what is keyed; factors [N]: of the heads' contexts."""
-        weights = self.weights
+        weights, itself = self.weights, keyed is x
+        entered = self.norm_where("prenorm", f"{module}.self.LayerNorm", x)
+        keyed = entered if itself else keyed
         q, k, v = (
             self.split_heads(dense(weights, f"{module}.self.{part}", given))
-            for part, given in (("query", x), ("key", keyed), ("value", keyed))
+            for part, given in (("query", entered), ("key", keyed), ("value", keyed))
         )
         context = attend(q, k, v, visibility)
         if factors is not None:
             context *= factors[:, None]
         projected = dense(weights, f"{module}.output.dense", context.reshape(x.shape))
         projected += x
-        attention = layer_norm(weights, f"{module}.output.LayerNorm", projected, self.config.layer_norm_eps)
+        attention = self._leave(f"{module}.output.LayerNorm", projected)
         return {"query": q, "key": k, "value": v, "context": context, "attention_output": attention}
 
     def _feed_forward(self, i: int, attention: np.ndarray) -> Taps:
         weights, module = self.weights, f"encoder.layer.{i}"
-        inner = activate(self.config.hidden_act, dense(weights, f"{module}.intermediate.dense", attention))
+        entered = self.norm_where("prenorm", f"{module}.intermediate.LayerNorm", attention)
+        inner = activate(self.config.hidden_act, dense(weights, f"{module}.intermediate.dense", entered))
         narrowed = dense(weights, f"{module}.output.dense", inner)
         narrowed += attention
-        output = layer_norm(weights, f"{module}.output.LayerNorm", narrowed, self.config.layer_norm_eps)
-        return {"intermediate": inner, "output": output}
+        return {"intermediate": inner, "output": self._leave(f"{module}.output.LayerNorm", narrowed)}
+
+    def _leave(self, module: str, added: np.ndarray) -> np.ndarray:
+        """Return the sum that a sublayer makes, in postnorm its LayerNorm, which rounds the sum itself."""
+        return lossy(added) if self.has_norm("prenorm") else self.norm_where("postnorm", module, added)
 
     def finish(self, stream: Stream) -> Taps:
         """Return the head's scores under the models' field names, and the taps before them."""
@@ -145,6 +154,14 @@ class Reference:
     def hidden(self, stream: Stream) -> np.ndarray:
         """Return the hidden states [B, L, D]."""
         return stream.x
+
+    def norm_where(self, norm_type: str, module: str, x: np.ndarray) -> np.ndarray:
+        """Return LayerNorm(x) in a model of this norm_type, else ``x`` itself."""
+        return layer_norm(self.weights, module, x, self.config.layer_norm_eps) if self.has_norm(norm_type) else x
+
+    def has_norm(self, norm_type: str) -> bool:
+        """Return whether the model is of this norm_type; prenorm: before each sublayer and behind the last layer."""
+        return self.config.norm_type == norm_type
 
     def visibility(self, i: int, stream: Stream) -> Visibility:
         """Return what the queries of layer ``i`` see."""

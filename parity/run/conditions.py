@@ -144,7 +144,7 @@ class Pass:
 def passes(out: Path, options: Options) -> Iterator[Pass]:
     """Yield the passes that the options ask for; raises ValueError for inputs that do not fit the model."""
     base, settings = read_folder_config(out, "torch"), options.settings
-    check_judged(base.family, out, getattr(base, "norm_type", "postnorm"))
+    check_judged(base.family, out)
     for name, overrides, inputs in _inputs(base, options):
         config = base.replace(**overrides)
         if unknown := sorted(set(inputs) - set(base.family.inputs)):

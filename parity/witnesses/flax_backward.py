@@ -33,6 +33,8 @@ def loss_with_zeros(module: Any, head: str, zeros: dict[str, Any], arrays: Any, 
     base = getattr(module, "bert", module)
     with nn.intercept_methods(intercept):
         x_BLD, inputs, _ = base.embed(**given)
+        if module.config.norm_type == "prenorm":  # no LayerNorm is between these taps
+            x_BLD = x_BLD + zeros["embeddings_prenorm"] + zeros["embeddings"]
         # asked for its taps, the encoder runs layers that are not compiled by themselves: those would keep a zero
         last_BLD = base.encoder(x_BLD, inputs, output_taps=True).hidden_states[-1]
         pooled_BD = base.pool(last_BLD)

@@ -99,9 +99,13 @@ class FlaxWitness:
         return family.model_class(family.base, "flax").module_class(self.config, dtype=self.module.dtype)
 
     def step(self, step: Step, stream: Stream) -> tuple[Taps, Stream]:
-        """Run a layer."""
+        """Run a layer, or in prenorm the LayerNorm behind the last one."""
         from models_flax.bigbird.encoder import encoder_lists
 
+        if step.number is None:
+            with self.scope():
+                x = _compiled(_last_norm, self._base())(self.params.get("bert", self.params), stream.x)
+            return self._arrays({step.output: x}), replace(stream, x=x)
         params = self.params.get("bert", self.params)["encoder"]["layer"][str(step.index)]
         with self.scope():
             lists = encoder_lists(self.config, step.index, stream.x.shape[1])
@@ -356,6 +360,10 @@ def _apply_layer(layer: Any, params: Any, *arrays: Any) -> Any:
 
 def _embed(module: Any, arrays: dict[str, Any]) -> Any:
     return module.embed(**arrays)
+
+
+def _last_norm(module: Any, x: Any) -> Any:
+    return module.encoder.LayerNorm(x)
 
 
 def _call_base(module: Any, arrays: dict[str, Any]) -> Any:

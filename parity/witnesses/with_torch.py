@@ -67,9 +67,13 @@ class TorchWitness:
         return _arrays(taps), Stream(x, completed, beside)
 
     def step(self, step: Step, stream: Stream) -> tuple[Taps, Stream]:
-        """Run a layer."""
+        """Run a layer, or in prenorm the LayerNorm behind the last one."""
         from models_torch.bigbird.encoder import encoder_lists
 
+        if step.number is None:
+            with pinned():
+                x = self.model.base.encoder.LayerNorm(stream.x)
+            return {step.output: to_array(x)}, replace(stream, x=x)
         lists = encoder_lists(self.config, step.index, stream.x.shape[1], self.device)
         with pinned():
             x, taps = self.model.base.encoder.layer[step.index](stream.x, stream.inputs.mask, lists)
@@ -138,6 +142,7 @@ class TorchWitness:
             x, completed, taps = self.model.base.embed(**arrays)
             encoded = self.model.base.encoder(x, completed, output_taps=True)
             last = encoded.hidden_states[-1]
+            taps[self.config.family.steps(self.config)[-2].output] = last
             scores, head_taps = self.model.score(last, self.model.base.pool(last), **beside)
             taps = {name: tap for name, tap in (taps | encoded.taps | head_taps | scores).items() if tap.requires_grad}
             for tap in taps.values():

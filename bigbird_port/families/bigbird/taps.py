@@ -54,6 +54,13 @@ LAYERS = (
 )
 
 
+# The output of the last layer, or in prenorm of the LayerNorm behind it, which is a stage of its own.
+SEQUENCE = Tap(
+    *("sequence_output", _HIDDEN, "encoder"),
+    kind="output",
+    flax="encoder/LayerNorm",
+    golden="sequence_output",
+)
 _CROSS = tuple(
     replace(tap, name=tap.name.replace("{i}.", "{i}.cross_"), torch="", flax="", golden="") for tap in LAYERS[:5]
 )  # of a decoder that attends to an encoder
@@ -61,7 +68,7 @@ _CROSS = tuple(
 WHOLE = (
     *_CROSS,
     Tap("last_hidden_state", _HIDDEN, "encoder", kind="output"),
-    Tap("sequence_output", _HIDDEN, "encoder", kind="output", golden="sequence_output"),
+    SEQUENCE,
     Tap(
         "rand_attn.{i}",
         "heads blocks random",
@@ -85,5 +92,6 @@ SPAN = Tap("span_logits", "batch length sides", "qa_classifier", flax="qa_classi
 STAGES = (
     Stage("embeddings", EMBEDDINGS, "embeddings"),
     Stage("layer.{i}", LAYERS, "layer.{i}.output", count="num_hidden_layers"),
+    Stage("output", (SEQUENCE,), "sequence_output", when=("norm_type", "prenorm")),
     Stage("head"),
 )
