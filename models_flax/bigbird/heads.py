@@ -87,8 +87,9 @@ class BigBirdQuestionAnsweringHead(nn.Module):
 
     def setup(self) -> None:
         self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
-        self.intermediate = BigBirdIntermediate(self.config, self.dtype)
-        self.output = BigBirdOutput(self.config, self.dtype)
+        own = self.config.replace(norm_type="postnorm")  # the head is transformers', whatever order the encoder has
+        self.intermediate = BigBirdIntermediate(own, self.dtype)
+        self.output = BigBirdOutput(own, self.dtype)
         self.qa_outputs = nn.Dense(2, dtype=self.dtype)
 
     def __call__(self, x_BLD: Array, deterministic: bool) -> Array:

@@ -74,8 +74,9 @@ class BigBirdQuestionAnsweringHead(nn.Module):
     def __init__(self, config: BigBirdConfig) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.intermediate = BigBirdIntermediate(config)
-        self.output = BigBirdOutput(config)
+        own = config.replace(norm_type="postnorm")  # the head is transformers', whatever order the encoder has
+        self.intermediate = BigBirdIntermediate(own)
+        self.output = BigBirdOutput(own)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
 
     def forward(self, x_BLD: Tensor) -> Tensor:

@@ -145,11 +145,12 @@ FRAMEWORKS = ["torch", pytest.param("flax", marks=pytest.mark.slow)]  # Flax com
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_parity_judges_what_was_converted(converted, framework):
-    """Taps, losses, calls and gradients; the LayerNorm behind the last layer is a stage."""
+    """Taps, losses, calls and gradients; the LayerNorm behind the last layer is a stage, and qa has one of its own."""
     options = Options(length=40, batch=1, gradients=True, witnesses=(framework, "reference"))
-    result = run_parity(converted(PRENORM), [HEAD_OF_CALLS], options)
+    result = run_parity(converted(PRENORM), [HEAD_OF_CALLS, "qa"], options)
     assert result.passed, [row for row in result.rows if not row.passed][:3]
     assert {(row.error, row.tap) for row in result.rows} >= {
+        ("gradient", "grad.qa_classifier.output.LayerNorm.gamma"),
         ("accumulated", "sequence_output"),
         ("local", "sequence_output"),
         ("called", "logits"),
