@@ -120,7 +120,7 @@ class Reference:
             context *= factors[:, None]
         projected = dense(weights, f"{module}.output.dense", context.reshape(x.shape))
         projected += x
-        attention = self._leave(f"{module}.output.LayerNorm", projected)
+        attention = self._summed(f"{module}.output.LayerNorm", projected)
         return {"query": q, "key": k, "value": v, "context": context, "attention_output": attention}
 
     def _feed_forward(self, i: int, attention: np.ndarray) -> Taps:
@@ -129,9 +129,9 @@ class Reference:
         inner = activate(self.config.hidden_act, dense(weights, f"{module}.intermediate.dense", entered))
         narrowed = dense(weights, f"{module}.output.dense", inner)
         narrowed += attention
-        return {"intermediate": inner, "output": self._leave(f"{module}.output.LayerNorm", narrowed)}
+        return {"intermediate": inner, "output": self._summed(f"{module}.output.LayerNorm", narrowed)}
 
-    def _leave(self, module: str, added: np.ndarray) -> np.ndarray:
+    def _summed(self, module: str, added: np.ndarray) -> np.ndarray:
         """Return the sum that a sublayer makes, in postnorm its LayerNorm, which rounds the sum itself."""
         return lossy(added) if self.has_norm("prenorm") else self.norm_where("postnorm", module, added)
 

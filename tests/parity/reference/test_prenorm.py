@@ -162,6 +162,19 @@ def test_parity_judges_what_was_converted(converted, framework):
     }
 
 
+def test_the_ways_of_users_take_the_last_layer_norm_into_account(converted):
+    """A call returns its output in place of the last layer's; a decoder of this kind attends to no encoder."""
+    conditions = ("mixed-lengths", "cross-attention")
+    own = {"max_encoder_length": 528}
+    options = Options(length=40, batch=1, witnesses=("torch", "reference"), conditions=conditions, overrides=own)
+    result = run_parity(converted(PRENORM), [HEAD_OF_CALLS, "causal-lm"], options)
+    assert result.passed, [row for row in result.rows if not row.passed][:3]
+    found = {row.tap for row in result.rows if row.condition == "mixed-lengths"}
+    assert found >= {"embeddings", "layer.0.output", "sequence_output"}
+    assert "layer.1.output" not in found
+    assert "cross-attention (a prenorm encoder has no cross-attention)" in result.not_compared["causal-lm"]
+
+
 @pytest.mark.slow  # Flax compiles every head
 def test_parity_judges_every_head_in_both_frameworks(converted):
     result = run_parity(converted(PRENORM), list(HEADS), Options(length=40, batch=1, gradients=True))
