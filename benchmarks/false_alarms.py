@@ -32,14 +32,13 @@ from parity.run.decoding import compare_decoding
 from parity.run.gradients import compare_gradients
 from parity.run.results import Condition, Result, Row
 from parity.run.walk import Walk
+from parity.witnesses.with_flax import QUICK
 from parity.witnesses.witness import Dtype, make_witness
 
 FRAMEWORKS = ("torch", "flax")
 _MODELS_A_PROCESS = 4 * OF_A_SHAPE  # jax keeps what it compiled
 # Half of the time went into making programs fast that run once.
-_QUICK_TO_COMPILE = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
+_QUICK_TO_COMPILE = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
 _SHOWN = 5
 Found = dict[str, Any]
 

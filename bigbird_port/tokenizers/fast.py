@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -40,7 +40,7 @@ from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.calls.inputs import Text
 from bigbird_port.tokenizers.folder import TOKENIZER_FILE
 from bigbird_port.tokenizers.pipeline import build_pipeline, check_same
-from bigbird_port.tokenizers.trained import train_like
+from bigbird_port.tokenizers.trained import Trainable
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, Vocabulary, load_processor, not_cut, read_vocabulary
 
 
@@ -177,7 +177,7 @@ class LibraryTokenizer(TokenizerBase):
         return backend
 
 
-class BigBirdTokenizerFast(LibraryTokenizer):
+class BigBirdTokenizerFast(LibraryTokenizer, Trainable):
     """Tokenizer on the tokenizers library, built from spiece.model or loaded from tokenizer.json.
 
     ``tokenizer_file``, where given, is used as it is; ``vocab_file`` then only serves save_vocabulary. Other
@@ -211,22 +211,6 @@ class BigBirdTokenizerFast(LibraryTokenizer):
         }
         vocabulary = None if vocab_file is None else read_vocabulary(vocab_file)
         super().__init__(vocabulary, tokenizer_file, tokens, options)
-
-    def train_new_from_iterator(
-        self,
-        text_iterator: Iterable[Any],
-        vocab_size: int,
-        new_special_tokens: Sequence[Token] | None = None,
-        special_tokens_map: Mapping[str, str] | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a tokenizer with these settings and special tokens whose vocabulary is trained on other texts.
-
-        text_iterator: texts, or lists of texts. special_tokens_map: new names of special tokens, by the old ones.
-        options: of SentencePieceTrainer. Raises ValueError where there is no such vocabulary.
-        """
-        asked = (text_iterator, vocab_size, new_special_tokens, special_tokens_map, options)
-        return train_like(self, self._known_model(), *asked)
 
     def _build(self, vocabulary: Vocabulary, added: list[str]) -> tokenizers.Tokenizer:
         pipeline = build_pipeline(vocabulary)

@@ -31,7 +31,7 @@ from bigbird_port.tokenizers import folder
 from bigbird_port.tokenizers.added import Token
 from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.calls.inputs import Text
-from bigbird_port.tokenizers.trained import train_like
+from bigbird_port.tokenizers.trained import Trainable
 from bigbird_port.tokenizers.vocabulary import VOCAB_FILE, Vocabulary, load_processor, not_cut, read_vocabulary
 
 
@@ -81,7 +81,11 @@ class SentencePieceTokenizer(TokenizerBase):
 
         Raises ValueError if there is no such folder.
         """
-        return (folder.write_vocabulary(save_directory, filename_prefix, self._vocabulary.model),)
+        return (folder.write_vocabulary(save_directory, filename_prefix, self._known_model()),)
+
+    def _known_model(self) -> bytes:
+        """The SentencePiece file."""
+        return self._vocabulary.model
 
     def _changed(self) -> None:
         self._backend = _rows_of(self._tokens)
@@ -113,7 +117,7 @@ class SentencePieceTokenizer(TokenizerBase):
         return super()._join(tokens) if self._vocabulary.plain else self.sp_model.decode(list(tokens)).strip()
 
 
-class BigBirdTokenizer(SentencePieceTokenizer):
+class BigBirdTokenizer(SentencePieceTokenizer, Trainable):
     """Tokenizer on sentencepiece, with subword sampling through ``sp_model_kwargs``.
 
     ``sp_model_kwargs`` are SentencePieceProcessor's: enable_sampling, nbest_size (0 and 1: no sampling; more:
@@ -146,22 +150,6 @@ class BigBirdTokenizer(SentencePieceTokenizer):
             "cls_token": cls_token,
         }
         super().__init__(read_vocabulary(vocab_file), tokens, sp_model_kwargs, options)
-
-    def train_new_from_iterator(
-        self,
-        text_iterator: Iterable[Any],
-        vocab_size: int,
-        new_special_tokens: Sequence[Token] | None = None,
-        special_tokens_map: Mapping[str, str] | None = None,
-        **options: Any,
-    ) -> Self:
-        """Return a tokenizer with these settings and special tokens whose vocabulary is trained on other texts.
-
-        text_iterator: texts, or lists of texts. special_tokens_map: new names of special tokens, by the old ones.
-        options: of SentencePieceTrainer. Raises ValueError where there is no such vocabulary.
-        """
-        asked = (text_iterator, vocab_size, new_special_tokens, special_tokens_map, options)
-        return train_like(self, self._vocabulary.model, *asked)
 
     @classmethod
     def _load(cls, path: Path, options: dict[str, Any]) -> Self:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
@@ -23,7 +24,31 @@ _KINDS = {1: "unigram", 2: "bpe"}
 _CONTROL, _USER_DEFINED = 3, 4
 
 
-def train_like(
+class Trainable(TokenizerBase):
+    """A tokenizer that knows its SentencePiece file, whose like can be trained."""
+
+    @abstractmethod
+    def _known_model(self) -> bytes:
+        """The SentencePiece file; raises ValueError where there is none."""
+
+    def train_new_from_iterator(
+        self,
+        text_iterator: Iterable[Any],
+        vocab_size: int,
+        new_special_tokens: Sequence[Token] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a tokenizer with these settings and special tokens whose vocabulary is trained on other texts.
+
+        text_iterator: texts, or lists of texts. special_tokens_map: new names of special tokens, by the old ones.
+        options: of SentencePieceTrainer. Raises ValueError where there is no such vocabulary.
+        """
+        asked = (text_iterator, vocab_size, new_special_tokens, special_tokens_map, options)
+        return _train_like(self, self._known_model(), *asked)
+
+
+def _train_like(
     tokenizer: Kind,
     model: bytes,
     texts: Iterable[Any],

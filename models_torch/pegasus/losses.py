@@ -5,13 +5,12 @@ Legend: B batch, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
+from bigbird_port.families.pegasus.summaries import check_summaries, smoothing_cost
 from models_torch.bigbird.losses import IGNORED, masked_lm_loss
 
 
@@ -37,17 +36,6 @@ def behind_start(labels_BT: Tensor, config: BigBirdPegasusConfig) -> Tensor:
     return functional.pad(_padded(labels_BT, config)[:, :-1], (1, 0), value=config.decoder_start_token_id)
 
 
-def check_summaries(labels_BT: Tensor, positions: int) -> None:
-    """Raise ValueError for labels of no length, or longer than there are positions."""
-    if labels_BT.ndim != 2 or 0 in labels_BT.shape:
-        raise ValueError(f"labels has shape {list(labels_BT.shape)}, expected [batch, length] with neither 0")
-    if labels_BT.shape[1] > positions:
-        raise ValueError(
-            f"labels are {labels_BT.shape[1]} tokens long, but there are {positions} position embeddings "
-            "(max_position_embeddings): cut them"
-        )
-
-
 def summary_loss(logits_BTV: Tensor, labels_BT: Tensor, label_smoothing: float, loss_style: str) -> Tensor:
     """Return the loss of a summary.
 
@@ -66,14 +54,6 @@ def summary_loss(logits_BTV: Tensor, labels_BT: Tensor, label_smoothing: float, 
     rest = label_smoothing / (V - 1)
     losses_BT = -(1 - label_smoothing) * at_label_BT - rest * (log_p_BTV.sum(dim=-1) - at_label_BT)
     return (losses_BT - smoothing_cost(label_smoothing, V)).sum() / (ids_BT != 0).sum()
-
-
-def smoothing_cost(label_smoothing: float, vocab_size: int) -> float:
-    """Return the entropy of a smoothed label, which no model goes below; 0 without smoothing."""
-    if label_smoothing == 0:
-        return 0.0
-    rest = label_smoothing / (vocab_size - 1)
-    return -((1 - label_smoothing) * math.log(1 - label_smoothing) + (vocab_size - 1) * rest * math.log(rest + 1e-20))
 
 
 def _check_some(labels_BT: Tensor, loss_style: str) -> None:

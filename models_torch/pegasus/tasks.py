@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
+from bigbird_port.families.pegasus.summaries import check_summaries
 from bigbird_port.models.output import ModelOutput
 from models_torch.arguments import forward_of
 from models_torch.bigbird.inputs import check_class_labels, check_labels, check_positions
 from models_torch.bigbird.losses import causal_lm_loss, classification_loss, question_answering_loss
 from models_torch.pegasus.generation import GenerationMixin
 from models_torch.pegasus.inputs import DecoderArrays
-from models_torch.pegasus.losses import check_summaries, decoder_inputs, summary_loss
+from models_torch.pegasus.losses import decoder_inputs, summary_loss
 from models_torch.pegasus.model import BigBirdPegasusModel, run_decoder
 from models_torch.pegasus.outputs import (
     BigBirdPegasusDecoderOutput,

@@ -14,6 +14,7 @@ from parity.conditions.bench import TRUTH, Bench
 from parity.conditions.texts import counted, left_padded, most_tokens, words
 from parity.given.inputs import Inputs
 from parity.measure.metrics import scale_of
+from parity.reference.operations import softmax
 from parity.run.results import Row
 from parity.users.user import User
 
@@ -86,7 +87,7 @@ def sampled(bench: Bench) -> Iterator[Row]:
     prompt = {"input_ids": words(bench.config, bench.rng, (1, 2))}
     scores_V = bench.truth(prompt)[tap][0, -1]
     order_V = np.argsort(-scores_V, kind="stable")
-    reached_V = _softmax(scores_V)[order_V].cumsum()
+    reached_V = softmax(scores_V.copy())[order_V].cumsum()
     share = float(reached_V[[0, 1]].mean()) if len(order_V) > 1 else 1.0  # between two sums, so that none is on it
     cold = float(scores_V.std()) / 3 or 1.0
     for how, temperature, known in (
@@ -95,7 +96,7 @@ def sampled(bench: Bench) -> Iterator[Row]:
         ({"top_p": share}, 1.0, order_V[:2]),
     ):
         chances_V = np.zeros_like(scores_V)
-        chances_V[known] = _softmax(scores_V[known] / temperature)
+        chances_V[known] = softmax(scores_V[known] / temperature)
         for user in bench.users:
             yield _drawn(bench, user, prompt, how, chances_V)
 
@@ -122,9 +123,3 @@ def _drawn(bench: Bench, user: User, prompt: Inputs, how: dict[str, Any], chance
         return scene.failed(pair, "decoding", tap, f"generate({named}) drew the same words from another seed")
     beyond_V = np.maximum(off_V - most_V, 0)  # nothing, here
     return scene.row(pair, "decoding", tap, (beyond_V, np.zeros_like(beyond_V)), scale=1.0)
-
-
-def _softmax(scores_V: np.ndarray) -> np.ndarray:
-    """Chances from scores."""
-    powers_V = np.exp(scores_V - scores_V.max())
-    return powers_V / powers_V.sum()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _WORDS = (("word_embeddings", "embedding"), ("shared", "embedding"))
 _SMALL = 1 << 20  # numbers in the kernels of all layers, about
 # LLVM not optimising, the older of two code generators, and one module rather than 32.
-_QUICK = {
+QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
@@ -309,7 +309,7 @@ def _quick_options() -> dict[str, Any]:
     import jax
 
     known = {}
-    for name, value in _QUICK.items():
+    for name, value in QUICK.items():
         try:
             jax.jit(jax.numpy.negative, compiler_options={name: value}).lower(0.0).compile()
         except jax.errors.JaxRuntimeError:
