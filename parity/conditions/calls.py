@@ -28,8 +28,8 @@ def mixed_lengths(bench: Bench) -> Iterator[Row]:
 
 
 def given_arrays(bench: Bench) -> Iterator[Row]:
-    """Seven texts with a mask, types and positions."""
-    yield from one_call(bench, bench.own_inputs(masked(bench.config, bench.rng)))
+    """Seven texts with a mask, types and positions; the answer is a plain tuple."""
+    yield from one_call(bench, bench.own_inputs(masked(bench.config, bench.rng)), return_dict=False)
 
 
 def alone(bench: Bench) -> Iterator[Row]:
@@ -77,7 +77,7 @@ def embeddings_given(bench: Bench) -> Iterator[Row]:
 
 
 def attentions(bench: Bench) -> Iterator[Row]:
-    """Two texts, some heads switched down, and the attention probabilities returned."""
+    """Two texts, some heads switched down, and the attention probabilities and all taps returned."""
     L, W = short_length(bench.config), bench.config.block_size
     inputs = bench.own_inputs(mixed(bench.config, bench.rng, [L, max(1, L - 2 * W - 1)], L))
     yield from _with_attentions(bench, inputs | {"head_mask": _head_mask(bench)})
@@ -94,12 +94,17 @@ def queries_and_keys(bench: Bench) -> Iterator[Row]:
 
 def cross_attention(bench: Bench) -> Iterator[Row]:
     """A decoder that attends to an encoder's states, some of which are padding."""
-    L, K, D = min(13, short_length(bench.config)), 9, bench.config.hidden_size
-    inputs = mixed(bench.config, bench.rng, [L, max(1, L - 4)], L)
+    L = min(13, short_length(bench.config))
+    yield from one_call(bench, mixed(bench.config, bench.rng, [L, max(1, L - 4)], L) | encoded(bench))
+
+
+def encoded(bench: Bench) -> Inputs:
+    """Return an encoder's states for two texts, and their mask."""
+    K, D = 9, bench.config.hidden_size
     mask = np.ones((2, K), np.int32)
     mask[1, : K // 2] = 0
     states = bench.rng.standard_normal((2, K, D)).astype(np.float32)
-    yield from one_call(bench, inputs | {"encoder_hidden_states": states, "encoder_attention_mask": mask})
+    return {"encoder_hidden_states": states, "encoder_attention_mask": mask}
 
 
 def one_call(bench: Bench, inputs: Inputs, **asked: Any) -> Iterator[Row]:
@@ -113,14 +118,14 @@ def _with_attentions(bench: Bench, inputs: Inputs) -> Iterator[Row]:
     """Attention probabilities, compared by what the reference's values are under them: the context."""
     truth = bench.truth(inputs)
     kept = {name: x for name, x in inputs.items() if name != "head_mask"}
-    wanted = bench.returned(truth) | {name: truth[name] for name in _contexts(bench)}
     for user in bench.users:
-        found = user.call(inputs, output_attentions=True)
+        found = user.call(inputs, output_attentions=True, output_taps=True)
         weighed = {}
         for i, name in enumerate(_contexts(bench)):
             if (probabilities := found.get(f"attentions.{i}")) is not None:
                 weighed[name] = np.einsum("bnlk,bnkh->blnh", probabilities, truth[_values(bench, i)])
-        yield from bench.rows(user.name, kept, found | weighed, wanted)
+        yield from bench.rows(user.name, kept, found, truth)
+        yield from bench.rows(user.name, kept, weighed, {name: truth[name] for name in _contexts(bench)})
 
 
 def _contexts(bench: Bench) -> list[str]:

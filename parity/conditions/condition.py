@@ -24,6 +24,11 @@ def _rank(head: Head) -> tuple[bool, bool, bool]:
     return head.decodes, head.inputs != "texts", bool(head.no_loss)
 
 
+def every_head(family: Family, heads: Sequence[str]) -> list[str]:
+    """Return all heads."""
+    return list(heads)
+
+
 def with_loss(family: Family, heads: Sequence[str]) -> list[str]:
     """Return the heads that have a loss."""
     return [name for name in heads if not family.heads[name].no_loss]

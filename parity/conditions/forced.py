@@ -9,6 +9,7 @@ from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.conditions.bench import Bench
 from parity.conditions.calls import few_tokens, one_call, two_texts
 from parity.conditions.texts import mixed, seven, short_length
+from parity.reference.dropout import ALL, training
 from parity.run.results import Row
 from parity.witnesses.witness import Dtype
 
@@ -58,6 +59,18 @@ def judged_as(dtype: Dtype, run: Run) -> Run:
 def without_dropout(config: BigBirdConfig) -> dict[str, Any]:
     """Return the overrides under which training computes what evaluation does."""
     return {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0}
+
+
+def everything_dropped(bench: Bench) -> Iterator[Row]:
+    """Training with one probability of dropout at a time so near to one that nothing is kept."""
+    for field in without_dropout(bench.config):
+        with training():
+            yield from list(in_a_way("training", full_texts)(bench.under(**{field: ALL})))
+
+
+def nothing_else_dropped(config: BigBirdConfig) -> dict[str, Any]:
+    """Return the overrides to no dropout, and to full attention, because lists of blocks have none."""
+    return without_dropout(config) | {"attention_type": "original_full"}
 
 
 def why_no_onednn(config: BigBirdConfig) -> str:

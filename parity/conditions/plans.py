@@ -31,3 +31,17 @@ def why_no_other_plan(config: BigBirdConfig) -> str:
 def paper_plan(config: BigBirdConfig) -> dict[str, Any]:
     """Return the override to a length of the paper's plan, where a block may be listed twice; none where none fits."""
     return {} if default_length(config) in PAPER_PLAN_LENGTHS or why_no_other_plan(config) else other_plan(config)
+
+
+def short_plan(config: BigBirdConfig) -> dict[str, Any]:
+    """Return the override to the longest length whose tokens all see each other, as the original has it."""
+    W, most = config.block_size, min(FULL_ATTENTION_UP_TO, config.max_position_embeddings)
+    return {"max_encoder_length": most // W * W or most}
+
+
+def why_no_short_plan(config: BigBirdConfig) -> str:
+    """Say why a model has no pattern that a shorter length is without; empty where it has one."""
+    if config.attention_type != "block_sparse" or config.random_blocks == "transformers":
+        return "the model draws no random blocks"
+    own = default_length(config)
+    return "" if own > FULL_ATTENTION_UP_TO else f"at {own} tokens all see each other anyway"

@@ -6,8 +6,8 @@ from typing import Any
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from parity.conditions import calls, forced, losses, making, saving, writing
-from parity.conditions.condition import UserCondition, decoding, texts_head, trained_head, with_loss
-from parity.conditions.plans import other_plan, paper_plan, why_no_other_plan
+from parity.conditions.condition import UserCondition, decoding, every_head, texts_head, trained_head, with_loss
+from parity.conditions.plans import other_plan, paper_plan, short_plan, why_no_other_plan, why_no_short_plan
 from parity.conditions.texts import most_tokens
 
 
@@ -37,7 +37,7 @@ _PLAINLY = (
     ),
     UserCondition(
         "given-arrays",
-        "seven texts with a mask unlike the ids', types and positions: padded in front, with holes",
+        "seven texts with a mask unlike the ids', types and positions: padded in front, with holes; a tuple returned",
         "masks ignored or inverted, padding in front, packing that counts tokens, given types and positions ignored",
         texts_head,
         calls.given_arrays,
@@ -68,10 +68,19 @@ _PLAINLY = (
     ),
     UserCondition(
         "attentions",
-        "attention probabilities returned, and heads switched down",
-        "head masks ignored, probabilities that are not those of the context",
+        "attention probabilities and all taps returned, and heads switched down",
+        "head masks ignored, probabilities that are not those of the context, taps that a call does not return",
         texts_head,
         calls.attentions,
+    ),
+    UserCondition(
+        "all-seen",
+        "two texts, where the configured length is so short that the original lets every token see all",
+        "a pattern where there is none, whole attention of the encoder",
+        texts_head,
+        forced.full_texts,
+        short_plan,
+        why_no_short_plan,
     ),
     UserCondition(
         "queries-and-keys",
@@ -115,6 +124,15 @@ _PLAINLY = (
         "masks and states of cross-attention",
         decoding,
         calls.cross_attention,
+        _cross,
+        _why_no_cross,
+    ),
+    UserCondition(
+        "cross-cache",
+        "the same decoder, token by token on its cache",
+        "keys and values of cross-attention that are lost, moved or grown with the cache",
+        decoding,
+        writing.cross_cache,
         _cross,
         _why_no_cross,
     ),
@@ -229,6 +247,14 @@ _THOROUGHLY = (
         forced.without_dropout,
     ),
     UserCondition(
+        "dropped",
+        "training mode in which everything is dropped: hidden states, attention, what a classifier takes",
+        "dropout that is missing, in another place, or of another probability",
+        every_head,
+        forced.everything_dropped,
+        forced.nothing_else_dropped,
+    ),
+    UserCondition(
         "extended",
         "half as many positions again, repeated and stretched",
         "position embeddings extended wrongly, weights lost on the way",
@@ -242,6 +268,14 @@ _THOROUGHLY = (
         trained_head,
         forced.in_a_way("checkpointing", losses.packed_gradients),
         forced.without_dropout,
+    ),
+    UserCondition(
+        "onednn-gradients",
+        "gradients through torch's products of query blocks in oneDNN",
+        "results of oneDNN that are written over before a gradient needs them",
+        trained_head,
+        forced.in_a_way("onednn", losses.packed_gradients),
+        why_not=forced.why_no_onednn,
     ),
     UserCondition(
         "gradients-of-heads",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from parity.conditions.bench import TRUTH, Bench
+from parity.conditions.calls import encoded
 from parity.conditions.texts import counted, left_padded, most_tokens, words
 from parity.given.inputs import Inputs
 from parity.measure.metrics import scale_of
@@ -40,13 +41,20 @@ def padded_cache(bench: Bench) -> Iterator[Row]:
     yield from _continued(bench, inputs, [_PADDED, 1, 1, 1])
 
 
-def _continued(bench: Bench, inputs: Inputs, lengths: list[int]) -> Iterator[Row]:
-    scene = bench.scene(inputs)
+def cross_cache(bench: Bench) -> Iterator[Row]:
+    """A prompt and single tokens of a decoder that attends to an encoder's states."""
+    ids = words(bench.config, bench.rng, (2, _PADDED))
+    yield from _continued(bench, {"input_ids": ids}, [_PADDED - 2, 1, 1], encoded(bench))
+
+
+def _continued(bench: Bench, inputs: Inputs, lengths: list[int], beside: Inputs | None = None) -> Iterator[Row]:
+    """Compare what follows piece after piece; beside: what every piece is given whole."""
+    scene, beside = bench.scene(inputs), beside or {}
     (tap,) = bench.own.returned
-    truth_BLV = bench.truth(inputs)[tap]
+    truth_BLV = bench.truth(inputs | beside)[tap]
     ends = np.cumsum(lengths)
     pieces = [
-        {name: x[:, end - length : end] for name, x in inputs.items()}
+        {name: x[:, end - length : end] for name, x in inputs.items()} | beside
         for end, length in zip(ends, lengths, strict=True)
         if end - length < inputs["input_ids"].shape[1]
     ]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from parity.reference.dropout import dropped
 from parity.reference.inputs import Stream
 from parity.reference.operations import Weights, activate, dense, layer_norm
 from parity.reference.own import own_function
@@ -59,25 +60,32 @@ def _sequence_classification(config: BigBirdConfig, weights: Weights, stream: St
     """The original's head on the pooled output, or transformers' on the first token."""
     if config.classifier_style == "original":
         pooled = _pooled(config, weights, stream)
-        return pooled | {"logits": dense(weights, "sequence.classifier", pooled["pooler_output"])}
-    hidden = activate(config.hidden_act, dense(weights, "classifier.dense", stream.x[:, 0]))
-    return {"logits": dense(weights, "classifier.out_proj", hidden)}
+        return pooled | {"logits": dense(weights, "sequence.classifier", _classified(config, pooled["pooler_output"]))}
+    hidden = activate(config.hidden_act, dense(weights, "classifier.dense", _classified(config, stream.x[:, 0])))
+    return {"logits": dense(weights, "classifier.out_proj", _classified(config, hidden))}
+
+
+def _classified(config: BigBirdConfig, x: np.ndarray) -> np.ndarray:
+    """What a classification head takes, which training drops from."""
+    own = config.classifier_dropout
+    return dropped(x, config.hidden_dropout_prob if own is None else own)
 
 
 def _multiple_choice(config: BigBirdConfig, weights: Weights, stream: Stream) -> Taps:
     pooled = _pooled(config, weights, stream)
     assert stream.given.choices is not None  # complete_inputs counted them
-    scores = dense(weights, "choice.classifier", pooled["pooler_output"])
+    scores = dense(weights, "choice.classifier", _classified(config, pooled["pooler_output"]))
     return pooled | {"logits": scores.reshape(-1, stream.given.choices)}
 
 
 def _token_classification(config: BigBirdConfig, weights: Weights, stream: Stream) -> Taps:
-    return {"logits": dense(weights, "token.classifier", stream.x)}
+    return {"logits": dense(weights, "token.classifier", _classified(config, stream.x))}
 
 
 def _question_answering(config: BigBirdConfig, weights: Weights, stream: Stream) -> Taps:
     """A feed-forward sublayer with residual and LayerNorm, then two scores a token."""
-    inner = activate(config.hidden_act, dense(weights, "qa_classifier.intermediate.dense", stream.x))
+    entered = dropped(stream.x, config.hidden_dropout_prob)
+    inner = activate(config.hidden_act, dense(weights, "qa_classifier.intermediate.dense", entered))
     residual = stream.x + dense(weights, "qa_classifier.output.dense", inner)
     hidden = layer_norm(weights, "qa_classifier.output.LayerNorm", residual, config.layer_norm_eps)
     span = dense(weights, "qa_classifier.qa_outputs", hidden)

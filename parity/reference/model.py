@@ -25,6 +25,7 @@ from bigbird_port.models.folder import WEIGHT_FILES, complete_folder, read_model
 from bigbird_port.schema.table import Framework
 from parity.given.inputs import Inputs
 from parity.reference.attention import Visibility, attend, multiplicity, random_blocks_of
+from parity.reference.dropout import dropped
 from parity.reference.heads import WORDS, Taps, head_taps
 from parity.reference.inputs import Stream, complete_inputs
 from parity.reference.losses import Labels, Terms, loss_terms
@@ -76,7 +77,8 @@ class Reference:
         x += lossy(self.weights["embeddings.token_type_embeddings.embedding"][given.token_type_ids])
         x += lossy(self.weights["embeddings.position_embeddings.embedding"][given.position_ids])
         x = lossy(x)
-        normed = self.norm_where("postnorm", "embeddings.LayerNorm", x)
+        kept = dropped(x, self.config.hidden_dropout_prob)
+        normed = self.norm_where("postnorm", "embeddings.LayerNorm", kept)
         return {"embeddings_prenorm": x, "embeddings": normed}, Stream(normed, given)
 
     def step(self, step: Step, stream: Stream) -> tuple[Taps, Stream]:
@@ -116,9 +118,12 @@ class Reference:
             for part, given in (("query", entered), ("key", keyed), ("value", keyed))
         )
         context = attend(q, k, v, visibility)
+        if visibility.counts is None:  # lists of blocks have no dropout
+            context = dropped(context, self.config.attention_probs_dropout_prob)
         if factors is not None:
             context *= factors[:, None]
         projected = dense(weights, f"{module}.output.dense", context.reshape(x.shape))
+        projected = dropped(projected, self.config.hidden_dropout_prob)
         projected += x
         attention = self._summed(f"{module}.output.LayerNorm", projected)
         return {"query": q, "key": k, "value": v, "context": context, "attention_output": attention}
@@ -127,7 +132,7 @@ class Reference:
         weights, module = self.weights, f"encoder.layer.{i}"
         entered = self.norm_where("prenorm", f"{module}.intermediate.LayerNorm", attention)
         inner = activate(self.config.hidden_act, dense(weights, f"{module}.intermediate.dense", entered))
-        narrowed = dense(weights, f"{module}.output.dense", inner)
+        narrowed = dropped(dense(weights, f"{module}.output.dense", inner), self.config.hidden_dropout_prob)
         narrowed += attention
         return {"intermediate": inner, "output": self._summed(f"{module}.output.LayerNorm", narrowed)}
 

@@ -29,12 +29,13 @@ class FlaxUser:
 
     def __init__(self, witness: FlaxWitness) -> None:
         self.witness, self.model, self.config = witness, witness.model, witness.config
+        self._returned = witness.config.family.heads[witness.head].returned
 
     def call(self, inputs: Inputs, **asked: Any) -> Taps:
         """Call the model; the inputs are no arguments of the program, so that their padding is known."""
         with self.witness.scope():
             output = self._run(lambda params: self.model(**inputs, params=params, **asked))
-        return flat(output, np.asarray)
+        return flat(output, np.asarray, self._returned)
 
     def loss(self, inputs: Inputs, labels: Inputs, scores: Taps) -> float:
         """Return the loss of scores: a call takes no labels."""
@@ -48,11 +49,10 @@ class FlaxUser:
         from models_flax.bigbird import losses
 
         targets = {name: narrowed(x, self.witness.dtype == "float64") for name, x in labels.items()}
-        fields = self.config.family.heads[self.witness.head].returned
 
         def loss(params: Any) -> Any:
             output = self.model(**inputs, params=params)
-            scores = {name: output[name] for name in fields}
+            scores = {name: output[name] for name in self._returned}
             return total_loss(losses, self.config, self.witness.head, scores, targets)
 
         with self.witness.scope():

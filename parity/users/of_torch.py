@@ -29,11 +29,13 @@ class TorchUser:
 
     def __init__(self, witness: TorchWitness) -> None:
         self.witness, self.model = witness, witness.model
+        self._returned = witness.config.family.heads[witness.model.head].returned
 
     def call(self, inputs: Inputs, **asked: Any) -> Taps:
         """Call the model."""
         with pinned():
-            return flat(self.model(**self._tensors(inputs), **asked), to_array)
+            output = self.model(**self._tensors(inputs), **asked)
+        return flat(output, to_array, self._returned)
 
     def loss(self, inputs: Inputs, labels: Inputs, scores: Taps) -> float:
         """Call the model with labels, and return its loss."""

@@ -76,12 +76,16 @@ def users_of(witnesses: dict[str, Any]) -> list[User]:
     return [importlib.import_module(USERS[name]).user_of(witnesses[name]) for name in USERS if name in witnesses]
 
 
-def flat(output: Any, to_array: Any) -> Taps:
-    """Return the arrays of a model's output by field, and those of a tuple by <field>.<i>; caches are left out."""
+def flat(output: Any, to_array: Any, returned: Sequence[str]) -> Taps:
+    """Return the arrays of a model's output by field, and those of a tuple by <field>.<i>; caches are left out.
+
+    Taps are named as they are, and the entries of a plain tuple by ``returned``, the scores of the head in order.
+    """
     found: Taps = {}
-    for name, x in output.items():
+    for name, x in zip(returned, output, strict=True) if isinstance(output, tuple) else output.items():
         if hasattr(x, "dtype"):
             found[name] = to_array(x)
         elif isinstance(x, tuple) and all(hasattr(one, "dtype") for one in x):
             found |= {f"{name}.{i}": to_array(one) for i, one in enumerate(x)}
-    return found
+    taps = getattr(output, "taps", None) or {}
+    return found | {name: to_array(x) for name, x in taps.items()}

@@ -22,9 +22,12 @@ CAUGHT = {
     "mask_inverted": ("given-arrays", "pretraining"),
     "positions_ignored": ("given-arrays", "pretraining"),
     "packing_counts_tokens": ("given-arrays", "pretraining"),
+    "tuple_out_of_order": ("given-arrays", "pretraining"),
     "wrong_plan_at_1024": ("other-plan", "pretraining"),
     "repeats_counted_once_when_packed": ("two-texts", "pretraining"),
     "head_mask_ignored": ("attentions", "pretraining"),
+    "taps_of_the_head_left_out": ("attentions", "pretraining"),
+    "pattern_where_all_is_seen": ("all-seen", "pretraining"),
     "mask_of_queries_and_keys_turned": ("queries-and-keys", "pretraining"),
     "embedding_saved_wrong": ("saved", "pretraining"),
     "returned_loss_doubled": ("labels", "sequence-classification"),
@@ -34,6 +37,7 @@ CAUGHT = {
     "second_chunk_has_no_gradient": ("gradients", "pretraining"),
     "gradient_cut_by_packing": ("gradients", "pretraining"),
     "encoder_mask_ignored": ("cross-attention", "causal-lm"),
+    "encoder_mask_turned_on_a_cache": ("cross-cache", "causal-lm"),
     "cache_position_off_by_one": ("cache", "causal-lm"),
     "cache_broken_from_token_65": ("cache", "causal-lm"),
     "new_tokens_see_ahead": ("cache", "causal-lm"),
@@ -43,6 +47,9 @@ CAUGHT = {
     "one_word_too_many": ("sampled", "causal-lm"),
     "share_of_words_ignored": ("sampled", "causal-lm"),
     "positions_repeated_backwards": ("extended", "pretraining"),
+    "no_dropout_behind_attention": ("dropped", "pretraining"),
+    "no_dropout_of_embeddings": ("dropped", "pretraining"),
+    "values_without_gradient_in_onednn": ("onednn-gradients", "pretraining"),
 }
 # the same with --thorough, or in Flax
 HEAVY = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from parity.conditions.condition import decoding, texts_head, trained_head, with_loss
+from parity.conditions.condition import decoding, every_head, texts_head, trained_head, with_loss
 from parity.conditions.table import CONDITIONS, PLAIN
 from tests.conftest import ROOT
 from tests.parity.conditions.test_conditions import CAUGHT, HEAVY
@@ -13,6 +13,7 @@ RUNS_ON = {
     trained_head: "one head",
     with_loss: "every head with a loss",
     decoding: "heads that decode",
+    every_head: "every head",
 }
 
 

@@ -11,7 +11,7 @@ import torch
 from bigbird_port.schema import weights
 from bigbird_port.sparse import pattern as plans
 from models_torch.attention import block_sparse, gathering, gradient, onednn
-from models_torch.bigbird import encoder, generation, inputs, layer, model, tasks
+from models_torch.bigbird import embeddings, encoder, generation, inputs, layer, model, task, tasks
 from models_torch.pretrained import model as pretrained
 from parity.faults.bigbird import code
 
@@ -271,6 +271,62 @@ def one_word_too_many(patch):
 
 def share_of_words_ignored(patch):
     wrap(patch, generation, "filter_logits", lambda right: lambda logits, top_k=None, top_p=None: right(logits, top_k))
+
+
+def tuple_out_of_order(patch):
+    def make(right):
+        def faulty(self, output, return_dict):
+            found = right(self, output, return_dict)
+            return found[::-1] if isinstance(found, tuple) else found
+
+        return faulty
+
+    wrap(patch, model.BigBirdPreTrainedModel, "_returned", make)
+
+
+def taps_of_the_head_left_out(patch):
+    wrap(patch, task, "join_taps", lambda right: lambda base, head: base)
+
+
+def pattern_where_all_is_seen(patch):
+    patch.setattr(plans, "FULL_ATTENTION_UP_TO", plans.FULL_ATTENTION_UP_TO - 1)
+
+
+def encoder_mask_turned_on_a_cache(patch):
+    def change(arrays):
+        on_a_cache = arrays.past_key_values is not None and arrays.encoder_attention_mask is not None
+        return {"encoder_attention_mask": arrays.encoder_attention_mask.flip(1)} if on_a_cache else {}
+
+    _in_arrays(change)(patch)
+
+
+def no_dropout_behind_attention(patch):
+    def make(right):
+        return lambda self, context, x: self.LayerNorm(x + self.dense(context))
+
+    wrap(patch, layer.BigBirdSelfOutput, "forward", make)
+
+
+def no_dropout_of_embeddings(patch):
+    def make(right):
+        def faulty(self, *rest):
+            _, taps = right(self, *rest)
+            return self.LayerNorm(taps["embeddings_prenorm"]), taps
+
+        return faulty
+
+    wrap(patch, embeddings.BigBirdEmbeddings, "forward", make)
+
+
+def values_without_gradient_in_onednn(patch):
+    def make(right):
+        def faulty(*given):
+            *found, dv = right(*given)
+            return (*found, dv * 0)
+
+        return faulty
+
+    wrap(patch, onednn, "attend_gradient", make)
 
 
 def positions_repeated_backwards(patch):
