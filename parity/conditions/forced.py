@@ -35,6 +35,15 @@ def full_texts(bench: Bench) -> Iterator[Row]:
     yield from one_call(bench, bench.own_inputs(mixed(bench.config, bench.rng, [L, max(2, L // 2)], L)))
 
 
+def all_seen(bench: Bench) -> Iterator[Row]:
+    """Two texts at the longest length without a pattern: the original's, then transformers'."""
+    yield from full_texts(bench)
+    config = bench.config
+    theirs = (5 + 2 * config.num_random_blocks) * config.block_size
+    if theirs <= config.max_position_embeddings:
+        yield from full_texts(bench.under(random_blocks="transformers", max_encoder_length=theirs))
+
+
 def many_texts(bench: Bench) -> Iterator[Row]:
     """Seven texts of mixed lengths."""
     yield from one_call(bench, bench.own_inputs(seven(bench.config, bench.rng)))

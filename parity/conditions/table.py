@@ -75,10 +75,10 @@ _PLAINLY = (
     ),
     UserCondition(
         "all-seen",
-        "two texts, where the configured length is so short that the original lets every token see all",
+        "two texts, where the configured length is so short that every token sees all, by either rule of random blocks",
         "a pattern where there is none, whole attention of the encoder",
         texts_head,
-        forced.full_texts,
+        forced.all_seen,
         short_plan,
         why_no_short_plan,
     ),

@@ -35,7 +35,7 @@ class FlaxUser:
         """Call the model; the inputs are no arguments of the program, so that their padding is known."""
         with self.witness.scope():
             output = self._run(lambda params: self.model(**inputs, params=params, **asked))
-        return flat(output, np.asarray, self._returned)
+        return flat(output, np.asarray, self._returned, asked)
 
     def loss(self, inputs: Inputs, labels: Inputs, scores: Taps) -> float:
         """Return the loss of scores: a call takes no labels."""

@@ -35,7 +35,7 @@ class TorchUser:
         """Call the model."""
         with pinned():
             output = self.model(**self._tensors(inputs), **asked)
-        return flat(output, to_array, self._returned)
+        return flat(output, to_array, self._returned, asked)
 
     def loss(self, inputs: Inputs, labels: Inputs, scores: Taps) -> float:
         """Call the model with labels, and return its loss."""
@@ -53,7 +53,11 @@ class TorchUser:
 
     def continued(self, pieces: Sequence[Inputs]) -> np.ndarray:
         """Hand on each call's cache. A mask is of all tokens so far."""
-        past, found, masks = None, [], []
+        from models_torch.bigbird.cache import init_cache
+
+        B, total = len(pieces[0]["input_ids"]), sum(piece["input_ids"].shape[1] for piece in pieces)
+        past: Any = init_cache(self.model.config, B, total, self.witness.dtype, self.witness.device)
+        found, masks = [], []
         with pinned():
             for piece in pieces:
                 tensors = self._tensors(piece)

@@ -76,11 +76,14 @@ def users_of(witnesses: dict[str, Any]) -> list[User]:
     return [importlib.import_module(USERS[name]).user_of(witnesses[name]) for name in USERS if name in witnesses]
 
 
-def flat(output: Any, to_array: Any, returned: Sequence[str]) -> Taps:
+def flat(output: Any, to_array: Any, returned: Sequence[str], asked: Mapping[str, Any]) -> Taps:
     """Return the arrays of a model's output by field, and those of a tuple by <field>.<i>; caches are left out.
 
     Taps are named as they are, and the entries of a plain tuple by ``returned``, the scores of the head in order.
+    Raises ValueError where something else than what was ``asked`` for came: a tuple, or an output with names.
     """
+    if isinstance(output, tuple) != (asked.get("return_dict") is False):
+        raise ValueError(f"the call returned {type(output).__name__} under return_dict={asked.get('return_dict')}")
     found: Taps = {}
     for name, x in zip(returned, output, strict=True) if isinstance(output, tuple) else output.items():
         if hasattr(x, "dtype"):

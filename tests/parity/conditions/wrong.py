@@ -273,6 +273,10 @@ def share_of_words_ignored(patch):
     wrap(patch, generation, "filter_logits", lambda right: lambda logits, top_k=None, top_p=None: right(logits, top_k))
 
 
+def no_tuple(patch):
+    wrap(patch, model.BigBirdPreTrainedModel, "_returned", lambda right: lambda self, output, return_dict: output)
+
+
 def tuple_out_of_order(patch):
     def make(right):
         def faulty(self, output, return_dict):
@@ -290,6 +294,18 @@ def taps_of_the_head_left_out(patch):
 
 def pattern_where_all_is_seen(patch):
     patch.setattr(plans, "FULL_ATTENTION_UP_TO", plans.FULL_ATTENTION_UP_TO - 1)
+
+
+def pattern_where_transformers_has_none(patch):
+    def make(right):
+        def faulty(config, length):
+            found = right(config, length)
+            return config.max_encoder_length // config.block_size if config.random_blocks == "transformers" else found
+
+        return faulty
+
+    wrap(patch, plans, "pattern_blocks", make)
+    plans.layer_pattern.cache_clear()
 
 
 def encoder_mask_turned_on_a_cache(patch):
