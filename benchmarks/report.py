@@ -25,6 +25,7 @@ SUBJECTS = (
     "growth",
     "first_call",
     "train_step",
+    "daily",
 )  # each a module beside this one
 GROWTH_PLOT = "![Time and memory of a two-layer encoder over length, both axes logarithmic](growth.svg)"
 HEADINGS = ("what", "transformers", "ours", "ratio", "goal", "")

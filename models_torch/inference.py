@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models_torch.attention import onednn
+
+_WORTH = 8  # tokens to write
 
 
 @contextmanager
@@ -24,15 +26,40 @@ def fast_linears(model: nn.Module) -> Iterator[int]:
     """
     if not onednn.available():
         raise ValueError("fast_linears needs a torch with oneDNN (mkldnn), which this one lacks: leave it out")
-    linears = [module for module in model.modules() if type(module) is nn.Linear and onednn.fits(module.weight)]
+    linears = _usual_linears(model)
     if not linears:
         raise ValueError("fast_linears found no linear layer in float32 on the CPU: leave it out")
+    with _laid_out(linears):
+        yield len(linears)
+
+
+def written_fast(model: nn.Module, tokens: int) -> AbstractContextManager[object]:
+    """What to write so many tokens in: as fast_linears, where laying out takes less time than it saves.
+
+    A weight is read twice to lay it out. Then a few rows are multiplied with it at nearly the memory's rate, which
+    takes MKL two or three times as long.
+    """
+    linears = _usual_linears(model) if tokens >= _WORTH and onednn.available() else []
+    return _laid_out(linears) if linears else nullcontext()
+
+
+def _usual_linears(model: nn.Module) -> list[nn.Linear]:
+    """Linear layers in float32 on the CPU, but for those whose forward somebody has replaced already."""
+    return [
+        module
+        for module in model.modules()
+        if type(module) is nn.Linear and "forward" not in module.__dict__ and onednn.fits(module.weight)
+    ]
+
+
+@contextmanager
+def _laid_out(linears: list[nn.Linear]) -> Iterator[None]:
     with torch.no_grad():
         try:
             for linear in linears:
                 packed = onednn.pack(linear.weight.detach())
                 linear.forward = functools.partial(_run, linear, packed)  # type: ignore[method-assign]
-            yield len(linears)
+            yield
         finally:
             for linear in linears:
                 linear.__dict__.pop("forward", None)
@@ -40,6 +67,6 @@ def fast_linears(model: nn.Module) -> Iterator[int]:
 
 def _run(linear: nn.Linear, packed: Tensor, x: Tensor) -> Tensor:
     """The layer from its packed weight, where that computes the same."""
-    if onednn.takes(x):
+    if onednn.usable(x):
         return onednn.product(x, packed, linear.bias)
     return functional.linear(x, linear.weight, linear.bias)

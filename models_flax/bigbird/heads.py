@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_flax.bigbird.activations import ACTIVATIONS
 from models_flax.bigbird.layer import BigBirdIntermediate, BigBirdOutput, Taps
+from models_flax.scores import word_scores
 
 
 class BigBirdPredictionTransform(nn.Module):
@@ -44,7 +45,7 @@ class BigBirdLMPredictionHead(nn.Module):
     def __call__(self, x_BLD: Array, embedding_VD: Array) -> tuple[Array, Taps]:
         """Return scores [B, L, V] and the tap transform [B, L, D]."""
         transform_BLD = self.transform(x_BLD)
-        logits_BLV = transform_BLD @ embedding_VD.T.astype(self.dtype) + self.bias.astype(self.dtype)
+        logits_BLV = word_scores(transform_BLD, embedding_VD.astype(self.dtype), self.bias.astype(self.dtype))
         return logits_BLV, {"transform": transform_BLD}
 
 

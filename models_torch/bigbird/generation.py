@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from models_torch.inference import written_fast
 
 
 def filter_logits(logits_BV: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
@@ -73,26 +74,27 @@ class GenerationMixin:
         ids_BL, new_BL, position_BL = input_ids, input_ids, (mask_BL.cumsum(dim=1) - 1).clamp(min=0)
         finished_B = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         past = None
-        for _ in range(max_new_tokens):
-            output = self._call(
-                new_BL,
-                attention_mask=mask_BL,
-                position_ids=position_BL,
-                past_key_values=past,
-                use_cache=True,
-                encoder_hidden_states=encoder_hidden_states,
-                encoder_attention_mask=encoder_attention_mask,
-            )
-            past = output.past_key_values
-            logits_BV = _last_real(output.logits, mask_BL)
-            next_B = _choose(logits_BV, temperature, top_k, top_p, generator)
-            next_B = next_B.masked_fill(finished_B, pad)
-            finished_B = finished_B | torch.isin(next_B, eos)
-            new_BL, position_BL = next_B[:, None], position_BL.max(dim=1, keepdim=True).values + 1
-            ids_BL = torch.cat((ids_BL, new_BL), dim=1)
-            mask_BL = torch.cat((mask_BL, torch.ones_like(new_BL, dtype=torch.bool)), dim=1)
-            if finished_B.all():
-                break
+        with written_fast(self, max_new_tokens):  # type: ignore[arg-type]  # it is a module
+            for _ in range(max_new_tokens):
+                output = self._call(
+                    new_BL,
+                    attention_mask=mask_BL,
+                    position_ids=position_BL,
+                    past_key_values=past,
+                    use_cache=True,
+                    encoder_hidden_states=encoder_hidden_states,
+                    encoder_attention_mask=encoder_attention_mask,
+                )
+                past = output.past_key_values
+                logits_BV = _last_real(output.logits, mask_BL)
+                next_B = _choose(logits_BV, temperature, top_k, top_p, generator)
+                next_B = next_B.masked_fill(finished_B, pad)
+                finished_B = finished_B | torch.isin(next_B, eos)
+                new_BL, position_BL = next_B[:, None], position_BL.max(dim=1, keepdim=True).values + 1
+                ids_BL = torch.cat((ids_BL, new_BL), dim=1)
+                mask_BL = torch.cat((mask_BL, torch.ones_like(new_BL, dtype=torch.bool)), dim=1)
+                if finished_B.all():
+                    break
         return ids_BL
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_torch.bigbird.activations import ACTIVATIONS
 from models_torch.bigbird.layer import BigBirdIntermediate, BigBirdOutput, Taps
+from models_torch.scores import word_scores
 
 
 class BigBirdPredictionTransform(nn.Module):
@@ -39,7 +39,7 @@ class BigBirdLMPredictionHead(nn.Module):
     def forward(self, x_BLD: Tensor, embedding_VD: Tensor) -> tuple[Tensor, Taps]:
         """Return scores [B, L, V] and the tap transform [B, L, D]."""
         transform_BLD = self.transform(x_BLD)
-        return functional.linear(transform_BLD, embedding_VD, self.bias), {"transform": transform_BLD}
+        return word_scores(transform_BLD, embedding_VD, self.bias), {"transform": transform_BLD}
 
 
 class BigBirdPreTrainingHeads(nn.Module):

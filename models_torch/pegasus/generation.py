@@ -12,8 +12,10 @@ from torch import Tensor
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from bigbird_port.models.search import settle
+from models_torch.inference import written_fast
 from models_torch.pegasus.cache import DecoderCache, init_cache
 from models_torch.pegasus.searches import Beams, search_beams, write
+from models_torch.scores import word_scores
 
 LOWEST = torch.finfo(torch.float32).min  # the original's minus infinity
 
@@ -57,14 +59,15 @@ class GenerationMixin:
             encoder_outputs = self.model.encoder(input_ids, attention_mask)
         states_BLD = encoder_outputs[0]
         decoder = _Decoder(self.model, states_BLD, self.model.encoder_mask(input_ids, attention_mask))
-        if num_beams == 1 and not return_beams:
+        with written_fast(self, search.T):  # type: ignore[arg-type]  # it is a module
+            if num_beams == 1 and not return_beams:
+                if search.style == "original":
+                    return greedy(decoder, self.config, search.T)
+                return write(decoder, self.config, search, generator)
             if search.style == "original":
-                return greedy(decoder, self.config, search.T)
-            return write(decoder, self.config, search, generator)
-        if search.style == "original":
-            beams = beam_search(decoder, self.config, search.T, num_beams, search.alpha)
-        else:
-            beams = search_beams(decoder, self.config, search)
+                beams = beam_search(decoder, self.config, search.T, num_beams, search.alpha)
+            else:
+                beams = search_beams(decoder, self.config, search)
         return beams if return_beams else beams.ids[:, 0]
 
 
@@ -85,7 +88,7 @@ class _Decoder:
         """Return logits [B, V] behind the next ids."""
         output = self.model.decode(ids_B[:, None], self.states, self.mask, past=self.past, use_cache=True)
         self.past = output.past_key_values
-        logits_BV: Tensor = output.last_hidden_state[:, 0] @ self.model.shared.weight.T
+        logits_BV: Tensor = word_scores(output.last_hidden_state[:, 0], self.model.shared.weight)
         return logits_BV
 
     def take(self, rows: Tensor) -> None:

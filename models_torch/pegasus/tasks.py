@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from bigbird_port.families.pegasus.summaries import check_summaries
@@ -29,6 +28,7 @@ from models_torch.pegasus.outputs import (
 )
 from models_torch.pegasus.pretrained import BigBirdPegasusPreTrainedModel
 from models_torch.pegasus.stacks import BigBirdPegasusDecoder
+from models_torch.scores import word_scores
 
 TEXT = ("input_ids", "attention_mask", "decoder_input_ids", "decoder_attention_mask")
 HEADS = ("head_mask", "decoder_head_mask", "cross_attn_head_mask")
@@ -109,7 +109,7 @@ class BigBirdPegasusForConditionalGeneration(GenerationMixin, BigBirdPegasusTask
 
     def score(self, output: BigBirdPegasusModelOutput, given: dict[str, Any]) -> Scores:
         """Return logits [B, T, V]: the output layer is the table of words, not scaled."""
-        return {"logits": functional.linear(output.last_hidden_state, self.model.shared.weight)}
+        return {"logits": word_scores(output.last_hidden_state, self.model.shared.weight)}
 
     def loss(self, scores: Scores, **labels: Any) -> Tensor | None:
         """Return the loss of config.loss_style; None without labels."""
@@ -213,7 +213,7 @@ class BigBirdPegasusForCausalLM(BigBirdPegasusPreTrainedModel):
         output = run_decoder(
             self.model.decoder, arrays, given["use_cache"], attentions, states, given["output_taps"], ""
         )
-        logits_BTV = functional.linear(output.last_hidden_state, self.model.decoder.embed_tokens.weight)  # type: ignore[arg-type]
+        logits_BTV = word_scores(output.last_hidden_state, self.model.decoder.embed_tokens.weight)  # type: ignore[arg-type]
         labels, loss = given["labels"], None
         check_labels("labels", labels, tuple(logits_BTV.shape[:2]), self.config.vocab_size)
         if labels is not None:
