@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Three stamps, each newer than what decides it: what the demo needs; what tests and linters need; what the site needs.
+# Parity, and so the demo, needs both frameworks. Three stamps, each newer than what decides it: what the demo needs; what tests and linters need; what the site needs.
 DEMO := $(VENV)/.demo
+BOTH := .[torch,flax]
 INSTALLED := $(VENV)/.installed
 SITE := $(VENV)/.docs
 
@@ -80,7 +81,7 @@ $(DEMO): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt uv || echo 'There is no uv: pip takes longer.'
 	$(BIN)/pip install --quiet --no-compile --no-deps -c constraints.txt torch
-	$(call install,.)
+	$(call install,$(BOTH))
 	touch $@
 
 # Tests start many processes, so here everything is compiled once; a few files in packages are templates, no Python.

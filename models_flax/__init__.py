@@ -1,5 +1,9 @@
 """BigBird and BigBird-Pegasus in Flax."""
 
+from bigbird_port.installed import need
+
+need("models_flax", "jax", "flax")
+
 from models_flax.bigbird.holders import (
     FlaxBigBirdForCausalLM,
     FlaxBigBirdForMaskedLM,

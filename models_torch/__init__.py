@@ -1,5 +1,9 @@
 """BigBird and BigBird-Pegasus in PyTorch."""
 
+from bigbird_port.installed import need
+
+need("models_torch", "torch")
+
 from models_torch.bigbird.model import BigBirdModel
 from models_torch.bigbird.tasks import (
     BigBirdForCausalLM,

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bigbird_port.families.registry import find_head
+from bigbird_port.installed import EXTRAS, advice
 
 FAILED = 1
 
@@ -79,6 +80,14 @@ class BadInput(click.ClickException):
     exit_code = 2
 
 
+def _lacking(error: ModuleNotFoundError) -> Exception:
+    """What to raise for a module that is not there: what to install where it belongs to an extra."""
+    name = (error.name or "").partition(".")[0]
+    if name not in EXTRAS:
+        return error
+    return BadInput(str(error) if "bigbird-port[" in str(error) else f"this needs {advice([name])}")
+
+
 def no_traceback(command: Callable[..., None]) -> Callable[..., None]:
     """Turn the errors that bad input raises into a message and exit code 2."""
 
@@ -90,5 +99,7 @@ def no_traceback(command: Callable[..., None]) -> Callable[..., None]:
             raise  # a reader that has seen enough, such as head: click ends quietly
         except (ValueError, OSError) as error:
             raise BadInput(str(error)) from None
+        except ModuleNotFoundError as error:
+            raise _lacking(error) from error
 
     return guarded

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-import bigbird_port
 from bigbird_port.cli.common import FAILED, HeadName, no_traceback
 from bigbird_port.cli.convert import convert, print_report
 from bigbird_port.cli.parity import convert_demo, parity, run_and_print
@@ -19,10 +18,25 @@ from bigbird_port.cli.parity_faults import bisect, faults
 from bigbird_port.cli.parity_mutants import mutants
 from bigbird_port.cli.signals import StoppableGroup
 from bigbird_port.cli.sources import diff, inspect, verify
+from bigbird_port.installed import BOTH, need, stack
+
+
+def print_versions(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Print the versions of the stack, where they are asked for, and end."""
+    if value:
+        click.echo(stack())
+        ctx.exit()
 
 
 @click.group(cls=StoppableGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(bigbird_port.__version__, prog_name="bigbird-port")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_versions,
+    help="Show the versions of this program and of all that it computes with, and exit.",
+)
 def main() -> None:
     """Convert BigBird checkpoints to PyTorch and Flax, and prove that the model is the same."""
 
@@ -87,6 +101,7 @@ def conditions(pairs: Sequence[tuple[str, Any]]) -> str:
 @no_traceback
 def demo() -> None:
     """Convert a small checkpoint that the original code wrote, and run parity for all eight heads."""
+    need("the demo", *BOTH)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
         print_report(convert_demo(out))

@@ -24,6 +24,7 @@ from bigbird_port.cli.parity_reports import (
 )
 from bigbird_port.cli.parity_training import calibrate_training, check_training_usage, run_and_print_training
 from bigbird_port.cli.parity_usage import check_usage, given_options, is_plain
+from bigbird_port.installed import BOTH, need
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 WITNESSES = "Who is compared: golden, reference, torch, flax, transformers. [default: torch,flax,reference]"
@@ -125,6 +126,7 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
     check_training_usage(options, given_options(), heads)
     check_usage(options, given_options())
     check_files(options | {"json_file": json_file})
+    need("parity", *BOTH)
     if options["training"]:
         if out is None:
             raise ValueError("--training: name the folder that convert --optimizer wrote")
@@ -158,6 +160,7 @@ def calibrate(out: Path | None, training: bool, **chosen: Any) -> None:
     Each entry keeps the worst that was measured, on how many samples, the factor, and the reasons. All of it
     takes minutes; devices other than this machine's CPU need a table of their own, for parity --tolerances FILE.
     """
+    need("parity calibrate", *BOTH)
     if training:
         calibrate_training(out, [name for name, values in chosen.items() if values])
         return

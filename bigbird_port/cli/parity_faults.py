@@ -12,6 +12,7 @@ import click
 from bigbird_port.cli.common import FAILED, HeadName, no_traceback
 from bigbird_port.cli.parity_reports import check_reports, write_reports
 from bigbird_port.cli.parity_usage import given_options
+from bigbird_port.installed import BOTH, need
 
 if TYPE_CHECKING:
     from bigbird_port.families.family import Family
@@ -56,6 +57,7 @@ def faults(
         _print_catalogue(own)
         return
     check_reports(options, json="parity faults --json")
+    need("parity faults", *BOTH)
     chosen = () if "all" in heads else heads
     side = cast("Framework", into)
     if options["clean_seeds"]:
@@ -171,6 +173,7 @@ def bisect(out: Path, head: str, into: str, against: str, name: str | None, seed
     from parity.faults.catalogue import find_faults
 
     family = read_folder_config(out, "torch").family
+    need("parity bisect", *BOTH)
     fault = find_faults((name,), family)[0] if name else None
     if fault and head not in fault.heads:
         able = ", ".join(other for other in family.heads if other in fault.heads)

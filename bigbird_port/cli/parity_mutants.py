@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from bigbird_port.cli.common import FAILED, no_traceback
+from bigbird_port.installed import BOTH, need
 
 if TYPE_CHECKING:
     from parity.mutants.scope import Side
@@ -68,6 +69,7 @@ def mutants(
         for mutant in list_mutants(wanted)[0]:
             click.echo(mutant.name)
         return
+    need("parity mutants", *BOTH)
     if json_file:
         check_writable(json_file, "parity mutants --json")
     score = run_mutants(wanted, lambda text: click.echo(text, err=True))

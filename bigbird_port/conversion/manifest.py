@@ -15,6 +15,7 @@ from bigbird_port.families.configuration import Configuration, described
 from bigbird_port.families.registry import config_from, find_head
 from bigbird_port.files.digests import file_digest
 from bigbird_port.files.json_object import read_json_object
+from bigbird_port.installed import version_of
 from bigbird_port.schema.table import SCHEMA_VERSION, dims, weights_of
 
 if TYPE_CHECKING:
@@ -67,15 +68,8 @@ class Manifest:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that take part in a conversion, as far as they are installed."""
-    from importlib.metadata import PackageNotFoundError, version  # slow to import
-
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    installed = {package: version for package in _PACKAGES if (version := version_of(package))}
+    return {"python": platform.python_version()} | installed
 
 
 def file_record(name: str, size: int, sha256: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bigbird_port.installed import need
 from bigbird_port.tokenizers.base import TokenizerBase
 from bigbird_port.tokenizers.calls.batch import BatchEncoding
 from bigbird_port.tokenizers.vocabulary import SPACE
@@ -128,10 +129,12 @@ class MaskingCollator(PaddingCollator):
 
 def _array(values: np.ndarray, framework: str) -> Any:
     if framework == "pt":
+        need("return_tensors='pt'", "torch")
         import torch
 
         return torch.from_numpy(values)
     if framework == "jax":
+        need("return_tensors='jax'", "jax")
         import jax.numpy as jnp
 
         return jnp.asarray(values)

@@ -6,7 +6,6 @@ matrices against float64, and arithmetic on denormal numbers.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Callable
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+
+from bigbird_port.installed import version_of
 
 # The largest error of a product of 256 x 256 standard normal numbers, each relative to the root of the sum of its
 # squared terms: float32 makes 256 roundings of 6e-8, which partly cancel (measured: 1.5e-6 in torch, 2.8e-6 in jax and
@@ -133,12 +134,7 @@ def _x64_problems(items: dict[str, str]) -> list[Problem]:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "platform": platform.platform(), "machine": platform.machine()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    return found | {name: version_of(name) or "absent" for name in _PACKAGES}
 
 
 def _torch_settings() -> dict[str, str]:

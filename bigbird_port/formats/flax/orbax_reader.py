@@ -19,6 +19,7 @@ from bigbird_port.formats.links import file_size
 from bigbird_port.formats.runs import check_name, check_shape
 from bigbird_port.formats.safetensors.reader import check_count
 from bigbird_port.formats.store import PIECE_BYTES, Stored
+from bigbird_port.installed import need
 
 _METADATA = "_METADATA"
 _STEP_METADATA = "_CHECKPOINT_METADATA"
@@ -115,6 +116,7 @@ class OrbaxFolder:
 
 
 def _metadata(folder: Path) -> Any:
+    need(f"{folder}: reading what Orbax wrote", "orbax")
     import orbax.checkpoint as ocp
 
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbird_port.formats.flax.tree import nested
+from bigbird_port.installed import need
 
 
 def write_orbax(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -23,6 +24,7 @@ def write_orbax(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     if empty or not arrays:
         raise ValueError(f"{folder}: Orbax stores no empty array: {', '.join(empty) or 'there is nothing to store'}")
     tree = nested(arrays)
+    need("--flax-format orbax", "orbax")
     import orbax.checkpoint  # slow to import
 
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:

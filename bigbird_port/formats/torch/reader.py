@@ -29,6 +29,7 @@ from bigbird_port.formats.store import PIECE_BYTES, Stored
 from bigbird_port.formats.torch.inert import load_beside_foreign
 from bigbird_port.formats.torch.nested import flatten
 from bigbird_port.formats.torch.pickle_bounds import bounded_opcodes
+from bigbird_port.installed import need
 
 if TYPE_CHECKING:
     import torch
@@ -103,6 +104,7 @@ def _torch() -> Any:
 def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Stored]]:
     """The tensors of a file, and what else it holds."""
     size = file_size(path)
+    need(f"{path}: reading one of torch's own files", "torch")
     root, foreign = _unpickle(path)
     if not isinstance(root, (dict, list, tuple)) and not foreign:
         raise ValueError(

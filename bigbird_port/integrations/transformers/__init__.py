@@ -5,6 +5,10 @@ One import registers them. For each head of each family there is a class, called
 do the Auto classes for what these classes save. What computes is the product's model itself.
 """
 
+from bigbird_port.installed import need
+
+need("bigbird_port.integrations.transformers", "torch", "transformers")
+
 from bigbird_port.integrations.transformers.classes import CLASSES, CONFIGS, register
 
 register()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Encoding
 
+from bigbird_port.installed import need
 from bigbird_port.tokenizers.calls.alignment import Alignment
 
 TENSORS = ("np", "pt", "jax")
@@ -98,10 +99,12 @@ def _tensor(name: str, value: Any, framework: str) -> Any:
             "truncation=True where there is a max_length"
         ) from None
     if framework == "pt":
+        need("return_tensors='pt'", "torch")
         import torch
 
         return torch.from_numpy(array)
     if framework == "jax":
+        need("return_tensors='jax'", "jax")
         import jax.numpy as jnp
 
         return jnp.asarray(array.astype(np.int32))
