@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from bigbird_port.files.json_object import read_json_object
+from bigbird_port.files.outputs.out_folder import TARGET_FOLDERS, check_out
 from bigbird_port.files.reading import is_there
 
 if TYPE_CHECKING:
@@ -85,6 +86,17 @@ def read_record(folder: Path) -> Export:
 
 
 def find_exports(path: Path) -> dict[str, Export]:
-    """Return the records of the programs that ``path`` is or holds, by the folder's name."""
+    """Return the records of the programs that the folder ``path`` is or holds, by the folder's name.
+
+    Raises ValueError where something stands in it that convert did not write.
+    """
     folders = [path, *(path / name for name in EXPORTS)]
-    return {folder.name: read_record(folder) for folder in folders if is_there(folder / RECORD)}
+    found = {folder.name: read_record(folder) for folder in folders if is_there(folder / RECORD)}
+    if found:
+        check_out(path)
+    return found
+
+
+def holds_exports_alone(path: Path, exports: Mapping[str, Export]) -> bool:
+    """Whether there are programs in a folder and no weights to read beside them."""
+    return bool(exports) and (path.name in exports or not any((path / name).is_dir() for name in TARGET_FOLDERS))

@@ -6,6 +6,7 @@ Legend: B batch, C choices, L length.
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def _program(model: Any, names: list[str]) -> Any:
             names[:] = found
             return found
 
-    cache = {"use_cache": False} if "use_cache" in model.forward.__signature__.parameters else {}
+    cache = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
     beside = {"return_dict": True, **cache}
     return Program().eval()
 
