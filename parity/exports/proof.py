@@ -37,7 +37,8 @@ def prove(witness: ExportedWitness, reference: Any, shape: Shape) -> dict[str, A
         walk.head(walk.layers())
         shapes.append(list(inputs["input_ids"].shape))
     rows = [row for row in result.rows if row.error == "accumulated"]
-    wrong = [f"{row.tap}: {why(row)}" for row in result.failures] or ["nothing was compared"] * (not rows)
+    failures = sorted(result.failures, key=lambda row: row.error == "loss")  # outputs say more
+    wrong = [f"{row.tap}: {why(row)}" for row in failures] or ["nothing was compared"] * (not rows)
     if wrong:
         raise ValueError(
             f"the program of {head} does not compute what the float64 reference does: {wrong[0]}; nothing was written: "
