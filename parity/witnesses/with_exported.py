@@ -128,7 +128,7 @@ def load_exported(name: str, source: Source, setting: Setting) -> ExportedWitnes
         )
     if export.dtype != setting.dtype:
         raise ValueError(f"{folder}: it computes in {export.dtype}: give --dtype {export.dtype}")
-    own = read_config(folder / "config.json").for_head(export.head)
+    own: Any = read_config(folder / "config.json").for_head(export.head)
     changed = own.replace(**source.overrides)
     if changed != own:
         raise ValueError(
