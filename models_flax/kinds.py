@@ -48,7 +48,8 @@ def layer_kinds(layer: Any) -> LayerKinds:
         def feed_forward(self, x_BLD: Array, deterministic: bool) -> tuple[Array, dict[str, Array]]:
             """Return the sublayer's output [B, L, D], of some tokens at a time: [B, L, I] is never held whole."""
             tokens, D = math.prod(x_BLD.shape[:2]), x_BLD.shape[2]
-            chunks = -(-tokens // (formulation("flax", jax.default_backend()).tokens_at_once or tokens))
+            at_once = formulation("flax", jax.default_backend()).tokens_at_once
+            chunks = 1 if at_once is None else -(-tokens // at_once)
             if chunks == 1:
                 return super().feed_forward(x_BLD, deterministic)
             x_CTD = jnp.pad(x_BLD.reshape(tokens, D), ((0, -tokens % chunks), (0, 0))).reshape(chunks, -1, D)

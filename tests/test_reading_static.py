@@ -31,6 +31,7 @@ REASONS = {
     ("parity/given/golden.py", "safe_open"): "check_regular stands before it",
     ("models_flax/pretrained/files.py", "safe_open"): "check_regular stands before it",
     ("models_flax/pretrained/files.py", "load_file"): "check_regular stands before it",
+    ("parity/exports/running.py", "load_file"): "check_regular stands before it",
     ("parity/reports/page.py", "read_text"): "files that come with the package",
     ("parity/mutants/run.py", "read_text"): "the project's own code",
     ("parity/mutants/worker.py", "read_bytes"): "the project's own code, and what workers wrote for each other",

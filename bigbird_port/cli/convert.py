@@ -15,6 +15,7 @@ import click
 from bigbird_port.cli.common import HeadName, SourcePath, follow_links, no_traceback
 from bigbird_port.files.sizes import parse_size
 
+_PROGRAMS = ("onnx", "stablehlo", "saved-model")  # exports.EXPORTS, likewise
 _POSITION_METHODS = ("tile", "interpolate")  # positions.METHODS, without what that module imports
 
 
@@ -40,7 +41,7 @@ class Targets(click.ParamType):
         """Return the targets' names."""
         if isinstance(value, tuple):
             return value
-        known = ("torch", "flax", "tf", "neutral")
+        known = ("torch", "flax", "tf", "neutral", *_PROGRAMS)
         names = tuple(name.strip() for name in value.split(","))
         for name in names:
             if name not in known:
@@ -51,9 +52,18 @@ class Targets(click.ParamType):
 @click.command()
 @click.argument("source", type=SourcePath())
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--to", type=Targets(), default="torch,flax", show_default=True, help="Some of torch,flax,tf,neutral.")
+@click.option(
+    "--to",
+    type=Targets(),
+    default="torch,flax",
+    show_default=True,
+    help="Some of torch,flax,tf,neutral, and of the programs onnx,stablehlo,saved-model.",
+)
 @click.option("--head", type=HeadName(), help="Which model to write [default: what the source holds].")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--length", type=click.IntRange(min=1), help="Tokens of a text in programs [default: any, or the pattern's]."
+)
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The original's flags, or config.json.")
 @click.option("--num-attention-heads", type=click.IntRange(min=1), help="Where neither a file nor the kernels tell.")
 @click.option("--vocab", type=click.Path(path_type=Path), help="SentencePiece file [default: the source's].")
@@ -106,6 +116,7 @@ def convert(
 
     SOURCE is a TensorFlow checkpoint (prefix, .index file or folder), a SavedModel, a transformers or Flax model
     folder, a weight file, or what this command wrote. OUT/manifest.json says what became of every name in it.
+    Programs (docs/export.md) are run by their own runtime, and held against the float64 reference, before they appear.
     """
     from bigbird_port.files.digests import FileDigests
     from bigbird_port.files.outputs.replaceable import check_replaceable
@@ -117,6 +128,9 @@ def convert(
         "num_warmup_steps": num_warmup_steps,
     }
     check_training_options(optimizer or fresh_optimizer, rebuild_factors, given)
+    programs = [name for name in _PROGRAMS if name in options["to"]]
+    if options["length"] and not programs:
+        raise ValueError(f"--length: of use with --to {', '.join(_PROGRAMS)} alone: add one of them, or leave it out")
     check_replaceable(out, overwrite, source)
     if json_file:
         check_writable(json_file, "convert --json", out)
@@ -133,15 +147,26 @@ def convert(
         keep_freed_memory()
         training = Asked(fresh_optimizer, rebuild_factors, given) if optimizer or fresh_optimizer else None
         settings = Settings(choices=Choices(max_shard_size, flax_format, tf_names), training=training, **options)
+        exporter = exporter_of(programs)
         if dry:
-            report = dry_run(source, out, settings, overwrite=overwrite)
+            report = dry_run(source, out, settings, overwrite=overwrite, exporter=exporter)
         else:
             with progress_bar(source, quiet) as progress:
-                report = run_convert(source, out, settings, overwrite=overwrite, progress=progress, digests=digests)
+                beside = {"progress": progress, "digests": digests, "exporter": exporter}
+                report = run_convert(source, out, settings, overwrite=overwrite, **beside)
     if json_file:
         write_whole(json_file, json.dumps(report_values(report), indent=1) + "\n", "convert --json")
     if not quiet:
         print_report(report)
+
+
+def exporter_of(programs: list[str]) -> Any:
+    """What makes these programs; None where there are none, because it knows frameworks."""
+    if not programs:
+        return None
+    from parity.exports.exporter import Exporter
+
+    return Exporter()
 
 
 def check_training_options(wanted: bool, rebuild: bool, given: dict[str, Any]) -> None:
@@ -199,7 +224,13 @@ def print_report(report: Any) -> None:
         rebuilt = sum(slot.how == "rebuilt" for slot in plan.training.slots)
         made = f", {rebuilt} of them rebuilt from other factors" if rebuilt else ""
         click.echo(f"  {count} slots of {state.training.optimizer} at step {state.global_step} {verb}{made}")
-    for target in plan.targets:
+    for name, export in (report.values or {}).get("exports", {}).items():
+        found = export["verified"]
+        shapes = " and ".join("x".join(map(str, shape)) for shape in found["shapes"])
+        click.echo(
+            f"  {name}/ runs, and is within {found['largest_error']:.2g} of the {found['against']} on {shapes} tokens"
+        )
+    for target in plan.kept:
         lacking = left_out(target.name, plan.config, plan.head)
         for reason in sorted(set(lacking.values())):
             names = [name for name, why in lacking.items() if why == reason]
@@ -229,9 +260,11 @@ def print_report(report: Any) -> None:
 
 def _folders(plan: Any) -> str:
     """The targets' folders, with how many of the source's variables are in each where not all of them are."""
-    counts = [sum(name in target.places for name in plan.match.sources) for target in plan.targets]
+    if not plan.kept:
+        return " and ".join(f"{name}/" for name in plan.exports)
+    counts = [sum(name in target.places for name in plan.match.sources) for target in plan.kept]
     told = len({len(plan.match.sources), *counts}) > 1
-    pairs = zip(plan.targets, counts, strict=True)
+    pairs = zip(plan.kept, counts, strict=True)
     return " and ".join(f"{target.name}/ ({count})" if told else f"{target.name}/" for target, count in pairs)
 
 
@@ -253,7 +286,7 @@ def report_values(report: Any) -> dict[str, Any]:
                 "weights": len(target.places),
                 "left_out": left_out(target.name, plan.config, plan.head),
             }
-            for target in plan.targets
+            for target in plan.kept
         },
         "source_names": {name: {"fate": fate.what, "detail": fate.detail} for name, fate in plan.match.fates.items()},
         "fills": plan.match.fills,

@@ -23,11 +23,13 @@ from bigbird_port.cli.parity_reports import (
     write_reports,
 )
 from bigbird_port.cli.parity_training import calibrate_training, check_training_usage, run_and_print_training
-from bigbird_port.cli.parity_usage import check_usage, given_options, is_plain
+from bigbird_port.cli.parity_usage import check_usage, given_options, heads_of_programs, is_plain, with_programs
 from bigbird_port.installed import BOTH, need
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-WITNESSES = "Who is compared: golden, reference, torch, flax, transformers. [default: torch,flax,reference]"
+WITNESSES = (
+    "Who is compared: golden, reference, torch, flax, transformers, onnx, exported. [default: torch,flax,reference]"
+)
 
 
 class Numbers(click.ParamType):
@@ -124,6 +126,7 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
     NaN, or nothing compared; 2: bad usage or input.
     """
     check_training_usage(options, given_options(), heads)
+    options = with_programs(options, given_options())
     check_usage(options, given_options())
     check_files(options | {"json_file": json_file})
     need("parity", *BOTH)
@@ -235,7 +238,7 @@ def run_and_print(
     golden = read_golden(options["golden_file"]) if options.get("golden_file") else None
     family, impossible = family_of_folder(out)
     every = tuple(head for head in family.heads if head not in impossible)
-    default = (golden.head,) if golden else every
+    default = (golden.head,) if golden else heads_of_programs(out, options) or every
     chosen = every if "all" in heads else tuple(dict.fromkeys(heads)) or default
     if mesh := options.get("mesh"):
         options = mesh_options(options, chosen)

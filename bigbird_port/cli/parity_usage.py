@@ -24,6 +24,8 @@ _PASSED_OVER = {
 }
 # Options that say what is compared, or on what: then nothing else is.
 _SAYS = {*_BRINGS, *_SWEEPS, "mesh", "against"}
+PROGRAMS = ("onnx", "exported")  # parity.witnesses.witness.EXPORTED, without what that module imports
+_OF_PROGRAMS = (1, 3)  # batches, of which neither may be frozen into a program
 _ON_TORCH, _ON_FLAX = {"torch", "transformers"}, {"flax", "sharded"}
 
 
@@ -50,6 +52,27 @@ def check_usage(options: Mapping[str, Any], given: Collection[str] = ()) -> None
     _check_inputs(options, given)
     _check_together(options)
     _check_devices(options)
+
+
+def with_programs(options: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Return the options as programs want them: the reference beside them, two batches unless others were typed."""
+    against = options.get("against") or ()
+    if not set(against) & set(PROGRAMS):
+        return options
+    alone = set(against) <= set(PROGRAMS)
+    brought = any(options.get(name) for name in (*_BRINGS, "batches", "adversarial")) or "batch" in given
+    return options | {
+        "against": ("reference", *against) if alone else against,
+        "batches": options.get("batches", ()) if brought else _OF_PROGRAMS,
+    }
+
+
+def heads_of_programs(out: Any, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the heads of the programs in ``out`` that are compared; empty where none are."""
+    from parity.witnesses.with_exported import find_program
+
+    programs = [name for name in PROGRAMS if name in (options.get("against") or ())]
+    return tuple(dict.fromkeys(find_program(out, name)[1].head for name in programs))
 
 
 def _check_inputs(options: Mapping[str, Any], given: Collection[str]) -> None:

@@ -35,13 +35,24 @@ def inspect(path: Path, as_json: bool, **options: Any) -> None:
     """Show what PATH holds: configuration, every weight with its statistics and meaning, and what does not fit.
 
     PATH is anything that convert takes. Names that are ignored, such as optimizer slots, are counted, not read.
+    Of programs that convert wrote (onnx, stablehlo, saved-model) it says how each is called.
     Exit code 0 if all could be read, whether it fits the schema or not; 1 if a tensor is damaged.
     """
+    from bigbird_port.conversion.exports import find_exports, holds_exports_alone
     from bigbird_port.conversion.inspect_source import inspect as run_inspect
 
+    exports = find_exports(path) if path.is_dir() else {}
+    values = {"exports": {name: export.to_json() for name, export in exports.items()}} if exports else {}
+    if not as_json:
+        for name, export in exports.items():
+            click.echo(f"{name}: {export}")
+    if holds_exports_alone(path, exports):
+        if as_json:
+            _print_json({"path": str(path)} | values)
+        return
     found = run_inspect(path, **options)
     if as_json:
-        _print_json(inspection_values(found))
+        _print_json(inspection_values(found) | values)
     else:
         print_inspection(found)
     sys.exit(FAILED if found.damaged else 0)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bigbird_port.conversion.exports import Exporter, write_record
 from bigbird_port.conversion.manifest import MANIFEST, file_record, manifest_values, record_of, write_manifest
 from bigbird_port.conversion.plan import Plan, Settings, make_plan
 from bigbird_port.conversion.streaming import Weight, Written, stream
-from bigbird_port.conversion.targets import ORBAX_FOLDER, Target, left_out
+from bigbird_port.conversion.targets import ORBAX_FOLDER, Target, TargetName, left_out
 from bigbird_port.conversion.training_places import state_tensors
 from bigbird_port.conversion.values.canonical import pieces_as, reading_order
 from bigbird_port.conversion.values.content import Finding, check_contents
@@ -67,15 +68,17 @@ def convert(
     overwrite: bool = False,
     progress: Progress | None = None,
     digests: FileDigests | None = None,
+    exporter: Exporter | None = None,
 ) -> Report:
     """Convert ``source`` into ``out``/<target> for each target, and ``out``/manifest.json.
 
     progress: called with each weight's name, its bytes and those of all weights as it is done. digests: of the
-    source's files, where hashing them has begun already.
+    source's files, where hashing them has begun already. exporter: makes programs for other runtimes, where the
+    settings ask for some.
     Raises ValueError, naming the thing and the next step, and then leaves no output.
     """
     check_replaceable(out, overwrite, source)
-    plan = make_plan(source, settings or Settings())
+    plan = _checked_plan(source, settings, exporter)
     check_sources_apart(out, plan.source.opened.store.files)
     with (
         whole_folder(out, overwrite, source) as staged,
@@ -88,7 +91,7 @@ def convert(
                 digests.sha256(path)
         for target in plan.targets:
             (staged / target.name).mkdir()
-        beside = [disk.submit(_write_beside, target, staged / target.name, plan) for target in plan.targets]
+        beside = [disk.submit(_write_beside, target.name, staged / target.name, plan) for target in plan.targets]
         written, findings = _pass(plan, staged, progress, digests.threads)
         for done in beside:
             done.result()
@@ -99,15 +102,26 @@ def convert(
         }
         for flushed in flushing:
             flushed.result()  # the system tells an error of the disk once: not to whom flushes the same file later
-        values = manifest_values(plan, written, findings, _source_files(plan, digests), files)
+        exports = _export(plan, staged, files, exporter, digests.threads)
+        values = manifest_values(plan, written, findings, _source_files(plan, digests), files) | exports
         write_manifest(staged / MANIFEST, values)
     return Report(plan, out, written, findings, values)
 
 
-def dry_run(source: Path, out: Path, settings: Settings | None = None, *, overwrite: bool = False) -> Report:
-    """Read and check everything that ``convert`` would, write nothing; raises ValueError where it would fail."""
+def dry_run(
+    source: Path,
+    out: Path,
+    settings: Settings | None = None,
+    *,
+    overwrite: bool = False,
+    exporter: Exporter | None = None,
+) -> Report:
+    """Read and check everything that ``convert`` would, write nothing; raises ValueError where it would fail.
+
+    Programs for other runtimes are planned, but neither made nor run.
+    """
     check_replaceable(out, overwrite, source)
-    plan = make_plan(source, settings or Settings())
+    plan = _checked_plan(source, settings, exporter)
     check_sources_apart(out, plan.source.opened.store.files)
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     _check_room(plan, parent)
@@ -116,8 +130,51 @@ def dry_run(source: Path, out: Path, settings: Settings | None = None, *, overwr
     return Report(plan, None, written, findings, {})
 
 
+def _checked_plan(source: Path, settings: Settings | None, exporter: Exporter | None) -> Plan:
+    """Plan a conversion; raises ValueError for programs that cannot be made, before anything is read."""
+    plan = make_plan(source, settings or Settings())
+    if not plan.exports:
+        if plan.settings.length is not None:
+            raise ValueError(
+                "length is that of a program for other runtimes: ask for one, such as onnx, or leave it out"
+            )
+        return plan
+    if exporter is None:
+        raise ValueError(f"{', '.join(plan.exports)}: convert was given no exporter: pass parity.exports' Exporter()")
+    return replace(plan, notes=(*plan.notes, *exporter.check(plan)))
+
+
+def _export(
+    plan: Plan,
+    staged: Path,
+    files: dict[TargetName, list[Future[dict[str, Any]]]],
+    exporter: Exporter | None,
+    threads: Executor,
+) -> dict[str, Any]:
+    """Make and verify programs, add their ``files``, drop what was written for them alone; what a manifest says."""
+    records = {}
+    for name in plan.exports:
+        assert exporter is not None
+        folder = staged / name
+        folder.mkdir()
+        export = exporter.write(name, staged, folder, plan)
+        write_record(folder, export)
+        _write_beside(name, folder, plan)
+        records[name] = export.to_json()
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        files[name] = [  # type: ignore[index]  # the manifest lists them as those of targets
+            threads.submit(record_of, path, path.relative_to(folder).as_posix(), plan.settings.checksums)
+            for path in paths
+        ]
+    for passing in plan.passing:
+        shutil.rmtree(staged / passing)
+        del files[passing]
+    return {"exports": records} if records else {}
+
+
 def _check_room(plan: Plan, folder: Path) -> None:
-    needed, free = sum(target.size for target in plan.targets) + _SPARE_BYTES, shutil.disk_usage(folder).free
+    needed = sum(target.size for target in plan.targets) + len(plan.exports) * plan.size + _SPARE_BYTES
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise ValueError(
             f"{folder}: {needed} bytes are needed, {free} are free: free some space or choose another disk"
@@ -259,9 +316,9 @@ def _write_orbax(target: Target, folder: Path, written: Written) -> None:
                 raise ValueError(f"{folder / inner}: {name} read back differs from what was written")
 
 
-def _write_beside(target: Target, folder: Path, plan: Plan) -> None:
+def _write_beside(target: str, folder: Path, plan: Plan) -> None:
     """Configuration, and tokenizer or vocabulary."""
-    if target.name == "tf":
+    if target == "tf":
         flags = plan.config.family.flags(plan.config, None)[0]
         if plan.vocabulary:
             (folder / plan.vocabulary.name).write_bytes(read_whole(plan.vocabulary))
@@ -273,7 +330,7 @@ def _write_beside(target: Target, folder: Path, plan: Plan) -> None:
         _write_json(folder / plan.config.family.flags_file, flags)
         return
     _write_json(folder / "config.json", described(plan.config, plan.head))
-    if plan.training:
+    if plan.training and target not in plan.exports:
         (folder / STATE_FILE).write_text(plan.training.state.text(), encoding="utf-8")
     if plan.tokenizer:
         plan.tokenizer.write(folder)

@@ -118,7 +118,7 @@ def manifest_values(
             name: {
                 "source": plan.match.sources.get(name),
                 "how": hows[name],
-                "names": {target.name: target.places[name].name for target in plan.targets if name in target.places},
+                "names": {target.name: target.places[name].name for target in plan.kept if name in target.places},
                 "shape": list(shapes[name]),
                 "dtype": plan.settings.dtype,
                 "sha256": content.sha256,
@@ -145,7 +145,7 @@ def _training_values(plan: Plan, written: Written) -> dict[str, Any]:
                 "how": carried.how,
                 "names": {
                     target.name: target.places[carried.slot.name].name
-                    for target in plan.targets
+                    for target in plan.kept
                     if carried.slot.name in target.places
                 },
                 "shape": list(carried.slot.shape(dims(plan.config))),
@@ -198,6 +198,8 @@ def _check_shape(values: dict[str, Any]) -> None:
             raise TypeError
     for target in values["targets"].values():
         _check_files(target["files"])
+    if not isinstance(values.get("exports", {}), dict):
+        raise TypeError
     _check_files(values["source"]["files"])
     if not isinstance(values["source"].get("subtree", ""), str) or values["source"].get("ema", False) not in (0, 1):
         raise TypeError

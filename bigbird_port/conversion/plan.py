@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bigbird_port.conversion.exports import EXPORTS, MADE_FROM, ExportName
 from bigbird_port.conversion.source import Source, open_source
-from bigbird_port.conversion.targets import Choices, Target, TargetName, plan_target
+from bigbird_port.conversion.targets import TARGETS, Choices, Target, TargetName, plan_target
 from bigbird_port.conversion.tokenizer import plan_tokenizer
 from bigbird_port.families.configuration import Configuration
 from bigbird_port.files.casting import float_type, is_float
@@ -35,10 +36,11 @@ class Settings:
     without them nothing is hashed or read back, and the output cannot be verified. subtree: which part of the source,
     where several could be meant. ema: take moving averages instead of the weights. training: carry the
     optimizer's state; None leaves it behind, but for that of a run that goes back to the original. drop_unused_biases:
-    leave out biases that the model does not read though they are not zero.
+    leave out biases that the model does not read though they are not zero. length: tokens of a text in programs for
+    other runtimes; None: any, or where attention is block-sparse those of its pattern.
     """
 
-    to: tuple[TargetName, ...] = ("torch", "flax")
+    to: tuple[TargetName | ExportName, ...] = ("torch", "flax")
     head: str | None = None
     config_file: Path | None = None
     num_attention_heads: int | None = None
@@ -54,6 +56,7 @@ class Settings:
     ema: bool = False
     training: Asked | None = None
     drop_unused_biases: bool = False
+    length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Plan:
     """What a conversion will do.
 
     vocabulary: a SentencePiece file. notes: what was inferred or chosen, in sentences. passed_over: weight files
-    beside those that are read. training: the state that is carried.
+    beside those that are read. training: the state that is carried. exports: programs that are made of targets.
+    passing: targets that nobody asked for, of which programs are made; these are removed afterwards.
     """
 
     source: Source
@@ -75,6 +79,13 @@ class Plan:
     notes: tuple[str, ...]
     passed_over: tuple[str, ...] = ()
     training: Carried | None = None
+    exports: tuple[ExportName, ...] = ()
+    passing: tuple[TargetName, ...] = ()
+
+    @property
+    def kept(self) -> tuple[Target, ...]:
+        """The targets that were asked for."""
+        return tuple(target for target in self.targets if target.name not in self.passing)
 
     @property
     def extended(self) -> dict[str, str]:
@@ -132,8 +143,11 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     if training:
         match = replace(match, fates={**match.fates, **training.fates})
         notes += training.notes
+    exports = tuple(name for name in EXPORTS if name in settings.to)
+    asked_for = tuple(name for name in dict.fromkeys(settings.to) if name in TARGETS)
+    passing = tuple(dict.fromkeys(MADE_FROM[name] for name in exports if MADE_FROM[name] not in asked_for))
     targets = tuple(
-        plan_target(name, config, head, dtype, settings.choices, training) for name in dict.fromkeys(settings.to)
+        plan_target(name, config, head, dtype, settings.choices, training) for name in (*asked_for, *passing)
     )
     tokenizer, said = plan_tokenizer(vocabulary, library, path, settings, opened.config, config, flags)
     notes += said
@@ -147,6 +161,8 @@ def make_plan(source: Path, settings: Settings | None = None) -> Plan:
     return Plan(
         *(opened, config, head, match, targets, settings, vocabulary, tokenizer, tuple(notes), tuple(others)),
         training=training,
+        exports=exports,
+        passing=passing,
     )
 
 

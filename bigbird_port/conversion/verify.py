@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bigbird_port.conversion.exports import EXPORTS, RECORD
 from bigbird_port.conversion.manifest import MANIFEST, MANIFEST_VERSION, Manifest, manifest_text, read_manifest
 from bigbird_port.conversion.source import Source, open_part, open_source
 from bigbird_port.conversion.targets import ORBAX_FOLDER, TARGETS, carried_by
@@ -68,7 +69,10 @@ class Verification:
     @property
     def passed(self) -> bool:
         """Whether every check held, and there was something to compare."""
-        return all(check.passed for check in self.checks) and min(self.counts.values()) > 0
+        counts = self.counts
+        if set(self.targets) <= set(EXPORTS):  # whose weights cannot be read again one by one
+            del counts["tensors"]
+        return all(check.passed for check in self.checks) and min(counts.values()) > 0
 
 
 def verify(
@@ -134,15 +138,18 @@ def _checks(out: Path, manifest: Manifest, source: Source | None) -> Iterator[Ch
     others = strangers(out, [MANIFEST, *(f"{target}/any" for target in manifest.targets)])
     strays = [why for name, why in others.items() if name.partition("/")[0] not in manifest.targets]
     strays += [] if manifest.targets else ["the manifest lists none"]
-    strays += [f"{name!r} is no target: refused" for name in manifest.targets if name not in TARGETS]
+    strays += [f"{name!r} is no target: refused" for name in manifest.targets if name not in (*TARGETS, *EXPORTS)]
     yield _check("targets", strays, f"{', '.join(manifest.targets)} and no other")
     for target in manifest.targets:
-        if target not in TARGETS:
+        if target not in (*TARGETS, *EXPORTS):
             continue
         found = compare_files(out / target, manifest.files(target))
         detail = f"{found.count} files, {found.bytes} bytes, sha256 as listed"
         yield _check(f"{target} files", found.problems, detail, files=found.count, bytes=found.bytes)
-        if found.safe and found.problems and (out / target / ORBAX_FOLDER).exists():
+        if target in EXPORTS:
+            if found.safe:
+                yield _guarded(f"{target} record", partial(_check_export, out / target, target, manifest))
+        elif found.safe and found.problems and (out / target / ORBAX_FOLDER).exists():
             detail = "not read, because its files differ: the library of Orbax is not made for damaged ones"
             yield Check(f"{target} weights", False, detail)
         elif found.safe:
@@ -279,6 +286,12 @@ def _check_config(folder: Path, target: str, manifest: Manifest) -> Check:
         inner = as_json_object(metadata.get("config", "").encode(), "the configuration in its metadata")
         problems += _unequal("its metadata's config", inner, expected)
     return _check(f"{target} configuration", problems, f"{name} equals the manifest's")
+
+
+def _check_export(folder: Path, target: str, manifest: Manifest) -> Check:
+    """The record beside a program against the manifest; that the program computes what it should is parity's to say."""
+    problems = _unequal(RECORD, read_json_object(folder / RECORD), manifest.values.get("exports", {}).get(target, {}))
+    return _check(f"{target} record", problems, f"{RECORD} equals the manifest's; 'parity --against' runs the program")
 
 
 def _unequal(name: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

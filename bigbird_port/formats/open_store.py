@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bigbird_port.conversion.exports import find_exports
 from bigbird_port.files.outputs.out_folder import TARGET_FOLDERS, check_out
 from bigbird_port.files.reading import is_there
 from bigbird_port.formats.detection.first_bytes import look
@@ -239,6 +240,11 @@ def _nothing_found(path: Path) -> str:
         f"looked for a TensorFlow checkpoint (a prefix, *.index), a SavedModel (saved_model.pb), {files}, a checkpoint "
         f"of Orbax, and for the folders {', '.join(TARGET_FOLDERS)} that convert writes"
     )
+    if path.is_dir() and (programs := find_exports(path)):
+        return (
+            f"{path}: it holds programs for other runtimes ({', '.join(programs)}), whose weights are not read back: "
+            "give what they were made from"
+        )
     if path.is_dir():
         return describe_folder(path, looked_for)
     if path.exists():

@@ -13,7 +13,7 @@ _WEIGHTS = re.compile(
 )
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
 _STATE = "training.safetensors"  # slots that belong to the weights beside them
-_OUT_FOLDERS = ("neutral", "torch", "flax", "tf")  # of what convert wrote
+_OUT_FOLDERS = ("neutral", "torch", "flax", "tf")  # of what convert wrote, that hold weights to read
 _SHOWN = 5
 
 

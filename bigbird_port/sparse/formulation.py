@@ -5,6 +5,9 @@ Every formulation computes the same. Formulations differ in how much is gathered
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 
@@ -57,9 +60,24 @@ FORMULATIONS = {
     ),
     ("flax", "gpu"): Formulation(None, 64, False, "not measured: as for torch"),
     ("flax", "tpu"): Formulation(None, 64, False, "not measured: as for torch"),
+    ("flax", "any"): Formulation(
+        None, 64, False, "not measured: an exported program runs on any device, and the number of its texts is open"
+    ),
 }
+_EXPORTING: ContextVar[bool] = ContextVar("exporting", default=False)
+
+
+@contextmanager
+def exporting() -> Iterator[None]:
+    """While it lasts, Flax is traced for a program that runs on any device. torch's compiler tells it so by itself."""
+    before = _EXPORTING.set(True)
+    try:
+        yield
+    finally:
+        _EXPORTING.reset(before)
 
 
 def formulation(framework: str, device_type: str) -> Formulation:
     """Return the formulation of a device type ("cpu", "cuda", ...). A type without an entry runs as the CPU does."""
+    device_type = "any" if _EXPORTING.get() else device_type
     return FORMULATIONS.get((framework, device_type), FORMULATIONS[framework, "cpu"])

@@ -55,4 +55,4 @@ def _queries_at_once(q_BNLH: Array, K: int) -> int:
     """How many queries of all heads and texts attend at once."""
     B, N, L, _ = q_BNLH.shape
     limit = formulation("flax", jax.default_backend()).scores_at_once
-    return max(1, L if limit is None else min(L, limit // (B * N * K)))
+    return L if limit is None else max(1, min(L, limit // (B * N * K)))

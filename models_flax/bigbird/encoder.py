@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 
 from bigbird_port.families.configuration import Attending
 from bigbird_port.sparse.packing import Packing, packed_pattern
-from bigbird_port.sparse.pattern import Pattern, fold_repeats, layer_pattern
+from bigbird_port.sparse.pattern import Pattern, fold_repeats, layer_pattern, pattern_blocks
 from bigbird_port.sparse.static_lists import round_up, static_lists
 from models_flax.attention.block_sparse import Lists
 from models_flax.attention.lists import KeyLists, key_lists
@@ -175,6 +175,8 @@ def encoder_lists(config: Attending, seed: int, length: int, packing: Packing | 
     if config.is_decoder:
         if config.attention_type == "block_sparse":
             _say_full_attention()
+        return None
+    if pattern_blocks(config, length) is None:  # asked first, because an exported program may leave its length open
         return None
     pattern = _pattern(config, seed, length, packing)
     spread = spread_lists(pattern, -(-length // config.block_size))

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from bigbird_port.sparse.formulation import Formulation, formulation
 from models_torch.attention import gradient
+from models_torch.attention.batched import every_text, is_known
 from models_torch.attention.gathering import every_head
 from models_torch.attention.lists import KeyLists
 from models_torch.attention.rows import Row
@@ -43,4 +44,5 @@ def block_sparse_attention(
     row = Row(lists.texts, lists.global_blocks, block_size, how or formulation("torch", q_BNLH.device.type))
     # a compiler has its own way to choose what to keep
     run: Callable[..., Tensor] = every_head if torch.compiler.is_compiling() else gradient.BlockSparse.apply
+    run = run if is_known(q_BNLH.shape[0]) else every_text
     return run(q_BNLH, k_BNLH, v_BNLH, mask_BL, lists.key_blocks, lists.counts, row)[:, :length]

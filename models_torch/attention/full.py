@@ -44,4 +44,4 @@ def _queries_at_once(q_BNLH: Tensor, K: int) -> int:
     """How many queries of all heads and texts attend at once; all where a compiler chooses."""
     B, N, L, _ = q_BNLH.shape
     limit = None if torch.compiler.is_compiling() else formulation("torch", q_BNLH.device.type).scores_at_once
-    return max(1, L if limit is None else min(L, limit // (B * N * K)))
+    return L if limit is None else max(1, min(L, limit // (B * N * K)))

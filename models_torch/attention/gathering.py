@@ -59,15 +59,19 @@ class Listed:
 
     def __init__(self, bias_L: Tensor, blocks_MQS: Tensor, counts_MQS: Tensor, W: int) -> None:
         (M, Q, S), n = blocks_MQS.shape, len(bias_L) // W
-        # what counts m times is what has log(m) added to its scores
-        count_bias_MQS = plain.mask_bias(counts_MQS > 0, bias_L.dtype) + counts_MQS.clamp(min=1).to(bias_L.dtype).log()
-        bias_MQSW = bias_L.view(n, W).index_select(0, blocks_MQS.flatten()).view(M, Q, S, W) + count_bias_MQS[..., None]
+        bias_MQSW = bias_L.view(n, W).index_select(0, blocks_MQS.flatten()).view(M, Q, S, W)
+        bias_MQSW += count_bias(counts_MQS, bias_L.dtype)[..., None]
         self.bias_MQ1K = bias_MQSW.view(M, Q, 1, S * W)
         self.blocks_MQS = blocks_MQS + torch.arange(M, device=blocks_MQS.device)[:, None, None] * n
 
     def chunk(self, lists: slice) -> tuple[Tensor, Tensor]:
         """Return key blocks [X, S], numbered through all heads, and their bias [X, 1, K]."""
         return self.blocks_MQS[:, lists].flatten(0, 1), self.bias_MQ1K[:, lists].flatten(0, 1)
+
+
+def count_bias(counts_MQS: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of key blocks: what counts m times is what has log(m) added."""
+    return plain.mask_bias(counts_MQS > 0, dtype) + counts_MQS.clamp(min=1).to(dtype).log()
 
 
 def take_rows(x_MLH: Tensor, slices: list[slice]) -> Tensor:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.configuration import Attending
 from bigbird_port.sparse.packing import Packing, packed_pattern
-from bigbird_port.sparse.pattern import fold_repeats, layer_pattern
+from bigbird_port.sparse.pattern import fold_repeats, layer_pattern, pattern_blocks
 from models_torch.attention.lists import KeyLists, key_lists
 from models_torch.attention.probabilities import dense_probabilities
 from models_torch.bigbird.cache import LayerCache
@@ -47,6 +47,8 @@ def encoder_lists(
 
     packing: for the packed row of these inputs.
     """
+    if pattern_blocks(config, length) is None:  # asked first, because an exported program may leave its length open
+        return None
     pattern = layer_pattern(config, seed, length)
     if pattern is not None and packing is not None:
         pattern = packed_pattern(fold_repeats(pattern), packing)

@@ -72,7 +72,7 @@ class BigBirdForPreTraining(BigBirdTaskModel):
         """Return the sum of both losses, or the first alone; None without labels."""
         logits_BLV, next_B2 = scores.values()
         check_labels("labels", labels, logits_BLV.shape[:2], self.config.vocab_size)
-        check_labels("next_sentence_label", next_sentence_label, (len(next_B2),), 2)
+        check_labels("next_sentence_label", next_sentence_label, (next_B2.shape[0],), 2)
         if labels is None or next_sentence_label is None:
             return None if labels is None else masked_lm_loss(logits_BLV, labels)
         return masked_lm_loss(logits_BLV, labels) + next_sentence_loss(next_B2, next_sentence_label)
@@ -152,7 +152,7 @@ class BigBirdForSequenceClassification(BigBirdTaskModel):
     def loss(self, scores: Scores, labels: Tensor | None) -> Tensor | None:
         """Return what config.problem_type names; None without labels."""
         labelled = (self.config.num_labels, self.config.problem_type)
-        check_class_labels(labels, len(scores["logits"]), *labelled)
+        check_class_labels(labels, scores["logits"].shape[0], *labelled)
         return None if labels is None else classification_loss(scores["logits"], labels, *labelled)
 
 
@@ -234,7 +234,7 @@ class BigBirdForQuestionAnswering(BigBirdTaskModel):
         if lengths is None and ids is not None:
             lengths = question_lengths_of(ids, self.config.sep_token_id)
         if lengths is not None and tokens is not None:
-            check_question_lengths(lengths, len(tokens))
+            check_question_lengths(lengths, tokens.shape[0])
             question_BL = question_mask(lengths.flatten(), tokens.shape[1])
         arrays = {name: x for name, x in arrays.items() if name != "question_lengths"}
         has_types = self.config.type_vocab_size > 1  # with a single one, all tokens are of it
@@ -252,7 +252,7 @@ class BigBirdForQuestionAnswering(BigBirdTaskModel):
     def loss(self, scores: Scores, start_positions: Tensor | None, end_positions: Tensor | None) -> Tensor | None:
         """Return the mean of start's and end's cross entropy; None without positions."""
         start_BL, end_BL = scores.values()
-        check_positions(start_positions, end_positions, len(start_BL))
+        check_positions(start_positions, end_positions, start_BL.shape[0])
         if start_positions is None or end_positions is None:
             return None
         return question_answering_loss(start_BL, end_BL, start_positions, end_positions)

@@ -1,4 +1,4 @@
-"""What torch.jit.trace does to sizes. Flax has no counterpart: jax.jit leaves shapes as numbers."""
+"""What tracing does to sizes. Flax has no counterpart: jax.jit leaves shapes as numbers."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from parity.measure.tolerances import MEANINGLESS
 from parity.run.conditions import Options, Pass
 from parity.run.decoding import TOKENS
 from parity.run.results import Error, Result, Row
-from parity.witnesses.witness import FRAMEWORKS
+from parity.witnesses.witness import EXPORTED, FRAMEWORKS
 
 _OF_FRAMEWORKS = "it is of torch and flax alone"
 
@@ -71,7 +71,7 @@ def left_out(head: str, one: Pass, options: Options) -> Iterator[str]:
     for part in asked(options):
         if why := part.why_not(family, head, length):
             yield f"{part.name} ({why})"
-        elif others := [name for name in options.names if name == "transformers"]:
+        elif others := [name for name in options.names if name in ("transformers", *EXPORTED)]:
             yield f"{part.name} of {', '.join(others)} ({_OF_FRAMEWORKS})"
     if options.losses and not family.heads[head].no_loss and (why := LOSS.why_not(family, head, length)):
         yield f"loss ({why})"

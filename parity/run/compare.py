@@ -17,12 +17,12 @@ from parity.measure.metrics import Difference, measure
 from parity.measure.rounding import HOPELESS, Rounding
 from parity.measure.tolerances import Table, Tolerance, tolerance_for
 from parity.run.results import ORIGINAL, Error, Part, Row
-from parity.witnesses.witness import TRUTHS, Setting, Taps
+from parity.witnesses.witness import EXPORTED, TRUTHS, Setting, Taps
 
 _MEASURED_AS = {"float64": "float32"}  # a bound that holds for float32 holds for what is wider
 _NONE = Tolerance(0.0, 0.0, 1.0, "nothing could be measured", "none")
 ROUNDING = "here rounding alone accounts for more, as the reference in inexact arithmetic shows"
-_REAL_ONLY = ("golden", "transformers")  # what these compute for padding is theirs
+_REAL_ONLY = ("golden", "transformers", *EXPORTED)  # what these compute for padding is theirs
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from parity.given.golden import GoldenCase
 from parity.given.inputs import DEFAULT_BATCH, Inputs, check_ids, default_length, make_inputs
 from parity.measure.tolerances import Table
 from parity.run.results import Condition
-from parity.witnesses.witness import FRAMEWORKS, MODULES, Dtype, Setting
+from parity.witnesses.witness import EXPORTED, FRAMEWORKS, MODULES, Dtype, Setting
 
 DEFAULT_WITNESSES = ("torch", "flax", "reference")
 
@@ -72,10 +72,10 @@ class Options:
             raise ValueError("the witness golden needs a case of the original: give one with --golden FILE")
         if "sharded" in wanted and not self.mesh:
             raise ValueError("the witness sharded needs a mesh: give one with --mesh data=2,model=2,sequence=2")
-        if len(wanted) < 2 or not wanted & {*FRAMEWORKS, "transformers"}:
+        if len(wanted) < 2 or not wanted & {*FRAMEWORKS, *EXPORTED, "transformers"}:
             raise ValueError(
                 f"nothing to compare: found {', '.join(sorted(wanted)) or 'no witness'}; choose two or more of "
-                f"{', '.join(MODULES)}, among them torch, flax or transformers"
+                f"{', '.join(MODULES)}, among them torch, flax, transformers, onnx or exported"
             )
         return tuple(name for name in MODULES if name in wanted)
 
@@ -86,7 +86,7 @@ class Options:
         Raises ValueError for a device that is not there.
         """
         wanted = {"torch": self.torch_device, "transformers": self.torch_device}
-        wanted |= dict.fromkeys(("flax", "sharded"), self.flax_device)
+        wanted |= dict.fromkeys(("flax", "sharded"), self.flax_device) | dict.fromkeys(EXPORTED, "cpu")
         meshes = {"sharded": tuple((self.mesh or {}).items())}
         devices = {name: _device(name, wanted[name]) for name in self.names if name in wanted}
         return {

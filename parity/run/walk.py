@@ -25,7 +25,7 @@ from parity.run.conditions import Options, Pass
 from parity.run.keep import keep_tensors
 from parity.run.locate import Comparison, locate
 from parity.run.results import Part, Result, Row
-from parity.witnesses.witness import FRAMEWORKS, TRUTHS, Taps, Witness, pairs
+from parity.witnesses.witness import EXPORTED, FRAMEWORKS, TRUTHS, Taps, Witness, pairs
 
 _TAPS_AT_ONCE = 1 << 25  # elements of a layer's taps, 256 MiB in float64: a text of 4096 tokens at base size
 _SCORES_AT_ONCE = 1 << 23  # elements of a language model's scores, 64 MiB in float64
@@ -228,7 +228,7 @@ class Walk:
         if not self.own.scores_every_token or self.options.golden or step >= L:
             yield None
             return
-        if not all(witness.steps for witness in self.witnesses.values()):
+        if not all(witness.steps or name in EXPORTED for name, witness in self.witnesses.items()):
             yield None
             return
         # the last piece takes one position more rather than leave a single one, which has no next token
@@ -251,6 +251,8 @@ class Walk:
             incomplete = not self.witnesses[pair[0]].complete, not self.witnesses[pair[1]].complete
             if step == self.steps[-1] and not self.own.taps and not any(sides):
                 continue  # a head of no taps: its hidden states are a stage's
+            if pair[0] in EXPORTED and step != self.steps[-1] and not sides[0]:
+                continue  # a program shows no stage but what it returns
             if not (step.number is None and incomplete[1] and not sides[1]):
                 rows = list(compare(self.scene, pair, "accumulated", step.name, sides, incomplete, part))
                 self.rows_of_stage[pair] = rows
@@ -261,6 +263,8 @@ class Walk:
         """Whether this comparison should say where a fault starts. A local one and one with a truth say it better."""
         has_local = self._runs_local(pair[0]) and pair[1] == self.truth and step != self.steps[0]
         has_truth = any(name in TRUTHS for name in self.witnesses)
+        if pair[0] in EXPORTED:  # of whose stages nothing is known
+            return False
         return not has_local and (pair[1] in TRUTHS or not has_truth)
 
     def _compare_local(
@@ -297,7 +301,7 @@ class Walk:
         values = {
             name: {"loss": np.array(self.witnesses[name].loss(scores, labels))}
             for name, scores in taps.items()
-            if self.witnesses[name].complete
+            if self.witnesses[name].complete or name in EXPORTED
         }
         if len(values) < 2:
             self.result.leave_out(head, f"loss (only {', '.join(values) or 'no witness'} computes one)")

@@ -131,9 +131,12 @@ MODULES = {
     "flax": "parity.witnesses.with_flax",
     "sharded": "parity.witnesses.with_mesh",
     "transformers": "parity.witnesses.with_transformers",
+    "onnx": "parity.witnesses.with_onnx",
+    "exported": "parity.witnesses.with_exported",
 }
 TRUTHS = ("golden", "reference")
 FRAMEWORKS = ("torch", "flax", "sharded")
+EXPORTED = ("onnx", "exported")  # programs, which are run as a whole and have what a call returns
 _DIRECT = (("flax", "torch"), ("sharded", "flax"))  # twins; one device and many
 
 

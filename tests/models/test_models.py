@@ -247,8 +247,16 @@ def definitions(path: Path) -> list[str]:
 
 
 # Signatures, of which Flax has one; layouts of oneDNN, which XLA chooses by itself, and its products; sizes that
-# torch.jit.trace makes tensors of; where the blocks of a row are, which Flax has as arrays.
-TORCH_ONLY_FILES = {"arguments.py", "inference.py", "attention/onednn.py", "attention/rows.py", "bigbird/tracing.py"}
+# torch.jit.trace makes tensors of; where the blocks of a row are, which Flax has as arrays; all texts at once, over
+# which Flax maps.
+TORCH_ONLY_FILES = {
+    "arguments.py",
+    "inference.py",
+    "attention/batched.py",
+    "attention/onednn.py",
+    "attention/rows.py",
+    "bigbird/tracing.py",
+}
 # Positions on several devices, which torch does not offer here; what is compiled; parameters that two parts share, and
 # modules with their parameters, which torch's hold; Flax's newer kind of module.
 FLAX_ONLY_FILES = {

@@ -18,6 +18,7 @@ from bigbird_port.files.json_object import read_json_object
 from bigbird_port.formats.links import in_hub_cache
 
 TARGET_FOLDERS = ("neutral", "torch", "flax", "tf")  # in the order in which they are taken for the folder's model
+OUT_FOLDERS = (*TARGET_FOLDERS, "onnx", "stablehlo", "saved-model")  # those with programs hold no model to read
 _SHOWN = 3  # names that a message shows
 _MARKS = {"manifest_version", "schema_version", "targets"}  # that tell ours from those of other programs
 _LEVELS = 3  # above a path that a manifest is looked for: OUT/flax/orbax
@@ -45,7 +46,7 @@ def out_of(path: Path) -> Path | None:
     for start in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
         inner = ""
         for folder in (Path(start), *list(Path(start).parents)[:_LEVELS]):
-            if inner in ("", *TARGET_FOLDERS) and _manifest(folder) is not None:
+            if inner in ("", *OUT_FOLDERS) and _manifest(folder) is not None:
                 return folder
             inner = folder.name
     return None
@@ -128,7 +129,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         values = read_json_object(path)
     except ValueError as error:
-        if any((folder / name).is_dir() for name in TARGET_FOLDERS):  # one of ours, damaged: not to be passed over
+        if any((folder / name).is_dir() for name in OUT_FOLDERS):  # one of ours, damaged: not to be passed over
             raise ValueError(f"{error}; convert the checkpoint again") from None
         return None
     return values if values.keys() >= _MARKS else None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bigbird_port.conversion.manifest import MANIFEST
 from bigbird_port.files.outputs.out_folder import (
-    TARGET_FOLDERS,
+    OUT_FOLDERS,
     beside,
     holder_of,
     listed_files,
@@ -79,7 +79,7 @@ def is_empty(folder: Path) -> bool:
 
 def check_ours(folder: Path) -> None:
     """Raise ValueError if a folder that convert would clear away holds anything but what convert puts there."""
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (*TARGET_FOLDERS, MANIFEST))
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (*OUT_FOLDERS, MANIFEST))
     if others:
         raise ValueError(f"{folder}: in the way: it holds {shown(others)}, which convert did not write: move it away")
 
