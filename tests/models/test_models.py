@@ -250,10 +250,12 @@ def definitions(path: Path) -> list[str]:
 # torch.jit.trace makes tensors of; where the blocks of a row are, which Flax has as arrays.
 TORCH_ONLY_FILES = {"arguments.py", "inference.py", "attention/onednn.py", "attention/rows.py", "bigbird/tracing.py"}
 # Positions on several devices, which torch does not offer here; what is compiled; parameters that two parts share, and
-# modules with their parameters, which torch's hold; Flax's newer kind of module; what a program is lowered for.
+# modules with their parameters, which torch's hold; embeddings that cast what they read; Flax's newer kind of
+# module; what a program is lowered for.
 FLAX_ONLY_FILES = {
     "attention/sequence.py",
     "bigbird/holders.py",
+    "embed.py",
     "kinds.py",
     "nnx.py",
     "pegasus/coupled.py",
