@@ -60,10 +60,10 @@ FORMULATIONS = {
     ),
     ("flax", "gpu"): Formulation(None, 64, False, "not measured: as for torch"),
     ("flax", "tpu"): Formulation(None, 64, False, "not measured: as for torch"),
-    ("flax", "any"): Formulation(
-        None, 64, False, "not measured: an exported program runs on any device, and the number of its texts is open"
-    ),
 }
+ANYWHERE = Formulation(
+    None, 64, False, "not measured: an exported program runs on any device, and the number of its texts is open"
+)
 _EXPORTING: ContextVar[bool] = ContextVar("exporting", default=False)
 
 
@@ -77,7 +77,11 @@ def exporting() -> Iterator[None]:
         _EXPORTING.reset(before)
 
 
+def exported() -> Formulation | None:
+    """Return the formulation of an exported program, while one is traced."""
+    return ANYWHERE if _EXPORTING.get() else None
+
+
 def formulation(framework: str, device_type: str) -> Formulation:
     """Return the formulation of a device type ("cpu", "cuda", ...). A type without an entry runs as the CPU does."""
-    device_type = "any" if _EXPORTING.get() else device_type
     return FORMULATIONS.get((framework, device_type), FORMULATIONS[framework, "cpu"])

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 from jax import Array, lax
 from jax import numpy as jnp
 
-from bigbird_port.sparse.formulation import formulation
+from bigbird_port.sparse.formulation import Formulation
 from models_flax.attention import plain
+from models_flax.target import by_target
 
 
 def full_attention(
@@ -27,10 +27,25 @@ def full_attention(
     """Every query attends to every key that is not padding (``causal``: and does not lie ahead); [B, L, N, H].
 
     The queries are the last of the keys. A mask [B, L, K] says alone who attends to whom, ``causal`` or not. Some
-    queries at a time, as the device's formulation has it, where nothing is dropped.
+    queries at a time, as the target's formulation has it, where nothing is dropped.
     """
+    arrays, (L, K) = (q_BNLH, k_BNLH, v_BNLH, mask_BL), (q_BNLH.shape[2], k_BNLH.shape[2])
+    if dropout:
+        return _some_at_a_time((L, causal), *arrays, dropout)
+    return by_target(lambda how: (_queries_at_once(how, q_BNLH, K), causal), _some_at_a_time, *arrays)
+
+
+def _some_at_a_time(
+    choice: tuple[int, bool],
+    q_BNLH: Array,
+    k_BNLH: Array,
+    v_BNLH: Array,
+    mask_BL: Array,
+    dropout: Callable[[Array], Array] | None = None,
+) -> Array:
+    """The same, by how many queries attend at once, and whether they are causal."""
+    step, causal = choice
     L, K = q_BNLH.shape[2], k_BNLH.shape[2]
-    step = L if dropout else _queries_at_once(q_BNLH, K)
 
     def some_queries(q_BNRH: Array, mask: Array, start: Array | int) -> Array:
         allowed = mask[:, None] if mask.ndim == 3 else mask[:, None, None, :]
@@ -51,8 +66,8 @@ def full_attention(
     return jnp.concatenate((whole.reshape(whole.shape[0], -1, *whole.shape[3:]), last), axis=1)
 
 
-def _queries_at_once(q_BNLH: Array, K: int) -> int:
+def _queries_at_once(how: Formulation, q_BNLH: Array, K: int) -> int:
     """How many queries of all heads and texts attend at once."""
     B, N, L, _ = q_BNLH.shape
-    limit = formulation("flax", jax.default_backend()).scores_at_once
+    limit = how.scores_at_once
     return L if limit is None else max(1, min(L, limit // (B * N * K)))

@@ -1,4 +1,4 @@
-"""Block-sparse attention of one head as one gather, some lists at a time.
+"""Block-sparse attention as one gather, some heads and some lists at a time.
 
 Legend: as in block_sparse.py.
 """
@@ -6,20 +6,54 @@ Legend: as in block_sparse.py.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 from jax import Array, lax
 from jax import numpy as jnp
 
+from bigbird_port.sparse.formulation import Formulation
 from models_flax.attention import plain
 from models_flax.attention.lists import KeyLists
 
 
-def one_head_forward(*arguments: Any) -> tuple[Array, tuple[Any, ...]]:
-    """_one_head, and what its gradient wants: what went in, what came out, and each query's sum of weights (log)."""
-    *kept, at_once = arguments
-    q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS, lists = kept
+class AtOnce(NamedTuple):
+    """How many heads of all texts are attended to together, and how many lists of each."""
+
+    heads: int
+    lists: int
+
+
+def at_once(how: Formulation, heads: int, lists: int) -> AtOnce:
+    """Return what a formulation means for so many heads of all texts, with so many lists each."""
+    return AtOnce(min(how.heads_at_once or heads, heads), min(how.blocks_at_once or lists, lists))
+
+
+def some_at_a_time(run: Callable[[tuple[Array, ...]], Any], rows: tuple[Array, ...], at_once: int) -> Any:
+    """Return what ``run`` makes of each row (of all arrays), so many at a time."""
+    if at_once >= rows[0].shape[0]:  # open, in an exported program
+        return jax.vmap(run)(rows)  # no loop
+    if at_once == 1:
+        return lax.map(run, rows)  # batch_size=1 would add an axis of 1: 1.4 times the time
+    return lax.map(run, rows, batch_size=at_once)
+
+
+def forward(some: AtOnce, lists: KeyLists, *heads: Array) -> tuple[Array, Array]:
+    """Block-sparse attention of every head, [M, P, W, H], and the log of each query's sum of weights, [M, P, W].
+
+    heads: q, k, v [M, P, W, H], mask [M, P, W], and each head's part of the lists, key blocks and counts [M, T, S].
+    """
+    return some_at_a_time(functools.partial(_one_head, lists=lists, at_once=some.lists), heads, some.heads)
+
+
+def context(some: AtOnce, lists: KeyLists, *heads: Array) -> Array:
+    """The first of what ``forward`` returns."""
+    return forward(some, lists, *heads)[0]
+
+
+def _one_head(head: tuple[Array, ...], lists: KeyLists, at_once: int) -> tuple[Array, Array]:
+    q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS = head
     (_, W, H), T, Q = v_PWH.shape, len(blocks_TS), len(lists.rows)
 
     def some_lists(_: None, chunk: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
@@ -33,7 +67,7 @@ def one_head_forward(*arguments: Any) -> tuple[Array, tuple[Any, ...]]:
     context_PWH = jnp.concatenate((contexts_TWH[:Q], global_GWH)).at[lists.places].get(mode=INSIDE)
     context_PWH *= mask_PW[:, :, None]
     log_PW = jnp.concatenate((logs_TW[:Q], logs_GW)).at[lists.places].get(mode=INSIDE)
-    return context_PWH, (*kept, context_PWH, log_PW)
+    return context_PWH, log_PW
 
 
 def query_blocks(lists: KeyLists) -> Array:
@@ -41,7 +75,7 @@ def query_blocks(lists: KeyLists) -> Array:
     return jnp.concatenate((lists.rows, lists.global_blocks[lists.parts]))
 
 
-def chunks(lists: KeyLists, blocks_TS: Array, counts_TS: Array, at_once: int | None) -> tuple[Array, ...]:
+def chunks(lists: KeyLists, blocks_TS: Array, counts_TS: Array, at_once: int) -> tuple[Array, ...]:
     """Some lists at a time: their query blocks, key blocks and counts."""
     return tuple(_in_chunks(x, at_once) for x in (query_blocks(lists), blocks_TS, counts_TS))
 
@@ -73,9 +107,9 @@ def added_up(contexts_EWH: Array, logs_EW: Array, lists: KeyLists) -> tuple[Arra
 INSIDE = "promise_in_bounds"  # a pattern names no block outside; the check costs time
 
 
-def _in_chunks(x_T: Array, at_once: int | None) -> Array:
-    """Fold the first axis, padded with zeros, into chunks of equal size, at most ``at_once`` (None: one chunk)."""
-    chunks = -(-len(x_T) // (at_once or len(x_T)))
+def _in_chunks(x_T: Array, at_once: int) -> Array:
+    """Fold the first axis, padded with zeros, into chunks of equal size, at most ``at_once``."""
+    chunks = -(-len(x_T) // at_once)
     missing = -len(x_T) % chunks
     padded = jnp.pad(x_T, ((0, missing),) + ((0, 0),) * (x_T.ndim - 1))
     return padded.reshape(chunks, -1, *x_T.shape[1:])

@@ -13,32 +13,50 @@ import jax
 from jax import Array, lax
 from jax import numpy as jnp
 
-from models_flax.attention import plain
-from models_flax.attention.gathering import INSIDE, bias, chunks, one_head_forward, query_blocks, take
+from bigbird_port.sparse.formulation import Formulation
+from models_flax.attention import gathering, plain
+from models_flax.attention.gathering import INSIDE, AtOnce, bias, chunks, query_blocks, take
 from models_flax.attention.lists import KeyLists
+from models_flax.target import by_target
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
-def one_head(
-    q_PWH: Array,
-    k_PWH: Array,
-    v_PWH: Array,
-    mask_PW: Array,
-    blocks_TS: Array,
-    counts_TS: Array,
-    lists: KeyLists,
-    at_once: int | None,
-) -> Array:
-    """Block-sparse attention of one head of one row of blocks, [P, W, H]; blocks and counts are its part of the lists.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def every_head(how: Formulation | None, lists: KeyLists, *heads: Array) -> Array:
+    """Block-sparse attention of every head, [M, P, W, H]; ``heads`` are gathering.forward's.
 
-    One softmax runs over a query block's whole list, in which a block weighs as often as it counts.
+    One softmax runs over a query block's whole list, in which a block weighs as often as it counts. how: None takes
+    the formulation of the target.
     """
-    return one_head_forward(q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS, lists, at_once)[0]
+    return _by_target(how, gathering.context, lists, *heads)
 
 
-def _one_head_backward(at_once: int | None, kept: tuple[Any, ...], grad_PWH: Array) -> tuple[Any, ...]:
-    """The gradients of queries, keys and values: the weights of some lists at a time are computed again."""
-    q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS, lists, context_PWH, log_PW = kept
+def _forward(how: Formulation | None, lists: KeyLists, *heads: Array) -> tuple[Array, Any]:
+    """every_head, and what its gradient wants: what went in, what came out, and each query's sum of weights (log)."""
+    context_MPWH, log_MPW = _by_target(how, gathering.forward, lists, *heads)
+    return context_MPWH, (lists, *heads, context_MPWH, log_MPW)
+
+
+def _backward(how: Formulation | None, kept: Any, grad_MPWH: Array) -> tuple[Any, ...]:
+    """The gradients of queries, keys and values."""
+    gradients = _by_target(how, _gradients, *kept, grad_MPWH)
+    return None, *gradients, None, None, None
+
+
+every_head.defvjp(_forward, _backward)
+
+
+def _by_target(how: Formulation | None, run: Any, lists: KeyLists, *heads: Array) -> Any:
+    M, T = heads[4].shape[:2]
+    return by_target(lambda way: gathering.at_once(way, M, T), run, lists, *heads, how=how)
+
+
+def _gradients(some: AtOnce, lists: KeyLists, *heads: Array) -> Any:
+    return gathering.some_at_a_time(functools.partial(_one_head, lists=lists, at_once=some.lists), heads, some.heads)
+
+
+def _one_head(head: tuple[Array, ...], lists: KeyLists, at_once: int) -> tuple[Array, Array, Array]:
+    """One head's gradients: the weights of some lists at a time are computed again."""
+    q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS, context_PWH, log_PW, grad_PWH = head
     dtype, scale = log_PW.dtype, 1 / math.sqrt(q_PWH.shape[-1])
     grad_PWH = grad_PWH * mask_PW[:, :, None]
     delta_PW = jnp.einsum("pwh,pwh->pw", grad_PWH, context_PWH, preferred_element_type=dtype)
@@ -63,8 +81,5 @@ def _one_head_backward(at_once: int | None, kept: tuple[Any, ...], grad_PWH: Arr
     (dk_PWH, dv_PWH), dq = lax.scan(some_lists, zeros, chunks(lists, blocks_TS, counts_TS, at_once))
     dq_TWH = dq.reshape(-1, *q_PWH.shape[1:])[: len(blocks_TS)]
     dq_PWH = jnp.zeros(q_PWH.shape, dtype).at[query_blocks(lists)].add(dq_TWH, mode=INSIDE)
-    gradients = (x.astype(q_PWH.dtype) for x in (dq_PWH * scale, dk_PWH * scale, dv_PWH))
-    return *gradients, None, None, None, None
-
-
-one_head.defvjp(one_head_forward, _one_head_backward)
+    dq_PWH, dk_PWH, dv_PWH = (x.astype(q_PWH.dtype) for x in (dq_PWH * scale, dk_PWH * scale, dv_PWH))
+    return dq_PWH, dk_PWH, dv_PWH

@@ -21,10 +21,11 @@ from jax import numpy as jnp
 from jax.sharding import PartitionSpec
 
 from bigbird_port.devices.exchange import Exchange, make_exchange
-from bigbird_port.sparse.formulation import formulation
 from bigbird_port.sparse.pattern import Pattern
+from models_flax.attention.gathering import AtOnce, at_once, some_at_a_time
 from models_flax.attention.plain import at_least_float32, attend, mask_bias
 from models_flax.sharding import current_mesh
+from models_flax.target import by_target
 
 AXIS = "sequence"
 _HEADS = PartitionSpec("data", "model", AXIS)  # [B, N, L, H]
@@ -140,12 +141,18 @@ def _listed(q_BNbWH: Array, at_hand: _Block, key_blocks_NbS: Array, live_NbS: Ar
         jnp.repeat(at_hand.mask, N, axis=0),
         *(jnp.tile(x, (B, 1, 1)) for x in (key_blocks_NbS, live_NbS)),
     )
-    contexts = lax.map(_recomputed(_listed_of_head), every_head)
+    contexts = by_target(lambda how: at_once(how, B * N, b), _listed_of_heads, *every_head)
     return contexts.reshape(B, N, b, W, -1)
 
 
-def _listed_of_head(head: tuple[Array, ...]) -> Array:
-    """Return the same for one attention head of one text, [b, W, H], a few query blocks at once."""
+def _listed_of_heads(some: AtOnce, *heads: Array) -> Array:
+    """Return the same for the attention heads of all texts, some of them at a time."""
+    one_head = _recomputed(functools.partial(_listed_of_head, blocks=some.lists))
+    return some_at_a_time(one_head, heads, some.heads)
+
+
+def _listed_of_head(head: tuple[Array, ...], blocks: int) -> Array:
+    """Return the same for one attention head of one text, [b, W, H], some query blocks at a time."""
     q_bWH, k_JWH, v_JWH, mask_JW, blocks_bS, live_bS = head
 
     def one_block(row: tuple[Array, ...]) -> Array:
@@ -154,8 +161,7 @@ def _listed_of_head(head: tuple[Array, ...]) -> Array:
         allowed_SW = mask_JW[blocks_S] & live_S[:, None]
         return attend(q_WH, k_KH, v_KH, mask_bias(allowed_SW.reshape(-1), at_least_float32(q_WH)))
 
-    at_once = formulation("flax", jax.default_backend()).blocks_at_once
-    return lax.map(_recomputed(one_block), (q_bWH, blocks_bS, live_bS), batch_size=at_once)
+    return some_at_a_time(_recomputed(one_block), (q_bWH, blocks_bS, live_bS), blocks)
 
 
 def _to_all_keys(q_BNbWH: Array, own: _Block, places: Array) -> Array:
@@ -169,7 +175,7 @@ def _to_all_keys(q_BNbWH: Array, own: _Block, places: Array) -> Array:
         *(x.reshape(B * N, -1, x.shape[-1]) for x in (q_BNgWH, own.k, own.v)),
         jnp.repeat(own.mask.reshape(B, -1), N, axis=0),
     )
-    contexts = _combined(*lax.map(_recomputed(_partial_softmax), every_head))
+    contexts = _combined(*by_target(lambda how: at_once(how, B * N, 1), _partial_softmaxes, *every_head))
     return contexts.astype(own.v.dtype).reshape(B, N, -1, W, own.v.shape[-1])
 
 
@@ -178,6 +184,11 @@ def _combined(largest: Array, weights: Array, values: Array) -> Array:
     scale = jnp.exp(largest - lax.pmax(largest, AXIS))
     weights, values = lax.psum((weights * scale, values * scale), AXIS)
     return values / weights
+
+
+def _partial_softmaxes(some: AtOnce, *heads: Array) -> tuple[Array, Array, Array]:
+    """Return the partial softmax of the attention heads of all texts, some of them at a time."""
+    return some_at_a_time(_recomputed(_partial_softmax), heads, some.heads)
 
 
 def _partial_softmax(head: tuple[Array, ...]) -> tuple[Array, Array, Array]:

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from models_flax.bigbird.layer import Taps, norm_where
+from models_flax.embed import Embed
 
 
 class BigBirdEmbeddings(nn.Module):
@@ -23,11 +24,9 @@ class BigBirdEmbeddings(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        self.word_embeddings = nn.Embed(self.config.vocab_size, self.config.hidden_size, dtype=self.dtype)
-        self.position_embeddings = nn.Embed(
-            self.config.max_position_embeddings, self.config.hidden_size, dtype=self.dtype
-        )
-        self.token_type_embeddings = nn.Embed(self.config.type_vocab_size, self.config.hidden_size, dtype=self.dtype)
+        self.word_embeddings = Embed(self.config.vocab_size, self.config.hidden_size, dtype=self.dtype)
+        self.position_embeddings = Embed(self.config.max_position_embeddings, self.config.hidden_size, dtype=self.dtype)
+        self.token_type_embeddings = Embed(self.config.type_vocab_size, self.config.hidden_size, dtype=self.dtype)
         self.LayerNorm = norm_where("postnorm", self.config, self.dtype)
         self.dropout = nn.Dropout(self.config.hidden_dropout_prob)
 

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from models_flax.bigbird.inputs import Arrays, complete_inputs
+from models_flax.embed import Embed
 from models_flax.pegasus.cache import DecoderCache
 from models_flax.pegasus.inputs import DecoderArrays, decoder_inputs_of
 from models_flax.pegasus.losses import behind_start
@@ -41,8 +42,8 @@ class FlaxBigBirdPegasusModule(nn.Module):
     skip_padding: bool = True
 
     def setup(self) -> None:
-        self.shared = nn.Embed(self.config.vocab_size, self.config.d_model, dtype=self.dtype)
-        self.embed_positions = nn.Embed(self.config.max_position_embeddings, self.config.d_model, dtype=self.dtype)
+        self.shared = Embed(self.config.vocab_size, self.config.d_model, dtype=self.dtype)
+        self.embed_positions = Embed(self.config.max_position_embeddings, self.config.d_model, dtype=self.dtype)
         self.encoder = BigBirdPegasusEncoder(self.config, self.dtype, self.gradient_checkpointing, self.skip_padding)
         self.decoder = BigBirdPegasusDecoder(self.config, self.dtype, self.gradient_checkpointing)
 

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from bigbird_port.models.output import ModelOutput
+from models_flax.embed import Embed
 from models_flax.pegasus.coupled import make_module
 from models_flax.pegasus.inputs import DecoderArrays
 from models_flax.pegasus.model import Past, run_decoder
@@ -178,8 +179,8 @@ class FlaxBigBirdPegasusDecoderWrapper(nn.Module):
     gradient_checkpointing: bool = False
 
     def setup(self) -> None:
-        self.shared = nn.Embed(self.config.vocab_size, self.config.d_model, dtype=self.dtype)
-        self.embed_positions = nn.Embed(self.config.max_position_embeddings, self.config.d_model, dtype=self.dtype)
+        self.shared = Embed(self.config.vocab_size, self.config.d_model, dtype=self.dtype)
+        self.embed_positions = Embed(self.config.max_position_embeddings, self.config.d_model, dtype=self.dtype)
         self.decoder = BigBirdPegasusDecoder(self.config, self.dtype, self.gradient_checkpointing)
 
     def __call__(self, given: DecoderArrays, asked: tuple[bool, ...]) -> BigBirdPegasusDecoderOutput:

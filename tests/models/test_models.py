@@ -258,14 +258,17 @@ TORCH_ONLY_FILES = {
     "bigbird/tracing.py",
 }
 # Positions on several devices, which torch does not offer here; what is compiled; parameters that two parts share, and
-# modules with their parameters, which torch's hold; Flax's newer kind of module.
+# modules with their parameters, which torch's hold; embeddings that cast what they read; Flax's newer kind of
+# module; what a program is lowered for.
 FLAX_ONLY_FILES = {
     "attention/sequence.py",
     "bigbird/holders.py",
+    "embed.py",
     "kinds.py",
     "nnx.py",
     "pegasus/coupled.py",
     "pegasus/holders.py",
+    "target.py",
 }
 # JAX places arrays, torch wraps modules; tensors are no arrays; a gather is made of other steps; an optimizer holds its
 # state, a transformation hands it on; torch's processes hold parts of one batch, JAX's one process all of them.
