@@ -13,7 +13,7 @@ from jax import Array, lax
 from jax import numpy as jnp
 
 from bigbird_port.sparse.formulation import Formulation, formulation
-from models_flax.attention import gradient
+from models_flax.attention import gradient, kernels
 from models_flax.attention.lists import KeyLists
 from models_flax.attention.sequence import SpreadLists
 
@@ -42,6 +42,8 @@ def block_sparse_attention(
     if missing := -length % block_size:
         q_BNLH, k_BNLH, v_BNLH = (jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in (q_BNLH, k_BNLH, v_BNLH))
         mask_BL = jnp.pad(mask_BL, ((0, 0), (0, missing)))
+    if how.kernels and kernels.fits(q_BNLH, v_BNLH):
+        return gradient.by_kernels(block_size, lists, q_BNLH, k_BNLH, v_BNLH, mask_BL).swapaxes(1, 2)[:, :length]
     every_head = (
         *(x.reshape(B * N, -1, block_size, x.shape[-1]) for x in (q_BNLH, k_BNLH, v_BNLH)),
         jnp.repeat(mask_BL.reshape(B, -1, block_size), N, axis=0),

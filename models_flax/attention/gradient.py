@@ -13,7 +13,7 @@ import jax
 from jax import Array, lax
 from jax import numpy as jnp
 
-from models_flax.attention import plain
+from models_flax.attention import kernels, plain
 from models_flax.attention.gathering import INSIDE, bias, chunks, one_head_forward, query_blocks, take
 from models_flax.attention.lists import KeyLists
 
@@ -68,3 +68,21 @@ def _one_head_backward(at_once: int | None, kept: tuple[Any, ...], grad_PWH: Arr
 
 
 one_head.defvjp(one_head_forward, _one_head_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def by_kernels(block_size: int, lists: KeyLists, *arrays: Array) -> Array:
+    """Block-sparse attention of all heads by the kernels of a TPU, [B, N, L, H]; ``arrays``: kernels.attend's."""
+    return kernels.attend(block_size, lists, *arrays)[0]
+
+
+def _by_kernels_forward(block_size: int, lists: KeyLists, *arrays: Array) -> tuple[Array, tuple[Any, ...]]:
+    context_BNLH, log_BNL = kernels.attend(block_size, lists, *arrays)
+    return context_BNLH, (lists, *arrays, context_BNLH, log_BNL)
+
+
+def _by_kernels_backward(block_size: int, kept: tuple[Any, ...], grad_BNLH: Array) -> tuple[Any, ...]:
+    return None, *kernels.gradients(block_size, *kept, grad_BNLH), None
+
+
+by_kernels.defvjp(_by_kernels_forward, _by_kernels_backward)

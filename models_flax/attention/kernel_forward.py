@@ -22,25 +22,33 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from models_flax.attention.kernel_layout import (
+    LANES,
     NEVER,
     NN,
     NT,
     Ref,
     Sizes,
     Tables,
-    as_column,
     as_row,
     by_head,
     call,
+    is_real,
+    on_each_block,
     own_lanes,
     picked,
+    positions,
     scaled,
+    wide,
 )
 
 
-def forward(q_BLD: Array, k_BLD: Array, v_BLD: Array, tables: Tables, sizes: Sizes, interpret: bool) -> list[Array]:
-    """Return the context [B, L, N H] and the log of each query's sum of weights [B, U, P, R] (see by_block)."""
-    B, L, width = q_BLD.shape
+def forward(inputs: tuple[Array, ...], tables: Tables, sizes: Sizes) -> list[Array]:
+    """Return the context [B, L, N H] and the log of each query's sum of weights [B, U, P, R].
+
+    inputs: queries, keys and values, [B, L, N H].
+    """
+    like = inputs[0]
+    B, L, width = like.shape
     groups, P = width // sizes.lanes, L // sizes.block
     whole = pl.BlockSpec((1, L, sizes.lanes), lambda b, u, t, *_: (b, 0, u))
     return call(
@@ -49,21 +57,20 @@ def forward(q_BLD: Array, k_BLD: Array, v_BLD: Array, tables: Tables, sizes: Siz
         sizes,
         name="bigbird_forward",
         grid=(B, groups),
-        inputs=[(q_BLD, whole), (k_BLD, whole), (v_BLD, whole)],
+        inputs=[(x, whole) for x in inputs],
         outputs=[
-            (jax.ShapeDtypeStruct((B, L, width), v_BLD.dtype), whole),
+            (jax.ShapeDtypeStruct(like.shape, like.dtype), whole),
             (
                 jax.ShapeDtypeStruct((B, groups, P, sizes.rows), jnp.float32),
                 pl.BlockSpec((1, 1, P, sizes.rows), lambda b, u, t, *_: (b, u, 0, 0)),
             ),
         ],
         scratch=[
-            pltpu.VMEM((sizes.rows, 1), jnp.float32),
-            pltpu.VMEM((sizes.rows, 1), jnp.float32),
+            pltpu.VMEM((sizes.rows, LANES), jnp.float32),
+            pltpu.VMEM((sizes.rows, LANES), jnp.float32),
             pltpu.VMEM((sizes.rows, sizes.lanes), jnp.float32),
         ],
         products=2,
-        interpret=interpret,
     )
 
 
@@ -84,27 +91,29 @@ def _kernel(
     *,
     sizes: Sizes,
 ) -> None:
-    @pl.when(pl.program_id(2) == 0)
-    def _() -> None:
-        context[...] = jnp.zeros_like(context)
+    product = functools.partial(lax.dot_general, preferred_element_type=jnp.float32, precision=sizes.precision)
+
+    @on_each_block(0, masks, sizes)
+    def _(at: Any, _: Array) -> None:
+        context[0, at, :] = jnp.zeros((sizes.block, sizes.lanes), context.dtype)
 
     for g in range(sizes.at_once):
         t = pl.program_id(2) * sizes.at_once + g
-        at = pl.ds(pl.multiple_of(rows[t] * sizes.block, sizes.block), sizes.block)
-        product = functools.partial(lax.dot_general, preferred_element_type=jnp.float32, precision=sizes.precision)
-        scores_RK = product(own_lanes(scaled(q[0, at, :], sizes), sizes), picked(k, blocks, t, sizes), NT) + _bias(masks, blocks, extra, t, sizes)
-        fresh = goes_on[t] == 0
-        before_R1 = jnp.where(fresh, NEVER, largest_before[...])
-        largest_R1 = jnp.maximum(scores_RK.max(axis=1, keepdims=True), before_R1)
-        weights_RK = jnp.exp(scores_RK - largest_R1)
-        kept_R1 = jnp.exp(before_R1 - largest_R1)
-        sum_R1 = weights_RK.sum(axis=1, keepdims=True) + kept_R1 * jnp.where(fresh, 0, sum_before[...])
+        at, fresh = positions(rows[t], sizes), goes_on[t] == 0
+        scores_RK = product(own_lanes(scaled(q[0, at, :], sizes), sizes), picked(k, blocks, t, sizes), NT)
+        scores_RK += _bias(masks, blocks, extra, t, sizes)
+        before_RE = jnp.where(fresh, NEVER, largest_before[...])
+        largest_RE = jnp.maximum(scores_RK.max(axis=1, keepdims=True), before_RE)
+        weights_RK = jnp.exp(scores_RK - wide(largest_RE, scores_RK.shape[1]))
+        kept_RE = jnp.exp(before_RE - largest_RE)
+        sum_RE = weights_RK.sum(axis=1, keepdims=True) + kept_RE * jnp.where(fresh, 0, sum_before[...])
         values_RD = product(weights_RK.astype(v.dtype), picked(v, blocks, t, sizes), NN)
-        values_RD += kept_R1 * jnp.where(fresh, 0, values_before[...])
-        largest_before[...], sum_before[...], values_before[...] = largest_R1, sum_R1, values_RD
-        real_W1 = as_column(masks[0, pl.ds(rows[t], 1), :]) == 0
-        context[0, at, :] = jnp.where(real_W1, by_head(values_RD / sum_R1, sizes), 0).astype(context.dtype)
-        log[0, 0, pl.ds(rows[t], 1), :] = as_row(largest_R1 + jnp.log(sum_R1))
+        values_RD += wide(kept_RE, sizes.lanes) * jnp.where(fresh, 0, values_before[...])
+        largest_before[...], sum_before[...], values_before[...] = largest_RE, sum_RE, values_RD
+        context_WD = by_head(values_RD, sizes) / by_head(wide(sum_RE, sizes.lanes), sizes)
+        context_WD = jnp.where(is_real(masks, rows[t]), context_WD, 0)
+        context[0, at, :] = context_WD.astype(context.dtype)
+        log[0, 0, pl.ds(rows[t], 1), :] = as_row(largest_RE[:, :1]) + jnp.log(as_row(sum_RE[:, :1]))
 
 
 def _bias(masks: Ref, blocks: Ref, extra: Ref, t: Any, sizes: Sizes) -> Array:
@@ -115,4 +124,3 @@ def _bias(masks: Ref, blocks: Ref, extra: Ref, t: Any, sizes: Sizes) -> Array:
         row_1K = jnp.concatenate([masks[0, pl.ds(blocks[0, 0, i], 1), :] + extra[0, 0, i] for i in slots], axis=1)
         of_heads.append(jnp.broadcast_to(row_1K, (sizes.block, row_1K.shape[1])))
     return jnp.concatenate(of_heads)
-

@@ -5,6 +5,7 @@ Legend: as in kernel_forward.py.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def picked(x: Ref, blocks: Ref, t: Any, sizes: Sizes) -> Array:
     """The key blocks of list t, [K, D]: in the lanes of each head those that its own list names."""
     return jnp.concatenate(
         [
-            _joined(sizes, [x[0, block_at(blocks, sizes.slot(t, a, s), sizes), :] for a in range(sizes.heads)])
+            _joined(sizes, [x[0, positions(blocks[0, 0, sizes.slot(t, a, s)], sizes), :] for a in range(sizes.heads)])
             for s in range(sizes.slots)
         ]
     )
@@ -131,9 +132,32 @@ def _lane(like: Array) -> Array:
     return lax.broadcasted_iota(jnp.int32, like.shape, like.ndim - 1)
 
 
-def block_at(blocks: Ref, i: int, sizes: Sizes) -> Any:
-    """The positions of the block that slot i names."""
-    return pl.ds(pl.multiple_of(blocks[0, 0, i] * sizes.block, sizes.block), sizes.block)
+def positions(block: Any, sizes: Sizes) -> Any:
+    """Where a block stands in the row."""
+    return pl.ds(pl.multiple_of(block * sizes.block, sizes.block), sizes.block)
+
+
+def is_real(masks: Ref, block: Any) -> Array:
+    """Which positions of a block are no padding, [W, 1]."""
+    return as_column(masks[0, pl.ds(block, 1), :]) == 0
+
+
+def on_each_block(step: Any, masks: Ref, sizes: Sizes) -> Callable[[Callable[[Any, Array], None]], None]:
+    """Call a function with each block's positions and which of them are real, in one step of each group of heads."""
+
+    def decorate(function: Callable[[Any, Array], None]) -> None:
+        @pl.when(pl.program_id(2) == step)
+        def _() -> None:
+            @pl.loop(0, masks.shape[1])
+            def _(block: Any) -> None:
+                function(positions(block, sizes), is_real(masks, block))
+
+    return decorate
+
+
+def wide(x_RE: Array, width: int) -> Array:
+    """Columns of one number each [R, E] (E is LANES, so that no number has to be spread), as many as are wanted."""
+    return jnp.concatenate([x_RE] * -(-width // LANES), axis=1)[:, :width]
 
 
 def as_row(x_R1: Array) -> Array:
@@ -161,15 +185,17 @@ def call(
     outputs: Sequence[tuple[jax.ShapeDtypeStruct, pl.BlockSpec]],
     scratch: Sequence[Any],
     products: int,
-    interpret: bool,
 ) -> list[Array]:
     """Run a kernel for each text, group of heads and some lists; ``products``: how many it makes of each list."""
     steps = len(tables.rows) // sizes.at_once
     of_group = pl.BlockSpec((1, 1, tables.blocks.shape[2]), lambda b, u, t, *_: (u, 0, 0), memory_space=pltpu.SMEM)
     masks = pl.BlockSpec((1, *tables.masks.shape[1:]), lambda b, u, t, *_: (b, 0, 0))
     scores = math.prod(grid) * len(tables.rows) * sizes.rows * sizes.slots * sizes.block
-    moved = sum(math.prod(x.shape) * x.dtype.itemsize for x, _ in (*inputs, *outputs))
-    return pl.pallas_call(
+    arrays, shapes = [x for x, _ in inputs], [shape for shape, _ in outputs]
+    both: list[Any] = [*arrays, *shapes]
+    moved = sum(math.prod(x.shape) * x.dtype.itemsize for x in both)
+    run = functools.partial(
+        pl.pallas_call,
         kernel,
         name=name,
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -179,12 +205,13 @@ def call(
             out_specs=[spec for _, spec in outputs],
             scratch_shapes=scratch,
         ),
-        out_shape=[shape for shape, _ in outputs],
+        out_shape=shapes,
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=100 * MEBIBYTE
         ),
         cost_estimate=pl.CostEstimate(
             flops=2 * products * scores * sizes.lanes, transcendentals=scores, bytes_accessed=moved
         ),
-        interpret=interpret,
-    )(*tables, *(x for x, _ in inputs))
+    )
+    # Elsewhere than on a TPU it is for tests, as no other device's formulation has kernels.
+    return lax.platform_dependent(*tables, *arrays, tpu=run(interpret=False), default=run(interpret=True))
