@@ -23,6 +23,8 @@ class Formulation:
     scores_at_once: scores of full attention, over all attention heads and texts.
     onednn_from: the least number of multiplications, in the product of a query block with its keys, from which torch
         makes such products one by one in oneDNN, if that is faster (models_torch.attention.onednn).
+    kernels: whether kernels of this project run (attention/kernels.py), where they can. The other fields are for where
+        they cannot.
     """
 
     heads_at_once: int | None
@@ -32,6 +34,7 @@ class Formulation:
     tokens_at_once: int | None = None
     scores_at_once: int | None = None
     onednn_from: int | None = None
+    kernels: bool = False
 
 
 # By framework and device type. Measured on one thread: 12 heads x 64, block size 64, r = 3, float32, 4096 tokens.
@@ -59,7 +62,9 @@ FORMULATIONS = {
         scores_at_once=1 << 22,
     ),
     ("flax", "gpu"): Formulation(None, 64, False, "not measured: as for torch"),
-    ("flax", "tpu"): Formulation(None, 64, False, "not measured: as for torch"),
+    ("flax", "tpu"): Formulation(
+        None, 64, False, "not measured: estimates of a compiler for kernels (docs/kernels.md)", kernels=True
+    ),
 }
 ANYWHERE = Formulation(
     None, 64, False, "not measured: an exported program runs on any device, and the number of its texts is open"

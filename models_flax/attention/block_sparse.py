@@ -37,14 +37,9 @@ def block_sparse_attention(
     """
     if isinstance(lists, SpreadLists):
         return lists.attention(q_BNLH, k_BNLH, v_BNLH, mask_BL, block_size)
-    B, N, length, _ = q_BNLH.shape
+    length = q_BNLH.shape[2]
     if missing := -length % block_size:
         q_BNLH, k_BNLH, v_BNLH = (jnp.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in (q_BNLH, k_BNLH, v_BNLH))
         mask_BL = jnp.pad(mask_BL, ((0, 0), (0, missing)))
-    heads = (
-        *(x.reshape(B * N, -1, block_size, x.shape[-1]) for x in (q_BNLH, k_BNLH, v_BNLH)),
-        jnp.repeat(mask_BL.reshape(B, -1, block_size), N, axis=0),
-        *(jnp.tile(x, (B, 1, 1)) for x in (lists.key_blocks, lists.counts)),
-    )
-    context = gradient.every_head(how, lists, *heads)
-    return context.reshape(B, N, -1, context.shape[-1]).swapaxes(1, 2)[:, :length]
+    context_BNLH = gradient.attention(how, block_size, lists, q_BNLH, k_BNLH, v_BNLH, mask_BL)
+    return context_BNLH.swapaxes(1, 2)[:, :length]

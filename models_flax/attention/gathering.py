@@ -47,11 +47,6 @@ def forward(some: AtOnce, lists: KeyLists, *heads: Array) -> tuple[Array, Array]
     return some_at_a_time(functools.partial(_one_head, lists=lists, at_once=some.lists), heads, some.heads)
 
 
-def context(some: AtOnce, lists: KeyLists, *heads: Array) -> Array:
-    """The first of what ``forward`` returns."""
-    return forward(some, lists, *heads)[0]
-
-
 def _one_head(head: tuple[Array, ...], lists: KeyLists, at_once: int) -> tuple[Array, Array]:
     q_PWH, k_PWH, v_PWH, mask_PW, blocks_TS, counts_TS = head
     (_, W, H), T, Q = v_PWH.shape, len(blocks_TS), len(lists.rows)

@@ -7,51 +7,100 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import Array, lax
 from jax import numpy as jnp
 
 from bigbird_port.sparse.formulation import Formulation
-from models_flax.attention import gathering, plain
+from models_flax.attention import gathering, kernels, plain
 from models_flax.attention.gathering import INSIDE, AtOnce, bias, chunks, query_blocks, take
 from models_flax.attention.lists import KeyLists
 from models_flax.target import by_target
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def every_head(how: Formulation | None, lists: KeyLists, *heads: Array) -> Array:
-    """Block-sparse attention of every head, [M, P, W, H]; ``heads`` are gathering.forward's.
+class _Way(NamedTuple):
+    """How it is computed: so many heads and lists at once, or (None) by the kernels of the device."""
+
+    at_once: AtOnce | None
+    block_size: int
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def attention(how: Formulation | None, block_size: int, lists: KeyLists, *arrays: Array) -> Array:
+    """Block-sparse attention of whole blocks, [B, N, L, H]; arrays: q, k, v [B, N, L, H], and the mask [B, L].
 
     One softmax runs over a query block's whole list, in which a block weighs as often as it counts. how: None takes
     the formulation of the target.
     """
-    return _by_target(how, gathering.context, lists, *heads)
+    return _by_target(how, block_size, _context, lists, *arrays)
 
 
-def _forward(how: Formulation | None, lists: KeyLists, *heads: Array) -> tuple[Array, Any]:
-    """every_head, and what its gradient wants: what went in, what came out, and each query's sum of weights (log)."""
-    context_MPWH, log_MPW = _by_target(how, gathering.forward, lists, *heads)
-    return context_MPWH, (lists, *heads, context_MPWH, log_MPW)
+def _forward(how: Formulation | None, block_size: int, lists: KeyLists, *arrays: Array) -> tuple[Array, Any]:
+    """attention, and what its gradient wants: what went in, what came out, and each query's sum of weights (log)."""
+    context_BNLH, log_BNL = _by_target(how, block_size, _with_log, lists, *arrays)
+    return context_BNLH, (lists, *arrays, context_BNLH, log_BNL)
 
 
-def _backward(how: Formulation | None, kept: Any, grad_MPWH: Array) -> tuple[Any, ...]:
+def _backward(how: Formulation | None, block_size: int, kept: Any, grad_BNLH: Array) -> tuple[Any, ...]:
     """The gradients of queries, keys and values."""
-    gradients = _by_target(how, _gradients, *kept, grad_MPWH)
-    return None, *gradients, None, None, None
+    return None, *_by_target(how, block_size, _gradients, *kept, grad_BNLH), None
 
 
-every_head.defvjp(_forward, _backward)
+attention.defvjp(_forward, _backward)
 
 
-def _by_target(how: Formulation | None, run: Any, lists: KeyLists, *heads: Array) -> Any:
-    M, T = heads[4].shape[:2]
-    return by_target(lambda way: gathering.at_once(way, M, T), run, lists, *heads, how=how)
+def _by_target(how: Formulation | None, block_size: int, run: Any, lists: KeyLists, *arrays: Array) -> Any:
+    (B, N, _, _), T = arrays[0].shape, lists.key_blocks.shape[1]
+
+    def choose(way: Formulation) -> _Way:
+        by_kernels = way.kernels and kernels.fits(arrays[0], arrays[2])
+        return _Way(None if by_kernels else gathering.at_once(way, B * N, T), block_size)
+
+    return by_target(choose, run, lists, *arrays, how=how)
 
 
-def _gradients(some: AtOnce, lists: KeyLists, *heads: Array) -> Any:
-    return gathering.some_at_a_time(functools.partial(_one_head, lists=lists, at_once=some.lists), heads, some.heads)
+def _context(way: _Way, lists: KeyLists, *arrays: Array) -> Array:
+    return _with_log(way, lists, *arrays)[0]
+
+
+def _with_log(way: _Way, lists: KeyLists, *arrays: Array) -> tuple[Array, Array]:
+    """The context, and the log of each query's sum of weights, [B, N, L]."""
+    if way.at_once is None:
+        return kernels.attend(way.block_size, lists, *arrays)
+    q_BNLH, _, v_BNLH, _ = arrays
+    context_MPWH, log_MPW = gathering.forward(way.at_once, lists, *_by_head(way, lists, *arrays))
+    return context_MPWH.reshape(v_BNLH.shape), log_MPW.reshape(q_BNLH.shape[:3])
+
+
+def _gradients(way: _Way, lists: KeyLists, *arrays: Array) -> tuple[Array, Array, Array]:
+    if way.at_once is None:
+        return kernels.gradients(way.block_size, lists, *arrays)
+    *given, context_BNLH, log_BNL, grad_BNLH = arrays
+    made = (_blocks(way, x) for x in (context_BNLH, log_BNL, grad_BNLH))
+    one_head = functools.partial(_one_head, lists=lists, at_once=way.at_once.lists)
+    found = gathering.some_at_a_time(one_head, (*_by_head(way, lists, *given), *made), way.at_once.heads)
+    dq, dk, dv = (x.reshape(like.shape) for x, like in zip(found, given, strict=False))
+    return dq, dk, dv
+
+
+def _by_head(way: _Way, lists: KeyLists, *arrays: Array) -> tuple[Array, ...]:
+    """What gathering takes: q, k, v [M, P, W, H], the mask [M, P, W], and each head's part of the lists [M, T, S]."""
+    *values, mask_BL = arrays
+    B, N = values[0].shape[:2]
+    mask_MPW = jnp.repeat(mask_BL.reshape(B, -1, way.block_size), N, axis=0)
+    return (
+        *(_blocks(way, x) for x in values),
+        mask_MPW,
+        *(jnp.tile(x, (B, 1, 1)) for x in (lists.key_blocks, lists.counts)),
+    )
+
+
+def _blocks(way: _Way, x_BNL: Array) -> Array:
+    """Texts and heads in one axis, and blocks: [M, P, W, ..]."""
+    B, N, L, *rest = x_BNL.shape
+    return x_BNL.reshape(B * N, L // way.block_size, way.block_size, *rest)
 
 
 def _one_head(head: tuple[Array, ...], lists: KeyLists, at_once: int) -> tuple[Array, Array, Array]:

@@ -157,7 +157,7 @@ def flax_gradient(case):
 def test_the_flax_gradient_keeps_no_probabilities_and_is_the_same(monkeypatch):
     case = sized_case([540, 300])
     compiled, arguments = flax_gradient(case)
-    monkeypatch.setattr(flax_backward, "every_head", flax_backward.every_head.fun)  # leaves the gradient to JAX
+    monkeypatch.setattr(flax_backward, "attention", flax_backward.attention.fun)  # leaves the gradient to JAX
     plain, _ = flax_gradient(case)
     for a, b in zip(compiled(*arguments), plain(*arguments), strict=True):
         assert np.abs(b).max() > 0.01

@@ -158,8 +158,11 @@ def test_lengths_that_are_nearly_alike_are_compiled_once():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.quick("float32-cpu", "bfloat16-gpu", "float32-tpu")
 def test_every_formulation_computes_the_same(device, dtype):
-    """Those of other devices run here too, on an ordinary pattern with both global blocks and padding."""
-    rng, how = np.random.default_rng(0), FORMULATIONS["flax", device]
+    """Those of other devices run here too, on an ordinary pattern with both global blocks and padding.
+
+    Kernels have tests of their own (test_flax_kernels.py).
+    """
+    rng, how = np.random.default_rng(0), replace(FORMULATIONS["flax", device], kernels=False)
     q, k, v = (jax.numpy.asarray(rng.standard_normal((2, 2, 1024, 8)), dtype) for _ in range(3))
     mask, lists = np.arange(1024) < np.array([[1024], [700]]), key_lists(layer_pattern(CONFIG, 1, 1024))
     one_by_one = replace(how, heads_at_once=1, blocks_at_once=1)
