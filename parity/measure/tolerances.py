@@ -140,7 +140,7 @@ def tolerance_for(
     if place and place.tap.exact:
         return Tolerance(0.0, 0.0, 1.0, place.tap.exact, f"{kind}/exact")
     key = f"{kind}/{dtype}/{device}/{error}"
-    entry = table.entries.get(key) or _derived(table, kind, dtype, device, error)
+    entry = table.entries.get(key) or derived_entry(table, kind, dtype, device, error)
     if entry is None or entry.bound >= MEANINGLESS:
         unjudged = table.unjudged.get(key) or _why_unjudged(table, entry, f"{kind}/{dtype}/{MEASURED}/{error}")
         if unjudged:
@@ -163,7 +163,7 @@ def tolerance_for(
     )
 
 
-def _derived(table: Table, kind: str, dtype: str, device: str, error: str) -> Entry | None:
+def derived_entry(table: Table, kind: str, dtype: str, device: str, error: str) -> Entry | None:
     """The entry of a device that was not measured; None where nothing is known of its arithmetic."""
     measured = table.entries.get(f"{kind}/{dtype}/{MEASURED}/{error}")
     if measured is None or device == MEASURED or (device, dtype) not in ARITHMETICS:

@@ -6,7 +6,7 @@ import pytest
 
 from bigbird_port.families.registry import family_named
 from parity.measure.derived import ARITHMETICS, DERIVED, check_judged_dtype, ratio
-from parity.measure.tolerances import MEANINGLESS, Table, _derived, shipped_table, tolerance_for
+from parity.measure.tolerances import MEANINGLESS, Table, derived_entry, shipped_table, tolerance_for
 
 # unit and accumulator as powers of 2, terms, passes, and what a product loses: written anew, from docs/on-device.md
 MODELS = {
@@ -31,7 +31,7 @@ def share(device, dtype):
 def test_every_derived_bound_is_the_measured_worst_times_factor_and_model(family, device):
     table, derived = shipped_table(family_named(family)), 0
     for entry in table.entries.values():
-        one = _derived(table, entry.kind, entry.dtype, device, entry.error)
+        one = derived_entry(table, entry.kind, entry.dtype, device, entry.error)
         if (device, entry.dtype) not in MODELS:
             assert one is None
             continue
@@ -65,7 +65,7 @@ def test_what_was_measured_on_the_device_wins():
     assert derived.key == "output/float32/cuda/local"
     assert not tolerance_for("layer.0.output", "float32", "cpu", "local", 0).derived
     table = shipped_table()
-    own = _derived(table, "output", "float32", "cuda", "local")
+    own = derived_entry(table, "output", "float32", "cuda", "local")
     measured = table.joined(Table({own.key: own}, "made", {}, {}))
     assert not tolerance_for("layer.0.output", "float32", "cuda", "local", 0, measured).derived
 

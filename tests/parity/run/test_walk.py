@@ -216,7 +216,7 @@ def test_every_pair_of_witnesses():
         ({"gradients": True, "length": 1024, "batch": 64}, "choose a shorter --length"),
         ({"gradients": True, "dtype": "bfloat16"}, "a bound would excuse all; compare it in a wider dtype"),
         ({"lengths": (16, 2048)}, "at most max_position_embeddings = 1024"),
-        ({"torch_device": "tpu"}, "choose --torch-device cpu"),
+        ({"torch_device": "tpu"}, "torch does not run on tpu: give --flax-device tpu"),
         ({"flax_device": "nothing"}, "'nothing' names no device"),
     ],
 )
