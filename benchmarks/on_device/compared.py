@@ -29,7 +29,7 @@ def _heads(out: Path) -> Iterator[str]:
     """The heads that the model can have."""
     from bigbird_port.models.folder import read_folder_config
 
-    config, _ = read_folder_config(out, "torch")
+    config = read_folder_config(out, "torch")
     for head in config.family.heads:
         try:
             config.for_head(head)

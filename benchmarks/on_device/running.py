@@ -26,6 +26,8 @@ def run_part(part: Part, device: str, small: bool, left: float) -> Record:
     record |= {"found": [], "state": ABSENT}
     if absent := [name for name in part.needs if not is_there(name)]:
         return record | {"why": f"{', '.join(absent)} is not installed"}
+    if part.chosen.get("framework") == "torch" and device.startswith("tpu"):
+        return record | {"why": f"torch does not run on {device}"}
     if left < _LEAST:
         return record | {"state": NOT_REACHED, "why": "the time of all parts was over"}
     start, limit = time.monotonic(), min(part.seconds, left)
@@ -57,9 +59,11 @@ def _run(arguments: list[str], said: Path, limit: float, device: str) -> int | N
         try:
             return process.wait(limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             return None
+        finally:  # also where the whole run is stopped
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def environment(device: str) -> dict[str, str]:

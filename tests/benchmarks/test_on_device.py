@@ -2,6 +2,8 @@
 
 import json
 import random
+import signal
+import subprocess
 import sys
 import time
 from html.parser import HTMLParser
@@ -85,6 +87,29 @@ def test_no_part_stops_another(run):
     assert all(sentence in text for sentence in why.values())
     assert record["passed"] is False
     assert record["packages"]["numpy"][0].isdigit()
+
+
+def test_a_run_that_is_stopped_leaves_no_process(monkeypatch):
+    """Neither of the two, because a device is dear."""
+    stopped = []
+
+    class Process(subprocess.Popen):
+        def wait(self, timeout=None):
+            if not stopped:
+                stopped.append(self)
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(running.subprocess, "Popen", Process)
+    with pytest.raises(KeyboardInterrupt):
+        running.run_part(part(one_then_hangs), "cpu", True, 60)
+    assert stopped[0].poll() == -signal.SIGKILL
+
+
+def test_torch_has_no_part_on_a_tpu():
+    one = next(one for one in PARTS if one.name == "speed-torch")
+    found = running.run_part(one, "tpu:0", True, 60)
+    assert (found["state"], found["why"]) == ("absent", "torch does not run on tpu:0")
 
 
 def test_what_passed_is_said_and_shown(run):
