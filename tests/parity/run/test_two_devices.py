@@ -126,3 +126,18 @@ def test_a_calibrated_device_is_not_marked(on_cuda, tmp_path):
     assert result.passed
     assert derived_of(result) == ""
     assert "derived" not in to_text(Report(result, None))
+
+
+def test_sums_of_products_are_float32s_while_a_model_is_judged():
+    """CUDA may add parts of a half's sum in that half, which no tolerance is made for; afterwards all is as before."""
+    matmul, names = torch.backends.cuda.matmul, with_torch._REDUCED
+    before = [getattr(matmul, name) for name in names]
+    matmul.allow_bf16_reduced_precision_reduction = True
+    try:
+        with with_torch.pinned():
+            assert [getattr(matmul, name) for name in names] == [False, False]
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert matmul.allow_bf16_reduced_precision_reduction is True
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(matmul, name, value)
