@@ -16,18 +16,18 @@ DTYPES = ("float32", "bfloat16")
 
 
 def sizes(device: str, small: bool, framework: str) -> Iterator[dict[str, Any]]:
-    """Yield the table after each size, which the next one replaces."""
+    """Yield the table after each size and number type, which the next one replaces."""
     samples: list[Sample] = []
     done: list[str] = []
-    for size in SIZES[: 1 if small else None]:
-        samples += measure_samples((0,) if small else (0, 1), [size], DTYPES, [device], [framework])
-        done.append(size)
+    for size, dtypes in [(SIZES[0], DTYPES)] if small else [(size, (dtype,)) for size in SIZES for dtype in DTYPES]:
+        samples += measure_samples((0,) if small else (0, 1), [size], dtypes, [device], [framework])
+        done.append(f"{size} in {' and '.join(dtypes)}")
         table = make_table(samples, f"bigbird-port parity calibrate --device {device} --framework {framework}, in part")
         needed = dict(_needed(table, kind_of_device(device)))
         # a bound is factor times what was measured, so up to 1 / factor of it may be needed before it is too narrow
         beyond = {key: share for key, share in needed.items() if share > 1}
         yield {
-            "what": f"sizes {', '.join(done)}",
+            "what": ", ".join(done),
             "passed": not beyond,
             "value": f"{len(table.entries)} entries of {len(samples)} taps; "
             f"{len(beyond)} beyond the tolerance that parity has, at most {max(needed.values()):.2g} of it",
