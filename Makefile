@@ -8,7 +8,7 @@ BOTH := .[torch,flax]
 INSTALLED := $(VENV)/.installed
 SITE := $(VENV)/.docs
 
-.PHONY: demo test test-slow mutants mutants-sample false-alarms lint docs bench bench-convert bench-parity clean
+.PHONY: demo test test-slow mutants mutants-sample false-alarms lint docs bench bench-convert bench-parity on-device clean
 .DEFAULT_GOAL := demo
 
 demo: $(DEMO)
@@ -65,6 +65,12 @@ false-alarms: export OMP_NUM_THREADS = 1
 false-alarms: $(INSTALLED)
 	$(BIN)/python -m benchmarks.false_alarms --models 300 --seed 1
 	for dtype in float64 bfloat16 float16; do $(BIN)/python -m benchmarks.false_alarms --models 60 --seed 1 --dtype $$dtype || exit 1; done
+
+# What only a device can tell (docs/on-device.md), with the Python and the packages that are there: nothing is installed.
+DEVICE ?= cuda
+
+on-device:
+	$(PYTHON) -m benchmarks.on_device --device $(DEVICE)
 
 clean:
 	rm -rf $(VENV) site

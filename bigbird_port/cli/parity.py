@@ -97,9 +97,9 @@ def parity() -> None:
 @click.option("--adversarial", is_flag=True, help="Inputs that are hard on an implementation, in place of seeded ones.")
 @click.option("--against", type=Names(), help=WITNESSES)
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of both frameworks.")
-@click.option("--device", help="Of both frameworks: cpu, cuda, or auto. [default: cpu]")
-@click.option("--torch-device", help="cpu, cuda or auto; wins over --device.")
-@click.option("--flax-device", help="cpu, cuda, tpu or auto; wins over --device.")
+@click.option("--device", help="Of both frameworks: cpu, cuda, cuda:1 or auto. [default: cpu]")
+@click.option("--torch-device", help="cpu, cuda, cuda:1 or auto; wins over --device.")
+@click.option("--flax-device", help="cpu, cuda, tpu, tpu:1 or auto; wins over --device.")
 @click.option("--mesh", type=MeshSizes(), help="Flax on several devices too: data=2,model=2,sequence=2.")
 @click.option("--with-faults", is_flag=True, help="Then inject each fault of --mesh or --training: it must be caught.")
 @click.option("--no-local", is_flag=True, help="Do not feed each layer the reference's input as well: half the time.")
@@ -130,6 +130,7 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
     check_usage(options, given_options())
     check_files(options | {"json_file": json_file})
     need("parity", *BOTH)
+    check_devices(options)
     if options["training"]:
         if out is None:
             raise ValueError("--training: name the folder that convert --optimizer wrote")
@@ -152,8 +153,13 @@ def run(out: Path | None, heads: tuple[str, ...], json_file: Path | None, **opti
 )
 @click.option("--size", "sizes", multiple=True, help="Names of sizes, several [default: all].")
 @click.option("--dtype", "dtypes", type=click.Choice(DTYPES[:3]), multiple=True, help="Several [default: all].")
-@click.option("--device", "devices", multiple=True, help="cpu, cuda or tpu, several [default: cpu].")
-@click.option("--witness", "witnesses", type=click.Choice(("torch", "flax")), multiple=True, help="[default: both].")
+@click.option("--device", "devices", multiple=True, help="cpu, cuda, cuda:1 or tpu, several [default: cpu].")
+@click.option(
+    *("--framework", "--witness", "witnesses"),
+    type=click.Choice(("torch", "flax")),
+    multiple=True,
+    help="Several [default: those that run on the device].",
+)
 @click.option("--family", default="", help="Of models: its table is its own [default: bigbird].")
 @click.option("--training", is_flag=True, help="The table of parity --training instead: four seeds of every optimizer.")
 @no_traceback
@@ -189,6 +195,28 @@ def check_files(options: dict[str, Any]) -> None:
         read_matrix(options["matrix"])
     if options.get("keep"):
         check_kept_folder(options["keep"])
+
+
+def check_devices(options: dict[str, Any]) -> None:
+    """Raise ValueError, before anything runs, for a device that is not there or has not the number type."""
+    from parity.measure.tolerances import read_table
+    from parity.run.conditions import DEFAULT_WITNESSES, Options
+    from parity.witnesses.devices import may_lack_cpu
+
+    device, given = options.get("device") or "cpu", options.get("tolerances")
+    on = [options.get(name) or device for name in ("torch_device", "flax_device")]
+    if options.get("training") or (set(on) == {"cpu"} and not may_lack_cpu()):
+        return
+    mesh = options.get("mesh")
+    chosen = Options(
+        witnesses=options.get("against") or (("flax", "reference") if mesh else DEFAULT_WITNESSES),
+        torch_device=on[0],
+        flax_device=on[1],
+        dtype=options.get("dtype", "float32"),
+        tolerances=read_table(given) if given else None,
+    )
+    if "golden" not in chosen.witnesses:
+        _ = chosen.settings
 
 
 def proves_build(options: dict[str, Any]) -> bool:
@@ -291,13 +319,14 @@ def family_of_folder(out: Path) -> tuple[Any, dict[str, str]]:
 
 def no_effect(result: Any, options: dict[str, Any]) -> Iterator[str]:
     """Say which of the typed options changed nothing, and why."""
-    from parity.measure.tolerances import read_table
+    from parity.measure.tolerances import BOTH, read_table
 
     if options.get("keep") and not result.kept:
         why = "no tap of a layer failed" if not result.passed else "nothing failed"
         yield f"--keep {options['keep']}: no tensors were kept, because {why}"
     if given := options.get("tolerances"):
-        used = {row.tolerance.key for row in result.rows} & read_table(given).entries.keys()
+        keys = {key for row in result.rows for key in row.tolerance.key.split(BOTH)}
+        used = keys & read_table(given).entries.keys()
         if not used:
             yield f"--tolerances {given}: none of its entries is of what was compared"
 

@@ -1,20 +1,25 @@
 """What the frameworks compute with, measured before any comparison: versions, settings, and probes.
 
 A setting says what was asked for; a probe says what happens. Two probes run in NumPy, torch and jax: a product of
-matrices against float64, and arithmetic on denormal numbers.
+matrices against float64, and arithmetic on denormal numbers. Functions that devices approximate are probed in torch and
+jax (parity/checks/functions.py).
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from bigbird_port.installed import version_of
+from parity.checks.functions import FUNCTIONS, Function, function_error, function_limit
+from parity.witnesses.devices import flax_device as find_flax_device
+from parity.witnesses.devices import kind_of_device
+from parity.witnesses.devices import torch_device as find_torch_device
 
 # The largest error of a product of 256 x 256 standard normal numbers, each relative to the root of the sum of its
 # squared terms: float32 makes 256 roundings of 6e-8, which partly cancel (measured: 1.5e-6 in torch, 2.8e-6 in jax and
@@ -53,36 +58,78 @@ Matmul = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Multiply = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Probes:
+    """What is probed of a framework on its device: operations, and functions by name."""
+
+    device: str
+    matmul: Matmul
+    multiply: Multiply
+    functions: dict[str, Function]
+
+
 def check_environment(
-    torch_device: str = "cpu", flax_device: str = "cpu", matmul_precision: str = "highest"
+    torch_device: str = "cpu",
+    flax_device: str = "cpu",
+    matmul_precision: str = "highest",
+    dtype: str = "float32",
+    calibrated: Collection[str] = (),
 ) -> Environment:
     """Return versions, settings and probes of both frameworks on their devices; leaves every setting as it was.
 
-    matmul_precision: what the run will ask of both frameworks ("highest", "high" or "medium", as torch names them),
-    and under which the probes run.
-    Problems: products of matrices that do not run at full float32 precision (a failure), frameworks that treat
-    denormal numbers differently (a warning), and jax with float64 switched on, which changes its types (a warning).
+    A device that is empty belongs to a framework that takes no part, and is not probed. matmul_precision: what the run
+    will ask of both frameworks ("highest", "high" or "medium", as torch names them), and under which the probes run.
+    dtype: in which functions are probed. calibrated: kinds of devices with tolerances of their own, which need not be
+    like the CPU.
+    Problems: products of matrices that do not run at full float32 precision, and functions beyond what the tolerances
+    rest on (failures), frameworks that treat denormal numbers differently (a warning), and jax with float64 switched
+    on, which changes its types (a warning).
     Raises ValueError for a device that is not there, or an unknown precision.
     """
     if matmul_precision not in _JAX_PRECISIONS:
         raise ValueError(f"matmul_precision is {matmul_precision!r}, expected one of {', '.join(_JAX_PRECISIONS)}")
-    items = _versions() | _torch_settings() | _jax_settings() | _variables()
-    items |= {"torch device": torch_device, "jax device": flax_device}
+    probes: dict[str, Probes] = {}
+    items, settings = _versions(), dict[str, str]()
+    if torch_device:
+        probes["torch"] = _torch_probes(torch_device, matmul_precision, dtype)
+        settings |= _torch_settings()
+    if flax_device:
+        probes["jax"] = _jax_probes(flax_device, matmul_precision, dtype)
+        settings |= _jax_settings()
+    items |= settings | _variables()
+    items |= {f"{name} device": one.device for name, one in probes.items()}
     items |= {"matmul precision of the run": matmul_precision}
     problems = []
-    probes = {
-        "torch": _torch_probes(torch_device, matmul_precision),
-        "jax": _jax_probes(flax_device, matmul_precision),
-    }
-    for name, (matmul, _) in probes.items():
-        error = matmul_error(matmul)
+    for name, one in probes.items():
+        error = matmul_error(one.matmul)
         items[f"{name} matmul error"] = f"{error:.1e} (full precision: below {FULL_PRECISION:.0e})"
         problems += matmul_problems(name, error)
+        errors = {function: function_error(function, run, dtype) for function, run in one.functions.items()}
+        limits = {function: function_limit(function, one.device, dtype) for function in errors}
+        for function, error in errors.items():
+            items[f"{name} {function} error"] = f"{error:.2g} ulp of {dtype} (at most {limits[function]:.2g})"
+        problems += function_problems(name, errors, limits, one.device, kind_of_device(one.device) in calibrated)
     kept = {"numpy": keeps_denormals(np.multiply)}
-    kept |= {name: keeps_denormals(multiply) for name, (_, multiply) in probes.items()}
+    kept |= {name: keeps_denormals(one.multiply) for name, one in probes.items()}
     for name, keeps in kept.items():
         items[f"{name} denormals"] = "kept" if keeps else "flushed to 0"
     return Environment(items, (*problems, *denormal_problems(kept), *_x64_problems(items)))
+
+
+def function_problems(
+    name: str, errors: dict[str, float], limits: dict[str, float], device: str, calibrated: bool
+) -> list[Problem]:
+    """Return a problem for each function that is off by more than its limit: a failure, unless tolerances know it."""
+    found = []
+    for function, error in errors.items():
+        if not error <= limits[function]:
+            detail = (
+                f"{function} is off by {error:.3g} units in the last place on {device}, expected at most "
+                f"{limits[function]:.2g}, on which the tolerances rest: switch fast mathematics off, or measure the "
+                f"device: bigbird-port parity calibrate --device {kind_of_device(device)} --out FILE"
+            )
+            found.append(Problem("warning" if calibrated else "failure", f"{name} {function}", detail))
+    return found
 
 
 def matmul_error(matmul: Matmul) -> float:
@@ -127,7 +174,7 @@ def denormal_problems(kept: dict[str, bool]) -> list[Problem]:
 
 
 def _x64_problems(items: dict[str, str]) -> list[Problem]:
-    if items["jax x64"] == "False":
+    if items.get("jax x64", "False") == "False":
         return []
     return [Problem("warning", "jax x64", "float64 is on, so that numbers without a type become float64 in jax")]
 
@@ -173,41 +220,45 @@ def _variables() -> dict[str, str]:
     return {name: os.environ.get(name, "not set") for name in _VARIABLES}
 
 
-def _torch_probes(device: str, precision: str) -> tuple[Matmul, Multiply]:
+def _torch_probes(device: str, precision: str, dtype: str) -> Probes:
     import torch
 
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"torch has no device {device!r} here: {str(error).partition(chr(10))[0]}") from None
+    place, kind = find_torch_device(device), getattr(torch, dtype)
 
-    def run(operation: Callable[[Any, Any], Any]) -> Matmul:
-        def apply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def run(operation: Callable[..., Any], dtype: Any = torch.float32) -> Callable[..., np.ndarray]:
+        def apply(*arrays: np.ndarray) -> np.ndarray:
             before = torch.get_float32_matmul_precision()
             torch.set_float32_matmul_precision(precision)
             try:
-                return operation(*(torch.from_numpy(x).to(device) for x in (a, b))).cpu().numpy()
+                found = operation(*(torch.from_numpy(x).to(place).to(dtype) for x in arrays))
             finally:
                 torch.set_float32_matmul_precision(before)
+            array: np.ndarray = (found if found.dtype == torch.float64 else found.float()).cpu().numpy()
+            return array
 
         return apply
 
-    return run(torch.matmul), run(torch.mul)
+    functions = {name: run(getattr(torch, name), kind) for name in FUNCTIONS}
+    return Probes(device, run(torch.matmul), run(torch.mul), functions)
 
 
-def _jax_probes(device: str, precision: str) -> tuple[Matmul, Multiply]:
+def _jax_probes(device: str, precision: str, dtype: str) -> Probes:
     import jax
 
-    try:
-        place = jax.devices({"cuda": "gpu"}.get(device, device))[0]
-    except RuntimeError as error:
-        raise ValueError(f"jax has no device {device!r} here: {str(error).partition(chr(10))[0]}") from None
+    place = find_flax_device(device)
+    # without wide types jax has no float64: its functions are probed as float32's, which are judged alike
+    kind = "float32" if dtype == "float64" else dtype
 
-    def run(operation: Callable[[Any, Any], Any]) -> Matmul:
-        def apply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def run(operation: Callable[..., Any], dtype: str = "float32") -> Callable[..., np.ndarray]:
+        def converted(*arrays: Any) -> Any:  # widened outside of the program, in which XLA need not round
+            return operation(*(x.astype(dtype) for x in arrays))
+
+        def apply(*arrays: np.ndarray) -> np.ndarray:
             with jax.default_device(place), jax.default_matmul_precision(_JAX_PRECISIONS[precision]):
-                return np.asarray(jax.jit(operation)(*(jax.device_put(x, place) for x in (a, b))))
+                found = jax.jit(converted)(*(jax.device_put(x, place) for x in arrays))
+            return np.asarray(found).astype(np.float32)
 
         return apply
 
-    return run(jax.numpy.matmul), run(jax.numpy.multiply)
+    functions = {name: run(getattr(jax.lax, name), kind) for name in FUNCTIONS}
+    return Probes(device, run(jax.numpy.matmul), run(jax.numpy.multiply), functions)

@@ -1,4 +1,4 @@
-"""What a tap may differ by: one table of measured entries, each with how it was derived.
+"""What a tap may differ by: one table of measured entries, each with how it was made.
 
 ``bigbird-port parity calibrate`` measures the table (parity/measure/calibration). Nothing in the table is set by hand.
 An entry says how far the frameworks were from the float64 reference at worst. Its bound is that error times a factor.
@@ -11,19 +11,21 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from bigbird_port.families.family import Family
 from bigbird_port.families.registry import default_family
 from bigbird_port.files.reading import read_text
+from parity.measure.derived import ARITHMETICS, DERIVED, MEASURED, ratio, why_derived
 
 SHIPPED = Path(__file__).parent / "tolerances.json"
 VERSION = 1
 ERRORS = ("accumulated", "local", "gradient", "loss", "decoding")
 # The whole model's call computes what the walk through its modules accumulates, and may be off as much.
 _JUDGED_AS = {"called": "accumulated"}
+BOTH = " + "  # between the keys of a pair's two sides, where they round differently
 # From here on a bound excuses everything: a tap of zeros is off by 1.
 MEANINGLESS = 1.0
 # How an error grows with the layers that a tap has behind it, by name. A layer's rounding errors are independent of
@@ -42,7 +44,8 @@ class Tolerance:
 
     worst: the largest measured error, at this tap's depth. reason: where the numbers come from. key: the entry of the
     table. floor: the least scale to relate errors to. rounding: where it is more than the table says, what rounding
-    alone accounts for in this model (parity/measure/rounding.py), relative to the tap's scale; else 0.
+    alone accounts for in this model (parity/measure/rounding.py), relative to the tap's scale; else 0. derived: it was
+    not measured on its device, but follows from what was measured on the CPU (parity/measure/derived.py).
     """
 
     bound: float
@@ -52,6 +55,7 @@ class Tolerance:
     key: str
     floor: float = 0.0
     rounding: float = 0.0
+    derived: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,14 @@ def tolerance_for(
     steepness: float = 1.0,
     family: Family | None = None,
 ) -> Tolerance:
-    """Return what ``tap`` may differ by when computed in ``dtype`` on ``device`` ("cpu", "cuda", "tpu").
+    """Return what ``tap`` may differ by when computed in ``dtype`` on a kind of device ("cpu", "cuda", "tpu").
 
     error: one of ERRORS, or "called", which accumulates. layer: how many layers lie before the tap's own: its layer's
     index or, for what follows the encoder and for every gradient, the number of layers; None takes an index from the
     tap's name. table: None is the family's own. steepness: of the loss, for gradients (gradient_scale.py), which
-    are off that many times as much. Raises ValueError for a key that is not in the table, naming it and how to measure
-    it, and where no bound would mean anything.
+    are off that many times as much. Where the table has no entry of a device, it is derived from the CPU's. Raises
+    ValueError for a key that cannot be had so either, naming it and how to measure it, and where no bound would mean
+    anything.
     """
     family = family or default_family()
     table = shipped_table(family) if table is None else table
@@ -135,16 +140,15 @@ def tolerance_for(
     if place and place.tap.exact:
         return Tolerance(0.0, 0.0, 1.0, place.tap.exact, f"{kind}/exact")
     key = f"{kind}/{dtype}/{device}/{error}"
-    if key not in table.entries:
-        if key in table.unjudged:
-            raise ValueError(
-                f"there is no tolerance {key}, for {tap}: {table.unjudged[key]}; compare it in a wider dtype"
-            )
+    entry = table.entries.get(key) or derived_entry(table, kind, dtype, device, error)
+    if entry is None or entry.bound >= MEANINGLESS:
+        unjudged = table.unjudged.get(key) or _why_unjudged(table, entry, f"{kind}/{dtype}/{MEASURED}/{error}")
+        if unjudged:
+            raise ValueError(f"there is no tolerance {key}, for {tap}: {unjudged}; compare it in a wider dtype")
         raise ValueError(
             f"there is no tolerance {key}, for the tap {tap}: measure it on a machine with that device by "
             f"'bigbird-port parity calibrate --dtype {dtype} --device {device} --out FILE', and give --tolerances FILE"
         )
-    entry = table.entries[key]
     growth = steepness * (GROWTH[entry.growth](_depth(tap, key, layer, family)) if entry.growth != "none" else 1.0)
     scores = f"with scores of {steepness:.3g} nats" if steepness > 1 else ""
     if entry.bound * growth >= MEANINGLESS:
@@ -153,7 +157,34 @@ def tolerance_for(
             f"{scores and f' and {scores}'}, which would excuse all: compare fewer layers, or in float32"
         )
     reason = f"{entry.reason}; as many times {scores}" if scores else entry.reason
-    return Tolerance(entry.bound * growth, entry.worst * growth, entry.factor, reason, key, entry.floor)
+    derived = key not in table.entries
+    return Tolerance(
+        entry.bound * growth, entry.worst * growth, entry.factor, reason, key, entry.floor, derived=derived
+    )
+
+
+def derived_entry(table: Table, kind: str, dtype: str, device: str, error: str) -> Entry | None:
+    """The entry of a device that was not measured; None where nothing is known of its arithmetic."""
+    measured = table.entries.get(f"{kind}/{dtype}/{MEASURED}/{error}")
+    if measured is None or device == MEASURED or (device, dtype) not in ARITHMETICS:
+        return None
+    factor = measured.factor * ratio(device, dtype)
+    return replace(
+        measured,
+        device=device,
+        factor=factor,
+        bound=measured.worst * factor,
+        at=f"on the CPU: {measured.at}",
+        reason=f"{why_derived(device, dtype)}; {measured.reason}",
+    )
+
+
+def _why_unjudged(table: Table, derived: Entry | None, measured_key: str) -> str:
+    """Why a device has no entry because of what was measured on the CPU; empty where that is not why."""
+    if derived is not None:
+        return f"{DERIVED}, it may be off by {derived.bound:.2g} of its scale, which would excuse all"
+    why = table.unjudged.get(measured_key, "")
+    return f"on the CPU it is {why}" if why else ""
 
 
 def kind_of(tap: str, error: str = "", family: Family | None = None) -> str:

@@ -55,7 +55,7 @@ def from_json(values: Any) -> Report:
             f"expected a parity report of version {VERSION}, found {found!r}: run parity again with --json"
         )
     try:
-        tolerances = [_made(Tolerance, {"rounding": 0.0} | entry) for entry in values["tolerances"]]
+        tolerances = [_made(Tolerance, {"rounding": 0.0, "derived": False} | entry) for entry in values["tolerances"]]
         result = Result(
             conditions=[_made(Condition, entry) for entry in values["conditions"]],
             checks=[_made(Check, entry) for entry in values["checks"]],

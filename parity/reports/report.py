@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from parity.measure.derived import DERIVED, MEASURED
+from parity.measure.tolerances import BOTH
 from parity.run.results import Result, Row
 
 
@@ -88,10 +90,27 @@ def last_line(result: Result) -> str:
     n = counts(result)
     conditions = f" under {len(result.conditions)} conditions" if len(result.conditions) > 1 else ""
     missing = ", ".join(f"{head} ({condition})" for condition, head in result.missing)
+    derived = derived_of(result)
     return (
         f"{verdict(result)}: {n['comparisons']} comparisons over {n['heads']} of {n['heads asked for']} heads"
         f"{conditions}, {n['comparisons failed']} failed; {n['checks']} integrity checks, {n['checks failed']} failed"
         + (f"; not compared: {missing}" if missing else "")
+        + (f"; {derived}" if derived else "")
+    )
+
+
+def derived_of(result: Result) -> str:
+    """Say of which devices the tolerances were not measured; empty where all were."""
+    rows = [row for row in result.rows if row.tolerance.derived]
+    if not rows:
+        return ""
+    # a pair that rounds differently has two keys, of which the CPU's was measured
+    keys = {key for row in rows for key in row.tolerance.key.split(BOTH)}
+    devices = sorted({key.split("/")[2] for key in keys} - {MEASURED})
+    command = " ".join(f"--device {device}" for device in devices)
+    return (
+        f"the tolerances of {' and '.join(devices)} ({len(rows)} comparisons) are {DERIVED}: "
+        f"bigbird-port parity calibrate {command} --out FILE measures them"
     )
 
 

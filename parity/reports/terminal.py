@@ -68,7 +68,7 @@ def print_layers(console: Console, result: Result) -> None:
         figures = (d.problem, "") if d.problem else (figure(d.max_abs), figure(d.relative))
         compared = (f"{worst.value} / {worst.reference}", worst.error)
         cells = (one.head, *[one.condition] * many, one.stage, one.tap, *compared, *figures)
-        table.add_row(*map(_safe, cells), f"{worst.tolerance.bound:.1e}", _mark(one.passed))
+        table.add_row(*map(_safe, cells), _bound(worst), _mark(one.passed))
     console.print(table)
 
 
@@ -135,7 +135,7 @@ def _table(names: Iterable[str], title: str | None = None) -> Table:
 
 def _cells(row: Row) -> tuple[str, ...]:
     d = row.difference
-    bound = f"{row.tolerance.bound:.1e}"
+    bound = _bound(row)
     names = (row.place, f"{row.value} / {row.reference}", row.error, "x".join(map(str, row.shape)))
     if d.problem:
         return (*names, d.problem, "", "", "", "", bound)
@@ -148,7 +148,11 @@ def _summary_cells(line: Line) -> tuple[str, ...]:
     figures = (d.problem, "") if d.problem else (figure(d.max_abs), figure(d.relative))
     names = (line.head, line.condition, f"{line.value} / {line.reference}")
     numbers = (str(len(line.rows)), str(line.failed))
-    return (*names, *numbers, worst.place, worst.error, *figures, f"{worst.tolerance.bound:.1e}")
+    return (*names, *numbers, worst.place, worst.error, *figures, _bound(worst))
+
+
+def _bound(row: Row) -> str:
+    return f"{row.tolerance.bound:.1e}{' derived' * row.tolerance.derived}"
 
 
 def _detection(report: Report) -> Table:

@@ -13,13 +13,13 @@ import numpy as np
 from bigbird_port.families.family import Family
 from bigbird_port.families.place import Place
 from bigbird_port.families.registry import default_family
+from parity.measure.derived import MEASURED_AS, ratio
 from parity.measure.metrics import Difference, measure
 from parity.measure.rounding import HOPELESS, Rounding
-from parity.measure.tolerances import Table, Tolerance, tolerance_for
+from parity.measure.tolerances import BOTH, Table, Tolerance, tolerance_for
 from parity.run.results import ORIGINAL, Error, Part, Row
 from parity.witnesses.witness import EXPORTED, TRUTHS, Setting, Taps
 
-_MEASURED_AS = {"float64": "float32"}  # a bound that holds for float32 holds for what is wider
 _NONE = Tolerance(0.0, 0.0, 1.0, "nothing could be measured", "none")
 ROUNDING = "here rounding alone accounts for more, as the reference in inexact arithmetic shows"
 _REAL_ONLY = ("golden", "transformers", *EXPORTED)  # what these compute for padding is theirs
@@ -91,7 +91,10 @@ class Scene:
         most = rounding.allowed(error, tap)
         if most is not None and part is not None and part.attention_head is not None:
             most = np.moveaxis(most, self.place(tap).tap.names.index("heads"), 0)[part.attention_head]
-        return most if most is None or set(names) & set(TRUTHS) else 2 * most
+        if most is None:
+            return None
+        own = [self.settings[name] for name in names if name not in TRUTHS]  # each side rounds as its device does
+        return most * sum(ratio(one.device, one.dtype) for one in own) if own else most
 
     def measure(
         self,
@@ -114,15 +117,25 @@ class Scene:
         return self._row(names, error, tap, None, (), _NONE, Difference(problem=problem))
 
     def tolerance(self, names: tuple[str, str], error: Error, tap: str) -> Tolerance:
-        """Return what the value may differ by: what is measured of its dtype, or of the original's float32."""
-        own = self.settings[names[0]] if names[0] not in TRUTHS else Setting()
-        dtype = _MEASURED_AS.get(own.dtype, own.dtype)
+        """Return what a pair may differ by: what each side may, by its own dtype and device.
+
+        A truth is off by nothing. The original, where both are truths, is off as float32 on the CPU is.
+        """
+        own = [self.settings[name] for name in names if name not in TRUTHS] or [Setting()]
+        sides = [self._tolerance_of(one, error, tap) for one in own]
+        if len(sides) == 1:
+            return sides[0]
+        if sides[0] == sides[1]:
+            reason = f"{sides[0].reason}; twice, as both sides are off that much"
+            return replace(sides[0], bound=2 * sides[0].bound, reason=reason)
+        return _sum_of(*sides)
+
+    def _tolerance_of(self, own: Setting, error: Error, tap: str) -> Tolerance:
+        """What one side may be off by."""
+        dtype = MEASURED_AS.get(own.dtype, own.dtype)
         after_encoder = error == "gradient" or self.family.is_after_layers(tap)
         layers = self.layers if after_encoder else None
-        found = tolerance_for(tap, dtype, own.device, error, layers, self.table, self.steepness, self.family)
-        if set(names) & set(TRUTHS):
-            return found
-        return replace(found, bound=2 * found.bound, reason=f"{found.reason}; twice, as both sides are off that much")
+        return tolerance_for(tap, dtype, own.kind, error, layers, self.table, self.steepness, self.family)
 
     def where(
         self, names: tuple[str, str], error: Error, tap: str, x: np.ndarray, part: Part | None = None
@@ -173,6 +186,21 @@ class Scene:
     ) -> Row:
         value, reference = (ORIGINAL if name == "golden" else name for name in names)
         return Row(self.head, self.condition, value, reference, error, tap, part, shape, tolerance, difference)
+
+
+def _sum_of(one: Tolerance, other: Tolerance) -> Tolerance:
+    """What two sides may differ by that round differently: the sum of what each may be off by."""
+    bound, worst = one.bound + other.bound, one.worst + other.worst
+    return replace(
+        one,
+        bound=bound,
+        worst=worst,
+        factor=bound / worst,
+        reason=f"the sum of both sides', {one.key}: {one.reason}; {other.key}: {other.reason}",
+        key=f"{one.key}{BOTH}{other.key}",
+        floor=max(one.floor, other.floor),
+        derived=one.derived or other.derived,
+    )
 
 
 def compare(

@@ -18,8 +18,10 @@ from parity.checks.judged import check_judged
 from parity.given.adversarial import WORD_FACTORS, adversarial_inputs
 from parity.given.golden import GoldenCase
 from parity.given.inputs import DEFAULT_BATCH, Inputs, check_ids, default_length, make_inputs
+from parity.measure.derived import check_judged_dtype
 from parity.measure.tolerances import Table
 from parity.run.results import Condition
+from parity.witnesses.devices import flax_device, may_lack_cpu, split_name, torch_device
 from parity.witnesses.witness import EXPORTED, FRAMEWORKS, MODULES, Dtype, Setting
 
 DEFAULT_WITNESSES = ("torch", "flax", "reference")
@@ -83,12 +85,14 @@ class Options:
     def settings(self) -> dict[str, Setting]:
         """How each witness runs, "auto" resolved; truths have a dtype and device of their own.
 
-        Raises ValueError for a device that is not there.
+        Raises ValueError for a device that is not there, or that has no such dtype.
         """
         wanted = {"torch": self.torch_device, "transformers": self.torch_device}
         wanted |= dict.fromkeys(("flax", "sharded"), self.flax_device) | dict.fromkeys(EXPORTED, "cpu")
         meshes = {"sharded": tuple((self.mesh or {}).items())}
         devices = {name: _device(name, wanted[name]) for name in self.names if name in wanted}
+        for device in devices.values():
+            check_judged_dtype(self.dtype, device, self.tolerances)
         return {
             name: Setting(self.dtype, devices[name], meshes.get(name, ()))
             if name in devices
@@ -114,16 +118,18 @@ def check_options(options: Options) -> None:
 
 
 def _device(witness: str, wanted: str) -> str:
-    """The name of the device that a framework will run on: cpu, cuda, or tpu."""
-    if wanted == "cpu":
+    """The name of the device that a framework will run on: cpu, cuda or tpu, with its number if one was given."""
+    if wanted == "cpu" and (witness not in ("flax", "sharded") or not may_lack_cpu()):
         return wanted
     if witness in ("flax", "sharded"):
-        from parity.witnesses.with_flax import flax_device
-
-        return {"gpu": "cuda"}.get(platform := str(flax_device(wanted).platform), platform)
-    from parity.witnesses.with_torch import torch_device
-
-    return str(torch_device(wanted).type)
+        platform = str(flax_device(wanted).platform)
+        kind = {"gpu": "cuda"}.get(platform, platform)
+    else:
+        kind = str(torch_device(wanted).type)
+    number = None if wanted == "auto" else split_name(wanted)[1]
+    if witness == "sharded" and number is not None:
+        raise ValueError(f"--mesh takes all devices of a kind: give {kind}, not {wanted}")
+    return kind if number is None else f"{kind}:{number}"
 
 
 @dataclass(frozen=True, eq=False)

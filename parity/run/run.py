@@ -23,6 +23,7 @@ from parity.checks.integrity import Check, check_integrity
 from parity.checks.loaded import check_loaded
 from parity.conditions.run import chosen, run_conditions
 from parity.given.inputs import DERIVED, Inputs, for_head
+from parity.measure.derived import MEASURED
 from parity.run.asked import GRADIENTS, check_asked, check_done, left_out, undecided
 from parity.run.conditions import Options, Pass, check_options, passes
 from parity.run.decoding import compare_decoding
@@ -53,7 +54,7 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     check_asked(heads, [run.one for run in runs], options)
     for run in runs:
         run.check(heads)
-    _note_environment(result, runs[0].one)
+    _note_environment(result, options)
     for run in runs:
         run.run(heads)
     patterns = [Drawn(run.one.config, run.one.pattern_length) for run in runs]
@@ -65,9 +66,14 @@ def run_parity(out: Path, heads: Sequence[str], options: Options) -> Result:
     return result
 
 
-def _note_environment(result: Result, one: Pass) -> None:
+def _note_environment(result: Result, options: Options) -> None:
     """Keep what the frameworks compute with; a precision that is not the one asked for fails the run."""
-    found = check_environment(one.condition.torch_device or "cpu", one.condition.flax_device or "cpu")
+    devices = {name: setting.device for name, setting in options.settings.items()}
+    on_torch = devices.get("torch") or devices.get("transformers", "")
+    on_jax = devices.get("flax") or devices.get("sharded", "")
+    entries = options.tolerances.entries.values() if options.tolerances else ()
+    calibrated = {entry.device for entry in entries} - {MEASURED}
+    found = check_environment(on_torch, on_jax, dtype=options.dtype, calibrated=calibrated)
     result.environment = dict(found.items)
     detail = "; ".join(f"{problem.name}: {problem.detail}" for problem in found.problems) or "as asked for"
     result.checks.append(Check("environment", found.passed, detail))

@@ -101,7 +101,7 @@ class TorchUser:
 
     def _of(self, model: Any) -> TorchUser:
         """The user of another model, in this one's type and on its device."""
-        setting = Setting(str(self.witness.dtype).removeprefix("torch."), self.witness.device.type)  # type: ignore[arg-type]
+        setting = Setting(str(self.witness.dtype).removeprefix("torch."), str(self.witness.device))  # type: ignore[arg-type]
         return TorchUser(TorchWitness(model, setting))
 
     def _tensors(self, arrays: Inputs) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from bigbird_port.schema.weights import digest, from_framework, to_framework
 from parity.given.inputs import Inputs
 from parity.measure.losses import scores_dtype, total_loss
 from parity.reference.own import own_module
+from parity.witnesses.devices import flax_device, host_device
 from parity.witnesses.flax_backward import loss_with_zeros
 from parity.witnesses.whole import run_whole
 from parity.witnesses.witness import Gradients, Setting, Source, Taps
@@ -230,7 +231,7 @@ class FlaxWitness:
 def load(source: Source, setting: Setting) -> FlaxWitness:
     """Load the Flax model of a head; raises ValueError as from_pretrained."""
     device = flax_device(setting.device)
-    return _own(load_model(source, setting), setting, device)
+    return _own(load_model(source, setting, device), setting, device)
 
 
 def make(config: BigBirdConfig, head: str, weights: Mapping[str, np.ndarray], setting: Setting) -> FlaxWitness:
@@ -238,7 +239,7 @@ def make(config: BigBirdConfig, head: str, weights: Mapping[str, np.ndarray], se
     import jax
 
     device, cls = flax_device(setting.device), config.family.model_class(head, "flax")
-    with jax.default_device(jax.devices("cpu")[0]):
+    with jax.default_device(host_device(device)):
         model = cls(config, dtype=jax.numpy.dtype(setting.dtype), _do_init=False)
         model.load_arrays(to_framework(weights, config, head, "flax"))
     return _own(model, setting, device)
@@ -250,25 +251,15 @@ def _own(model: Any, setting: Setting, device: Any) -> FlaxWitness:
     return found
 
 
-def load_model(source: Source, setting: Setting) -> Any:
-    """Return the Flax model of a head, on the CPU; raises ValueError as from_pretrained."""
+def load_model(source: Source, setting: Setting, device: Any) -> Any:
+    """Return the Flax model of a head for a device, still on the CPU if jax has it; raises as from_pretrained."""
     import jax
 
     cls = read_folder_config(source.folder, "flax").family.model_class(source.head, "flax")
-    with jax.default_device(jax.devices("cpu")[0]), ExitStack() as stack:
+    with jax.default_device(host_device(device)), ExitStack() as stack:
         if setting.dtype == "float64":
             stack.enter_context(_wide_types())
         return cls.from_pretrained(source.folder, init_seed=source.init_seed, dtype=setting.dtype, **source.overrides)
-
-
-def flax_device(name: str) -> Any:
-    """Return the device called ``name``; raises ValueError where jax does not have it."""
-    import jax
-
-    try:
-        return jax.devices(None if name == "auto" else name)[0]
-    except RuntimeError:
-        raise ValueError(f"jax finds no {name} device: choose --flax-device cpu, or install a jax for {name}") from None
 
 
 def _wide_types() -> Any:

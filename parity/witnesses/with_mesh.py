@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from parity.given.inputs import Inputs
+from parity.witnesses.devices import jax_devices
 from parity.witnesses.with_flax import FlaxWitness, load_model
 from parity.witnesses.witness import Setting, Source
 
@@ -52,9 +53,8 @@ class ShardedWitness(FlaxWitness):
 
 def load(source: Source, setting: Setting) -> ShardedWitness:
     """Load the Flax model of a head onto the setting's mesh; raises ValueError as from_pretrained and make_mesh."""
-    import jax
-
     from models_flax.sharding import make_mesh
 
-    devices = jax.devices(None if setting.device == "auto" else setting.device)
-    return ShardedWitness(load_model(source, setting), setting, make_mesh(**dict(setting.mesh), devices=devices))
+    devices = jax_devices(setting.device)
+    mesh = make_mesh(**dict(setting.mesh), devices=devices)
+    return ShardedWitness(load_model(source, setting, devices[0]), setting, mesh)

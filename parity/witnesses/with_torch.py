@@ -19,6 +19,7 @@ from bigbird_port.schema.weights import digest, from_framework, to_framework
 from parity.given.inputs import Inputs
 from parity.measure.losses import scores_dtype, total_loss
 from parity.reference.own import own_module
+from parity.witnesses.devices import torch_device
 from parity.witnesses.witness import Gradients, Setting, Source, Taps
 
 if TYPE_CHECKING:
@@ -214,21 +215,14 @@ def _own(model: Any, setting: Setting) -> TorchWitness:
     return found
 
 
-def torch_device(name: str) -> Any:
-    """Return the device called ``name``; raises ValueError where torch does not have it."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise ValueError(f"torch runs on cpu or cuda here, not on {name}: choose --torch-device cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("torch finds no CUDA device: choose --torch-device cpu, or install a CUDA build of torch")
-    return torch.device(name)
+_REDUCED = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
 
 
 class pinned:  # noqa: N801 (used as a function)
-    """Gradients only if asked for, and full float32 products, as TF32 would keep 10 bits; afterwards all as before."""
+    """Gradients only if asked for, and sums of products in float32; afterwards all as before.
+
+    TF32 would keep 10 bits of an operand, and CUDA may add parts of a half's sum in that half.
+    """
 
     def __init__(self, gradients: bool = False) -> None:
         self._wants_gradients = gradients
@@ -241,12 +235,17 @@ class pinned:  # noqa: N801 (used as a function)
         self._before = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
+        self._reduced = {name: getattr(torch.backends.cuda.matmul, name) for name in _REDUCED}
+        for name in _REDUCED:
+            setattr(torch.backends.cuda.matmul, name, False)
 
     def __exit__(self, *error: Any) -> None:
         import torch
 
         torch.set_float32_matmul_precision(self._before[0])
         torch.backends.cudnn.allow_tf32 = self._before[1]
+        for name, before in self._reduced.items():
+            setattr(torch.backends.cuda.matmul, name, before)
         self._gradients.__exit__(*error)
 
 

@@ -25,7 +25,8 @@ from bigbird_port.models.folder import load_weights
 from bigbird_port.schema.weights import digest, from_framework
 from parity.given.inputs import Inputs
 from parity.reference.own import own_module
-from parity.witnesses.with_torch import pinned, scale_words, to_array, torch_device
+from parity.witnesses.devices import torch_device
+from parity.witnesses.with_torch import pinned, scale_words, to_array
 from parity.witnesses.witness import Setting, Source, Taps
 
 

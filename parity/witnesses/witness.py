@@ -16,6 +16,7 @@ import numpy as np
 from bigbird_port.families.bigbird.config import BigBirdConfig
 from bigbird_port.families.family import Step
 from parity.given.inputs import Inputs
+from parity.witnesses.devices import kind_of_device
 
 Taps = dict[str, np.ndarray]
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
@@ -23,7 +24,7 @@ Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 
 @dataclass(frozen=True)
 class Setting:
-    """How a framework is run. device: "cpu", "cuda", "tpu", or "auto" for the framework's default.
+    """How a framework is run. device: a name of parity/witnesses/devices.py, such as "cpu" or "cuda:1".
 
     mesh: (name, size) of each axis of a mesh of such devices, for the witness "sharded".
     """
@@ -31,6 +32,11 @@ class Setting:
     dtype: Dtype = "float32"
     device: str = "cpu"
     mesh: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The kind of the device: "cuda" of "cuda:1"."""
+        return kind_of_device(self.device)
 
 
 @dataclass(frozen=True)

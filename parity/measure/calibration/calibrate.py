@@ -16,12 +16,11 @@ measured.
 
 from __future__ import annotations
 
-import importlib
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,8 +38,9 @@ from parity.measure.tolerances import GROWTH, MEANINGLESS, Entry, Table, kind_of
 from parity.reference.backward import Gradients
 from parity.reference.heads import MASKED
 from parity.witnesses import with_reference
+from parity.witnesses.devices import flax_device, kind_of_device, torch_device
 from parity.witnesses.whole import run_whole
-from parity.witnesses.witness import MODULES, Dtype, Framework, Setting, make_witness
+from parity.witnesses.witness import Dtype, Framework, Setting, make_witness
 
 DTYPES = ("float32", "bfloat16", "float16")
 SEEDS = (0, 1, 2, 3)
@@ -102,19 +102,24 @@ def calibrate(
     sizes: Sequence[str] = (),
     dtypes: Sequence[str] = DTYPES,
     devices: Sequence[str] = ("cpu",),
-    witnesses: Sequence[str] = ("torch", "flax"),
+    witnesses: Sequence[str] = (),
     report: Callable[[str], None] | None = None,
     family: str = "",
 ) -> Table:
     """Measure a table of tolerances and, with ``out``, write it there.
 
-    family: its name; empty: the default one. sizes: names of ``sizes_of``; none: all. devices: "cpu", "cuda", "tpu"
-    (the last for Flax alone: witnesses=("flax",)). report: is told what is being measured. Raises ValueError for what
-    is unknown or not there; nothing is written then.
+    family: its name; empty: the default one. sizes: names of ``sizes_of``; none: all. devices: by name, such as "cuda"
+    or "tpu:0". witnesses: "torch", "flax"; none: those that run on a device, which is Flax alone on a TPU. report: is
+    told what is being measured. Raises ValueError for what is unknown or not there, before anything is measured.
     """
     own = family_named(family) if family else default_family()
     sizes = tuple(sizes) or tuple(sizes_of(own))
-    _check(seeds, sizes, dtypes, witnesses, own)
+    _check(seeds, sizes, dtypes, witnesses or _WITNESSES, own)
+    for device in devices:
+        for witness in on_device(device, witnesses):
+            _find_device(witness, device)
+        if report and (left_out := set(_WITNESSES) - set(on_device(device, witnesses))) and not witnesses:
+            report(f"{', '.join(left_out)} does not run on {device}, and is left out")
     if out:
         check_writable(out, "parity calibrate --out")
     samples = list(measure_samples(seeds, sizes, dtypes, devices, witnesses, report, own))
@@ -129,7 +134,7 @@ def measure_samples(
     sizes: Sequence[str],
     dtypes: Sequence[str],
     devices: Sequence[str],
-    witnesses: Sequence[str] = ("torch", "flax"),
+    witnesses: Sequence[str] = (),
     report: Callable[[str], None] | None = None,
     family: Family | None = None,
 ) -> Iterator[Sample]:
@@ -146,14 +151,14 @@ def measure_samples(
         truths = [_truth(make_case(name, seed, size)) for seed in seeds[:most]]
         for dtype in dtypes:
             for device in devices:
-                for witness in witnesses:
+                for witness in on_device(device, witnesses):
                     if report:
                         report(f"{name}: {witness} in {dtype} on {device}")
                     for truth in truths:
                         model = _make(witness, truth.case, dtype, device)
                         for kind, error, layer, found in _compare(model, truth):
                             at = f"{witness}, {truth.case.where}, layer {layer}"
-                            yield Sample(kind, dtype, device, error, layer, found, at, family)
+                            yield Sample(kind, dtype, kind_of_device(device), error, layer, found, at, family)
 
 
 def growth_exponents(
@@ -228,19 +233,26 @@ def _truth(case: Case) -> Truth:
 Found = tuple[str, str, int, float]  # kind, error, layer, found
 
 
-# Whose devices a witness runs on, and the function of its module that finds one.
-_DEVICES = {"torch": ("torch", "torch_device"), "flax": ("jax", "flax_device")}
+_WITNESSES = ("torch", "flax")
+
+
+def on_device(device: str, witnesses: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the witnesses to measure on a device: those that were chosen, or all that run there."""
+    return tuple(witnesses) or (("flax",) if kind_of_device(device) == "tpu" else _WITNESSES)
+
+
+def _find_device(witness: str, device: str) -> None:
+    """Raise ValueError for a device that is not there, in words of the calibration."""
+    try:
+        {"torch": torch_device, "flax": flax_device}[witness](device)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; to calibrate one framework alone, give --framework, and run it where the device is"
+        ) from None
 
 
 def _make(witness: str, case: Case, dtype: str, device: str) -> Framework:
     """Build a witness of a case; raises ValueError for a device that is not there."""
-    library, finder = _DEVICES[witness]
-    adapter: Any = importlib.import_module(MODULES[witness])
-    try:
-        getattr(adapter, finder)(device)
-    except ValueError:
-        message = f"{library} has no device {device!r} here: run the calibration where it is, or leave it out"
-        raise ValueError(message) from None
     setting = Setting(cast(Dtype, dtype), device)
     model: Framework = make_witness(witness, case.config, case.size.head, case.weights, setting)
     return model
@@ -315,7 +327,7 @@ def _check(
     for name, given, known in (
         ("size", sizes, sizes_of(family)),
         ("dtype", dtypes, DTYPES),
-        ("witness", witnesses, ("torch", "flax")),
+        ("witness", witnesses, _WITNESSES),
     ):
         unknown = [x for x in given if x not in known]
         if unknown or not given:
@@ -335,7 +347,7 @@ def _command(
     family: Family,
 ) -> str:
     """The command line that measures the same again."""
-    sides = "" if set(witnesses) == {"torch", "flax"} else "".join(f" --witness {x}" for x in witnesses)
+    sides = "" if set(witnesses) == set(_WITNESSES) else "".join(f" --framework {x}" for x in witnesses)
     sizes = () if list(sizes) == list(sizes_of(family)) else sizes
     options: list[tuple[str, Sequence[str] | Sequence[int]]] = [
         ("family", [family.name] * (family is not default_family())),
@@ -349,8 +361,15 @@ def _command(
 
 
 def _versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("numpy", "torch", "jax", "jaxlib", "flax")}
+    packages = {name: _version(name) for name in ("numpy", "torch", "jax", "jaxlib", "flax")}
     return {"python": platform.python_version(), **packages, "machine": platform.machine()}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # of a framework that is not measured
+        return "absent"
 
 
 run_calibration = calibrate

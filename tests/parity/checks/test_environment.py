@@ -124,9 +124,9 @@ def test_x64_is_a_warning():
 
 
 def test_what_is_not_there_is_named():
-    with pytest.raises(ValueError, match=r"jax has no device 'nosuch' here"):
+    with pytest.raises(ValueError, match=r"'nosuch' names no device: expected cpu, cuda, tpu or auto"):
         check_environment(flax_device="nosuch")
-    with pytest.raises(ValueError, match=r"torch has no device 'nosuch' here"):
-        check_environment(torch_device="nosuch")
+    with pytest.raises(ValueError, match=r"torch has no device cuda:99: it has cpu"):
+        check_environment(torch_device="cuda:99")
     with pytest.raises(ValueError, match=r"matmul_precision is 'low', expected one of highest, high, medium"):
         check_environment(matmul_precision="low")

@@ -127,8 +127,8 @@ def test_what_is_exact_may_not_differ():
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
-        (("layer.0.output", "float32", "cuda", "local"), "output/float32/cuda/local"),
-        (("layer.0.output", "bfloat16", "tpu", "accumulated"), "output/bfloat16/tpu/accumulated"),
+        (("layer.0.output", "float16", "tpu", "local"), "output/float16/tpu/local"),
+        (("layer.0.output", "bfloat16", "rocm", "accumulated"), "output/bfloat16/rocm/accumulated"),
         (("layer.0.output", "float8", "cpu", "local"), "output/float8/cpu/local"),
         (("layer.0.unheard_of", "float32", "cpu", "local"), "unheard_of/float32/cpu/local"),
         (("layer.0.output", "float32", "cpu", "guessed"), "output/float32/cpu/guessed"),
@@ -265,7 +265,7 @@ def test_calibration_writes_what_is_read_and_names_what_made_it(tmp_path):
     table = calibrate(out, [5], ["full-16"], ["float32"], ["cpu"], witnesses=["torch"])
     assert read_table(out) == table
     assert table.command == (
-        "bigbird-port parity calibrate --seed 5 --size full-16 --dtype float32 --device cpu --witness torch"
+        "bigbird-port parity calibrate --seed 5 --size full-16 --dtype float32 --device cpu --framework torch"
     )
 
 

@@ -216,8 +216,8 @@ def test_every_pair_of_witnesses():
         ({"gradients": True, "length": 1024, "batch": 64}, "choose a shorter --length"),
         ({"gradients": True, "dtype": "bfloat16"}, "a bound would excuse all; compare it in a wider dtype"),
         ({"lengths": (16, 2048)}, "at most max_position_embeddings = 1024"),
-        ({"torch_device": "tpu"}, "choose --torch-device cpu"),
-        ({"flax_device": "nothing"}, "jax finds no nothing device"),
+        ({"torch_device": "tpu"}, "torch does not run on tpu: give --flax-device tpu"),
+        ({"flax_device": "nothing"}, "'nothing' names no device"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_runs(out, monkeypatch, options, message):
