@@ -22,7 +22,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map, tree_map_only
 
 from bigbird_port.devices.partition import mesh_sizes, partitions
 from bigbird_port.families.bigbird.config import BigBirdConfig
@@ -107,8 +107,7 @@ def _own_heads(module: nn.Module, arguments: tuple[Any, ...], axis: DeviceMesh) 
     def own(x: Tensor) -> Tensor:
         return x.chunk(axis.size())[axis.get_local_rank()]
 
-    if lists is not None:
-        lists = lists._replace(key_blocks=own(lists.key_blocks), counts=own(lists.counts))
+    lists = tree_map_only(Tensor, own, lists)  # every tensor of a KeyLists has the heads first
     return x, mask, lists, None if head_mask is None else own(head_mask), *rest
 
 

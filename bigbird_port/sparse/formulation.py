@@ -25,6 +25,9 @@ class Formulation:
         makes such products one by one in oneDNN, if that is faster (models_torch.attention.onednn).
     kernels: whether kernels of this project run (attention/kernels.py), where they can. The other fields are for where
         they cannot.
+    batched: whether all texts and heads of a batch are one, as a device wants it to which every operation is a launch
+        (torch: models_torch.attention.batched). heads_at_once, blocks_at_once and fused are then nothing to it.
+    gathered_at_once: numbers of keys and values that a batch gathers at a time.
     """
 
     heads_at_once: int | None
@@ -35,6 +38,8 @@ class Formulation:
     scores_at_once: int | None = None
     onednn_from: int | None = None
     kernels: bool = False
+    batched: bool = False
+    gathered_at_once: int | None = None
 
 
 # By framework and device type. Measured on one thread: 12 heads x 64, block size 64, r = 3, float32, 4096 tokens.
@@ -50,7 +55,13 @@ FORMULATIONS = {
         onednn_from=1 << 20,
     ),
     ("torch", "cuda"): Formulation(
-        None, 64, True, "not measured: few large calls, 8 times the keys of 64 query blocks held at a time"
+        None,
+        None,
+        False,
+        "not measured: few launches (counted in tests/devices/test_fake_cuda.py). What is gathered at once is 2 GiB in "
+        "float32: 8 texts of 4096 tokens",
+        batched=True,
+        gathered_at_once=1 << 29,
     ),
     ("flax", "cpu"): Formulation(
         1,

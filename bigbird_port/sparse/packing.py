@@ -7,6 +7,7 @@ Legend: B texts, L length, n blocks of a padded text, P packed blocks, W block s
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +30,18 @@ class Packing:
 def make_packing(mask_BL: np.ndarray, block_size: int) -> Packing | None:
     """Return a Packing that keeps each text's blocks up to its last real token; None if no block would be skipped.
 
-    The first block of a text is kept even if it holds no real token.
-
     mask_BL: true for real tokens. L need not be a multiple of the block size.
     """
-    B, L = mask_BL.shape
-    n = -(-L // block_size)
-    ends_B = (np.arange(1, L + 1) * (mask_BL != 0)).max(axis=1)  # one past the last real token
+    L = mask_BL.shape[1]
+    return packing_of((np.arange(1, L + 1) * (mask_BL != 0)).max(axis=1), L, block_size)
+
+
+def packing_of(ends_B: np.ndarray, length: int, block_size: int) -> Packing | None:
+    """Return the same for texts whose last real token stands before ``ends_B``, 0 where there is none.
+
+    The first block of a text is kept even if it holds no real token.
+    """
+    B, n = len(ends_B), -(-length // block_size)
     counts_B = np.maximum(-(-ends_B // block_size), 1)
     if counts_B.sum() == B * n:
         return None
@@ -49,10 +55,18 @@ def packed_pattern(pattern: Pattern, packing: Packing) -> Pattern:
 
     pattern: that of one padded text. It is cropped to the blocks of each text.
     """
-    parts = [(text.first, crop(pattern, text.blocks)) for text in packing.texts]
-    return Pattern(
+    return _packed(pattern, packing.texts)
+
+
+@functools.lru_cache(maxsize=64)  # patterns by identity, and layer_pattern's are cached as well
+def _packed(pattern: Pattern, texts: tuple[Text, ...]) -> Pattern:
+    parts = [(text.first, crop(pattern, text.blocks)) for text in texts]
+    packed = Pattern(
         np.concatenate([part.key_blocks + first for first, part in parts], axis=1),
         np.concatenate([part.live for _, part in parts], axis=1),
         np.concatenate([part.rows + first for first, part in parts]),
-        packing.texts,
+        texts,
     )
+    for array in (packed.key_blocks, packed.live, packed.rows):
+        array.flags.writeable = False  # the result is cached
+    return packed

@@ -12,9 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models_torch.attention import onednn, plain
+from models_torch.attention import batched, onednn, plain
 from models_torch.attention.gathering import Listed, every_head, fold, in_blocks, join_heads, take, take_rows
 from models_torch.attention.rows import Row
+
+NONE = (None,) * 4  # the gradients of what is not differentiated
+
+
+def _every_head(*arguments: Any) -> Tensor:
+    run = batched.every_head if isinstance(arguments[-1], batched.Batch) else every_head
+    return run(*arguments)
 
 
 class BlockSparse(torch.autograd.Function):
@@ -27,8 +34,8 @@ class BlockSparse(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        """See every_head."""
-        return every_head(*arguments)
+        """See every_head of gathering.py and batched.py."""
+        return _every_head(*arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -40,6 +47,10 @@ class BlockSparse(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_BLNH: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k and v."""
+        if isinstance(ctx.row, batched.Batch):
+            *given, context_BLNH = ctx.saved_tensors
+            found: Any = batched.every_head_gradient
+            return *found(*given, ctx.row, context_BLNH, grad_BLNH), *NONE
         q, k, v, mask_BL, blocks, counts, context_BLNH = ctx.saved_tensors
         grad_BNLH = (grad_BLNH * mask_BL[:, :, None, None]).to(q.dtype).transpose(1, 2)
         context_BNLH = context_BLNH.transpose(1, 2)
@@ -51,16 +62,17 @@ class BlockSparse(torch.autograd.Function):
                 parts.append(_some_heads_gradient(*given, context_BNLH[b, h], grad_BNLH[b, h]))
             for batch, heads in zip(gradients, zip(*parts, strict=True), strict=True):
                 batch.append(list(heads))
-        return *(join_heads(x).transpose(1, 2) for x in gradients), None, None, None, None
+        return *(join_heads(x).transpose(1, 2) for x in gradients), *NONE
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         """Return the directional derivative, as the gradient of the gradient: forward mode does not nest."""
-        *qkv, mask_BL, blocks, counts = ctx.saved_tensors
-        row = replace(ctx.row, how=replace(ctx.row.how, fused=False))  # fused attention has no second derivative
+        qkv, others, row = ctx.saved_tensors[:3], ctx.saved_tensors[3:], ctx.row
+        if isinstance(row, Row):
+            row = replace(row, how=replace(row.how, fused=False))  # fused attention has no second derivative
         moved = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(qkv, tangents[:3], strict=True))
         vjp: Any = torch.func.vjp
-        context, gradient = vjp(lambda q, k, v: every_head(q, k, v, mask_BL, blocks, counts, row), *qkv)
+        context, gradient = vjp(lambda q, k, v: _every_head(q, k, v, *others, row), *qkv)
         derivative: Tensor = vjp(gradient, torch.zeros_like(context))[1](moved)[0]
         return derivative
 

@@ -35,9 +35,10 @@ def weights(q_LH: Tensor, k_KH: Tensor, bias_LK: Tensor) -> Tensor:
 
 
 def mask_bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return 0 where ``allowed`` and else a number so low that exp gives 0; a row without any key weighs all alike.
+    """Return 0 where ``allowed`` and else a number so low that exp gives 0; a row without any key weighs all alike."""
+    return torch.where(allowed, 0.0, lowest(dtype)).to(dtype)
 
-    Half of the lowest number, so that adding a score does not overflow to -inf, whose softmax would be NaN.
-    """
-    lowest = max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)  # a wider one is -inf to torch.where
-    return torch.where(allowed, 0.0, lowest / 2).to(dtype)
+
+def lowest(dtype: torch.dtype) -> float:
+    """Half of the lowest number, so that adding a score does not overflow to -inf, whose softmax would be NaN."""
+    return max(torch.finfo(dtype).min, torch.finfo(torch.float32).min) / 2  # a wider one is -inf to torch.where

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from bigbird_port.families.configuration import Attending
-from bigbird_port.sparse.packing import Packing, make_packing
+from bigbird_port.sparse.packing import Packing, make_packing, packing_of
 from bigbird_port.sparse.pattern import pattern_blocks
+from models_torch import host
 from models_torch.bigbird.cache import LayerCache, cached_length
 from models_torch.bigbird.losses import IGNORED
-from models_torch.bigbird.tracing import is_traced, lengths
+from models_torch.bigbird.tracing import lengths
 
 
 class Inputs(NamedTuple):
@@ -63,15 +64,12 @@ def check_inputs(config: Attending, arrays: Arrays) -> tuple[int, int]:
             "embeddings (max_position_embeddings): shorten them"
         )
     _check_mask(config, arrays.attention_mask, B, L, past + L)
-    for name, size in (
-        ("token_type_ids", config.type_vocab_size),
-        ("position_ids", config.max_position_embeddings),
-    ):
+    for name in ("token_type_ids", "position_ids"):
         ids = getattr(arrays, name)
         if ids is not None:
             if tuple(ids.shape) not in ((B, L), (1, L)):
                 raise ValueError(f"{name} has shape {list(ids.shape)}, expected that of input_ids, {[B, L]}")
-            _check_ids(name, ids, size)
+            _check_near_ids(name, ids, _sizes(config)[name])
     (layers, N), head_mask = (config.num_hidden_layers, config.num_attention_heads), arrays.head_mask
     if head_mask is not None and tuple(head_mask.shape) not in ((N,), (layers, N)):
         raise ValueError(f"head_mask has shape {list(head_mask.shape)}, expected [{N}] or [{layers}, {N}]")
@@ -98,6 +96,7 @@ def complete_inputs(config: Attending, arrays: Arrays) -> Inputs:
     if states is not None and encoder_mask is None:
         encoder_mask = torch.ones(states.shape[:2], dtype=torch.bool, device=device)
     mask = mask.expand(B, *mask.shape[1:])
+    look = _look(config, arrays, mask) if host.is_far(mask) else None
     return Inputs(
         mask,
         token_type_ids,
@@ -106,7 +105,7 @@ def complete_inputs(config: Attending, arrays: Arrays) -> Inputs:
         states,
         None if encoder_mask is None else encoder_mask.bool(),
         arrays.past_key_values,
-        _packing(config, mask),
+        _packing(config, mask, look),
     )
 
 
@@ -117,13 +116,23 @@ def _first(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
     return tokens
 
 
-def _packing(config: Attending, mask: Tensor) -> Packing | None:
-    """How to skip padded blocks: the one time that the host reads the mask. What is traced must not depend on it."""
+def _look(config: Attending, arrays: Arrays, mask: Tensor) -> host.Look:
+    """Read at once what the host must know of a device's tensors, and check the ids by it."""
+    sizes = _sizes(config)
+    given = {name: getattr(arrays, name) for name in sizes if getattr(arrays, name) is not None}
+    look = host.look(list(given.values()), mask)
+    for (name, ids), extent in zip(given.items(), look.extents, strict=True):
+        _check_extent(name, ids, sizes[name], extent)
+    return look
+
+
+def _packing(config: Attending, mask: Tensor, look: host.Look | None) -> Packing | None:
+    """How to skip padded blocks, where attention is by blocks and the mask's values can be looked at."""
     if mask.ndim != 2 or config.is_decoder or pattern_blocks(config, lengths(mask)[1]) is None:
         return None
-    if torch.compiler.is_compiling() or is_traced() or mask.is_meta:
-        return None
-    return make_packing(mask.cpu().numpy(), config.block_size)
+    if look is not None and look.ends is not None:
+        return packing_of(look.ends, mask.shape[1], config.block_size)
+    return make_packing(mask.cpu().numpy(), config.block_size) if host.is_known(mask) else None
 
 
 def check_labels(name: str, labels: Tensor | None, shape: tuple[int, ...], size: int) -> None:
@@ -191,7 +200,7 @@ def _check_tokens(config: Attending, input_ids: Tensor | None, inputs_embeds: Te
     if input_ids is not None:
         if input_ids.ndim != 2 or 0 in input_ids.shape:
             raise ValueError(f"input_ids has shape {list(input_ids.shape)}, expected [batch, length] with neither 0")
-        _check_ids("input_ids", input_ids, config.vocab_size)
+        _check_near_ids("input_ids", input_ids, config.vocab_size)
         return lengths(input_ids)
     assert inputs_embeds is not None
     shape = inputs_embeds.shape
@@ -202,10 +211,32 @@ def _check_tokens(config: Attending, input_ids: Tensor | None, inputs_embeds: Te
     return lengths(inputs_embeds)
 
 
+def _sizes(config: Attending) -> dict[str, int]:
+    """How many rows the table has that each array of ids looks up."""
+    tables = (config.vocab_size, config.type_vocab_size, config.max_position_embeddings)
+    return dict(zip(("input_ids", "token_type_ids", "position_ids"), tables, strict=True))
+
+
+def _check_near_ids(name: str, ids: Tensor, size: int) -> None:
+    """The same as _check_ids, but a device's values wait until all that is wanted of it is read at once (_look)."""
+    if host.is_far(ids):
+        _check_integers(name, ids)
+    else:
+        _check_ids(name, ids, size)
+
+
 def _check_ids(name: str, ids: Tensor, size: int, ignored: int | None = None) -> None:
     """Ids must be integers in 0 .. size - 1. A traced tensor has no values to look at."""
     _check_integers(name, ids)
-    if torch.compiler.is_compiling() or is_traced() or ids.is_meta:
+    if host.is_known(ids):
+        _check_extent(name, ids, size, host.extent_beside(ids), ignored)
+
+
+def _check_extent(
+    name: str, ids: Tensor, size: int, extent: tuple[int, int] | None, ignored: int | None = None
+) -> None:
+    """Ids must be in 0 .. size - 1; if their extent says so already, they are not looked at."""
+    if extent is not None and extent[0] >= 0 and extent[1] < size:
         return
     wrong = (ids < 0) | (ids >= size)
     if ignored is not None:

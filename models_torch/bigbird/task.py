@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from bigbird_port.models.output import ModelOutput
+from models_torch import host
 from models_torch.arguments import BY_KEYWORD, forward_of
 from models_torch.bigbird.inputs import Arrays
 from models_torch.bigbird.layer import Taps
@@ -51,10 +52,12 @@ class BigBirdTaskModel(BigBirdPreTrainedModel, abstract=True):
         return_dict, use_cache = given.pop("return_dict"), given.pop("use_cache", False)
         inputs = {name: given.pop(name) for name in self.arguments if name in (*_NAMES, "question_lengths")}
         arrays, beside = self.split_inputs(inputs)
-        base = self.bert(**arrays, **asked, use_cache=use_cache, return_dict=True)
-        scores, taps = self.score(base.last_hidden_state, base.pooler_output, **beside)
+        with host.together(given.values()):
+            base = self.bert(**arrays, **asked, use_cache=use_cache, return_dict=True)
+            scores, taps = self.score(base.last_hidden_state, base.pooler_output, **beside)
+            loss = self.loss(scores, **given)
         kept = {name: getattr(base, name) for name in self._of_base}
-        loss, all_taps = self.loss(scores, **given), join_taps(base.taps, taps)
+        all_taps = join_taps(base.taps, taps)
         output = self.output(loss=loss, **scores, **kept, taps=all_taps)  # type: ignore[call-arg]
         return self._returned(output, return_dict)
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
-from models_torch.bigbird.tracing import is_traced, lengths
+from models_torch import host
+from models_torch.bigbird.tracing import lengths
 from models_torch.pegasus.cache import DecoderCache, cached_length
 
 
@@ -99,7 +100,8 @@ def check_token_ids(name: str, ids: Any, size: int) -> None:
     """Raise ValueError unless ids are integers in 0 .. size - 1; a traced array has no values to look at."""
     if ids.is_floating_point() or ids.dtype == torch.bool:
         raise ValueError(f"{name} has dtype {ids.dtype}, expected integers")
-    if torch.compiler.is_compiling() or is_traced() or ids.is_meta:
+    extent = host.extent_beside(ids) if host.is_known(ids) else (0, 0)
+    if extent is not None and extent[0] >= 0 and extent[1] < size:
         return
     wrong = (ids < 0) | (ids >= size)
     if wrong.any():

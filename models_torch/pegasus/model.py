@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
+from models_torch import host
 from models_torch.pegasus.cache import DecoderCache, init_cache
 from models_torch.pegasus.inputs import DecoderArrays, decoder_inputs_of
 from models_torch.pegasus.losses import behind_start
@@ -73,24 +74,33 @@ class BigBirdPegasusModel(BigBirdPegasusPreTrainedModel):
         Raises ValueError naming the argument that does not fit.
         """
         asked = self._asked(output_attentions, output_hidden_states)
-        if encoder_outputs is None:
-            encoder_outputs = self.encoder(
-                *(input_ids, attention_mask, head_mask, inputs_embeds, *asked),
-                output_taps=output_taps,
-                generator=generator,
+        with host.together((decoder_input_ids,)):
+            if encoder_outputs is None:
+                encoder_outputs = self.encoder(
+                    *(input_ids, attention_mask, head_mask, inputs_embeds, *asked),
+                    output_taps=output_taps,
+                    generator=generator,
+                )
+            encoded = _encoder_output(encoder_outputs)
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
+                if input_ids is None:
+                    raise ValueError(
+                        "decoder_input_ids was not given, and no input_ids to take in their place: give them"
+                    )
+                decoder_input_ids = behind_start(input_ids, self.config)
+            decoded = self.decode(
+                decoder_input_ids,
+                encoded.last_hidden_state,
+                self.encoder_mask(input_ids, attention_mask),
+                *(
+                    decoder_attention_mask,
+                    decoder_head_mask,
+                    cross_attn_head_mask,
+                    past_key_values,
+                    decoder_inputs_embeds,
+                ),
+                *(use_cache, *asked, output_taps),
             )
-        encoded = _encoder_output(encoder_outputs)
-        if decoder_input_ids is None and decoder_inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("decoder_input_ids was not given, and no input_ids to take in their place: give them")
-            decoder_input_ids = behind_start(input_ids, self.config)
-        decoded = self.decode(
-            decoder_input_ids,
-            encoded.last_hidden_state,
-            self.encoder_mask(input_ids, attention_mask),
-            *(decoder_attention_mask, decoder_head_mask, cross_attn_head_mask, past_key_values, decoder_inputs_embeds),
-            *(use_cache, *asked, output_taps),
-        )
         output = BigBirdPegasusModelOutput(
             last_hidden_state=decoded.last_hidden_state,  # type: ignore[arg-type]  # it always is there
             past_key_values=decoded.past_key_values,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from bigbird_port.families.pegasus.summaries import check_summaries
 from bigbird_port.models.output import ModelOutput
+from models_torch import host
 from models_torch.arguments import forward_of
 from models_torch.bigbird.inputs import check_class_labels, check_labels, check_positions
 from models_torch.bigbird.losses import causal_lm_loss, classification_loss, question_answering_loss
@@ -78,12 +79,14 @@ class BigBirdPegasusTaskModel(BigBirdPegasusPreTrainedModel, abstract=True):
         return_dict = given.pop("return_dict")
         labels = {name: given.pop(name) for name in self.labels}
         given = self.prepare(given, labels)
-        base = self.model(**given, return_dict=True)
-        scores = self.score(base, given)
+        with host.together((given.get("decoder_input_ids"), *labels.values())):
+            base = self.model(**given, return_dict=True)
+            scores = self.score(base, given)
+            loss = self.loss(scores, **labels)
         kept = {name: value for name, value in vars(base).items() if name != "last_hidden_state"}
         if kept["taps"] is not None:
             kept["taps"] = kept["taps"] | scores
-        output = self.output(loss=self.loss(scores, **labels), **scores, **kept)  # type: ignore[call-arg]
+        output = self.output(loss=loss, **scores, **kept)  # type: ignore[call-arg]
         return self._returned(output, return_dict)
 
 
@@ -102,7 +105,8 @@ class BigBirdPegasusForConditionalGeneration(GenerationMixin, BigBirdPegasusTask
         if ids is None:
             return given
         check_summaries(ids, self.config.max_position_embeddings)
-        check_labels("labels", ids, tuple(ids.shape), self.config.vocab_size)
+        if not host.is_far(ids):  # a device's are read with the other inputs, and checked by the loss
+            check_labels("labels", ids, tuple(ids.shape), self.config.vocab_size)
         if given["decoder_input_ids"] is None and given["decoder_inputs_embeds"] is None:
             given = given | {"decoder_input_ids": decoder_inputs(ids, self.config)}
         return given | {"use_cache": bool(given["use_cache"])}

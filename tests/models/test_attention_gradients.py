@@ -1,5 +1,7 @@
 """The gradient of block-sparse attention, which computes the probabilities again, against that of plain operations."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import models_torch.attention.gradient as torch_gradient
 import models_torch.attention.lists as torch_lists
 import models_torch.attention.plain as torch_plain
 from bigbird_port.families.bigbird.config import BigBirdConfig
+from bigbird_port.sparse.formulation import FORMULATIONS
 from bigbird_port.sparse.pattern import layer_pattern
 
 N, H = 2, 2
@@ -164,3 +167,34 @@ def test_the_flax_gradient_keeps_no_probabilities_and_is_the_same(monkeypatch):
         assert np.abs(a - b).max() < 1e-6 * np.abs(b).max()
     held, held_plain = (c.memory_analysis().temp_size_in_bytes for c in (compiled, plain))
     assert held < held_plain / 4, (held, held_plain)
+
+
+@pytest.fixture(params=[None, 1], ids=["one batch", "task by task"])
+def batched(request, monkeypatch):
+    """Attention of all texts and heads as one batch, as on CUDA."""
+    how = replace(FORMULATIONS["torch", "cuda"], gathered_at_once=request.param)
+    monkeypatch.setitem(FORMULATIONS, ("torch", "cpu"), how)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")  # torch's own, in forward mode
+@pytest.mark.usefixtures("batched")
+def test_the_batch_has_the_gradients_of_finite_differences():
+    function, inputs = torch_function(CASES["a last block in part"])
+    assert torch.autograd.gradcheck(function, inputs, check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True, atol=1e-4)
+
+
+@EACH
+@pytest.mark.usefixtures("batched")
+def test_the_batch_gives_what_text_by_text_gives_and_torch_func_goes_through_it(case, monkeypatch):
+    def found():
+        function, inputs = torch_function(case)
+        return torch.func.vmap(torch.func.grad(lambda *qkv: function(*qkv).sin().sum(), (0, 1, 2)))(
+            *(torch.stack((x, 2 * x)).detach() for x in inputs)
+        )
+
+    as_one = found()
+    monkeypatch.undo()
+    for a, b in zip(as_one, found(), strict=True):
+        assert b.abs().max() > 0.01
+        assert (a - b).abs().max() < 1e-12

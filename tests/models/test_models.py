@@ -247,15 +247,11 @@ def definitions(path: Path) -> list[str]:
 
 
 # Signatures, of which Flax has one; layouts of oneDNN, which XLA chooses by itself, and its products; sizes that
-# torch.jit.trace makes tensors of; where the blocks of a row are, which Flax has as arrays; all texts at once, over
-# which Flax maps.
+# torch.jit.trace makes tensors of; where the blocks of a row are, which Flax has as arrays; all
+# texts at once, over which Flax maps.
 TORCH_ONLY_FILES = {
-    "arguments.py",
-    "inference.py",
-    "attention/batched.py",
-    "attention/onednn.py",
-    "attention/rows.py",
-    "bigbird/tracing.py",
+    *("arguments.py", "inference.py", "host.py", "bigbird/tracing.py"),
+    *(f"attention/{name}.py" for name in ("batched", "kept", "onednn", "open_batch", "rows")),
 }
 # Positions on several devices, which torch does not offer here; what is compiled; parameters that two parts share, and
 # modules with their parameters, which torch's hold; embeddings that cast what they read; Flax's newer kind of

@@ -205,9 +205,7 @@ def test_a_layer_never_waits_for_the_device(how, monkeypatch):
 @pytest.mark.parametrize("path", GOLDEN["mini-pretrain"].cases, ids=lambda path: path.stem)
 def test_a_packed_batch_in_every_formulation_gives_the_originals_outputs(how, path, converted, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "models_torch.attention.block_sparse.formulation", lambda *arguments: asked.append(arguments) or how
-    )
+    monkeypatch.setattr("models_torch.attention.lists.formulation", lambda *arguments: asked.append(arguments) or how)
     case = read_golden(path)
     out = converted("mini-pretrain")
     model = models_torch.BigBirdModel.from_pretrained(out, max_encoder_length=case.max_encoder_length)
