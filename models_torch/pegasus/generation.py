@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from bigbird_port.models.search import settle
+from models_torch.few_rows import product
 from models_torch.pegasus.cache import DecoderCache, init_cache
 from models_torch.pegasus.searches import Beams, search_beams, write
 
@@ -85,8 +86,7 @@ class _Decoder:
         """Return logits [B, V] behind the next ids."""
         output = self.model.decode(ids_B[:, None], self.states, self.mask, past=self.past, use_cache=True)
         self.past = output.past_key_values
-        logits_BV: Tensor = output.last_hidden_state[:, 0] @ self.model.shared.weight.T
-        return logits_BV
+        return product(output.last_hidden_state[:, 0], self.model.shared.weight)
 
     def take(self, rows: Tensor) -> None:
         """Go on with these rows of the batch."""

@@ -18,6 +18,7 @@ from models_torch.attention.full import full_attention
 from models_torch.attention.lists import KeyLists
 from models_torch.bigbird.activations import ACTIVATIONS
 from models_torch.bigbird.layer import Taps
+from models_torch.few_rows import linear
 from models_torch.pegasus.cache import DecoderCache
 
 
@@ -72,7 +73,8 @@ class BigBirdPegasusDecoderAttention(nn.Module):
 
     def keys(self, x_BKD: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values, [B, N, K, H]."""
-        return _split_heads(self.k_proj(x_BKD), self.config), _split_heads(self.v_proj(x_BKD), self.config)
+        keys, values = linear(self.k_proj, x_BKD), linear(self.v_proj, x_BKD)
+        return _split_heads(keys, self.config), _split_heads(values, self.config)
 
     def forward(
         self,
@@ -83,10 +85,10 @@ class BigBirdPegasusDecoderAttention(nn.Module):
         head_mask_N: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the sublayer adds [B, L, D], the query [B, N, L, H] and the context [B, L, N, H]."""
-        q_BNLH = _split_heads(self.q_proj(x_BLD), self.config)
+        q_BNLH = _split_heads(linear(self.q_proj, x_BLD), self.config)
         context_BLNH = full_attention(q_BNLH, *keys, mask_BL, causal, self.dropout)
         context_BLNH = _masked_heads(context_BLNH, head_mask_N)
-        return self.out_proj(context_BLNH.flatten(2)), q_BNLH, context_BLNH
+        return linear(self.out_proj, context_BLNH.flatten(2)), q_BNLH, context_BLNH
 
 
 class BigBirdPegasusSublayers(nn.Module):
@@ -119,8 +121,8 @@ class BigBirdPegasusSublayers(nn.Module):
     def feed_forward(self, x_BLD: Tensor) -> tuple[Tensor, Taps]:
         """Return the feed-forward sublayer's output [B, L, D] and its taps."""
         normal_BLD = self.enter(self.final_layer_norm, x_BLD)
-        inner_BLI = self.act(self.fc1(normal_BLD))
-        added_BLD = self.fc2(self.activation_dropout(inner_BLI))
+        inner_BLI = self.act(linear(self.fc1, normal_BLD))
+        added_BLD = linear(self.fc2, self.activation_dropout(inner_BLI))
         output_BLD = self.leave(self.final_layer_norm, x_BLD, added_BLD)
         taps = {"intermediate": inner_BLI, "output_dense": added_BLD, "output": output_BLD}
         return output_BLD, self.entered("intermediate_layer_norm", normal_BLD) | taps

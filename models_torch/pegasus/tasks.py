@@ -17,6 +17,7 @@ from bigbird_port.models.output import ModelOutput
 from models_torch.arguments import forward_of
 from models_torch.bigbird.inputs import check_class_labels, check_labels, check_positions
 from models_torch.bigbird.losses import causal_lm_loss, classification_loss, question_answering_loss
+from models_torch.few_rows import product
 from models_torch.pegasus.generation import GenerationMixin
 from models_torch.pegasus.inputs import DecoderArrays
 from models_torch.pegasus.losses import decoder_inputs, summary_loss
@@ -109,7 +110,7 @@ class BigBirdPegasusForConditionalGeneration(GenerationMixin, BigBirdPegasusTask
 
     def score(self, output: BigBirdPegasusModelOutput, given: dict[str, Any]) -> Scores:
         """Return logits [B, T, V]: the output layer is the table of words, not scaled."""
-        return {"logits": functional.linear(output.last_hidden_state, self.model.shared.weight)}
+        return {"logits": product(output.last_hidden_state, self.model.shared.weight)}
 
     def loss(self, scores: Scores, **labels: Any) -> Tensor | None:
         """Return the loss of config.loss_style; None without labels."""
