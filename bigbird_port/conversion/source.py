@@ -20,7 +20,7 @@ from bigbird_port.formats.open_store import Opened, open_store
 from bigbird_port.formats.store import read
 from bigbird_port.schema.layout import change_layout
 from bigbird_port.schema.reading.matching import Match, head_held, infer_settings, match_names, meant
-from bigbird_port.schema.reading.nearest import nearest, strayed
+from bigbird_port.schema.reading.nearest import likeliest, nearest, strayed
 from bigbird_port.schema.reading.style import StyleName
 from bigbird_port.schema.reading.subtree import Subtree, Wanted, find_subtree, whole
 from bigbird_port.schema.table import Weight, dims, weights_of
@@ -135,8 +135,9 @@ def find_part(shapes: Mapping[str, tuple[int, ...]], style: StyleName, wanted: W
     anchored = [part for part in found if part.anchored]
     if errors and not anchored:
         raise errors[0]
-    if len(anchored) < 2:
-        return next(iter(anchored), found[0])
+    if not anchored:
+        family = likeliest([part.family for part in found], shapes, style)
+        return next(part for part in found if part.family is family)
     return max(anchored, key=lambda part: meant(part.family, part.names, part.style))
 
 

@@ -41,6 +41,7 @@ class GenerationMixin:
         num_beams: int = 1,
         beam_style: str | None = None,
         alpha: float | None = None,
+        eos_token_id: int | None = None,
         rng: Array | None = None,
         encoder_outputs: Any = None,
         return_beams: bool = False,
@@ -54,11 +55,12 @@ class GenerationMixin:
         generate, whose arguments are in ``asked``: length_penalty (1.0), early_stopping (False, True or "never"),
         no_repeat_ngram_size, min_length, and do_sample with temperature, top_k (50) and top_p, for which ``rng``, a
         key, draws. None is "transformers" where one of these is given. max_new_tokens, max_length: T; None is
-        config.decoder_length. As in transformers its max_length and min_length count the start id. encoder_outputs: in
-        place of input_ids. return_beams: return all Beams. params: as in the call. Raises ValueError naming what does
-        not fit.
+        config.decoder_length. As in transformers its max_length and min_length count the start id. eos_token_id: the
+        end; None is as configured. encoder_outputs: in place of input_ids. return_beams: return all Beams. params: as
+        in the call. Raises ValueError naming what does not fit.
         """
-        search = settle(self.config, num_beams, beam_style, max_length, max_new_tokens, alpha, asked)
+        config = self.config if eos_token_id is None else self.config.replace(eos_token_id=eos_token_id)
+        search = settle(config, num_beams, beam_style, max_length, max_new_tokens, alpha, asked)
         if search.do_sample and rng is None:
             raise ValueError("do_sample=True without rng: give a key, as jax.random.key(0)")
         params = self.params if params is None else params
@@ -69,7 +71,7 @@ class GenerationMixin:
         if mask_BL is None and input_ids is not None:
             mask_BL = np.asarray(input_ids) != self.config.pad_token_id
         mask_BL = jnp.ones(states_BLD.shape[:2], bool) if mask_BL is None else jnp.asarray(mask_BL, bool)
-        decoder = _Decoder(self.module, self.config, search.T)
+        decoder = _Decoder(self.module, config, search.T)
         if num_beams == 1 and not return_beams:
             if search.style == "original":
                 return greedy(decoder, params, states_BLD, mask_BL)

@@ -54,7 +54,12 @@ class _BareDecoderLayer(BigBirdPegasusDecoderLayer):
         return output_BTD, {}, past
 
 
-_CompiledDecoderLayer: Any = nn.jit(_BareDecoderLayer, static_argnums=(8,))  # one for all layers
+def _compiled_decoder_layer() -> Any:
+    """Return the class of layers of which one program serves all."""
+    return nn.jit(_BareDecoderLayer, static_argnums=(8,))
+
+
+_CompiledDecoderLayer: Any = _compiled_decoder_layer()
 
 
 class BigBirdPegasusEncoder(LayerStack):

@@ -37,6 +37,7 @@ class GenerationMixin:
         num_beams: int = 1,
         beam_style: str | None = None,
         alpha: float | None = None,
+        eos_token_id: int | None = None,
         generator: torch.Generator | None = None,
         encoder_outputs: Any = None,
         return_beams: bool = False,
@@ -49,10 +50,12 @@ class GenerationMixin:
         generate, whose arguments are in ``asked``: length_penalty (1.0), early_stopping (False, True or "never"),
         no_repeat_ngram_size, min_length, and do_sample with temperature, top_k (50) and top_p, for which
         ``generator`` draws. None is "transformers" where one of these is given. max_new_tokens, max_length: T; None is
-        config.decoder_length. As in transformers its max_length and min_length count the start id. encoder_outputs: in
-        place of input_ids. return_beams: return all Beams. Raises ValueError naming what does not fit.
+        config.decoder_length. As in transformers its max_length and min_length count the start id. eos_token_id: the
+        end; None is as configured. encoder_outputs: in place of input_ids. return_beams: return all Beams. Raises
+        ValueError naming what does not fit.
         """
-        search = settle(self.config, num_beams, beam_style, max_length, max_new_tokens, alpha, asked)
+        config = self.config if eos_token_id is None else self.config.replace(eos_token_id=eos_token_id)
+        search = settle(config, num_beams, beam_style, max_length, max_new_tokens, alpha, asked)
         if search.do_sample and generator is None:
             raise ValueError("do_sample=True without generator: give one, as torch.Generator().manual_seed(0)")
         if encoder_outputs is None:
@@ -62,12 +65,12 @@ class GenerationMixin:
         with written_fast(self, search.T):  # type: ignore[arg-type]  # it is a module
             if num_beams == 1 and not return_beams:
                 if search.style == "original":
-                    return greedy(decoder, self.config, search.T)
-                return write(decoder, self.config, search, generator)
+                    return greedy(decoder, config, search.T)
+                return write(decoder, config, search, generator)
             if search.style == "original":
-                beams = beam_search(decoder, self.config, search.T, num_beams, search.alpha)
+                beams = beam_search(decoder, config, search.T, num_beams, search.alpha)
             else:
-                beams = search_beams(decoder, self.config, search)
+                beams = search_beams(decoder, config, search)
         return beams if return_beams else beams.ids[:, 0]
 
 

@@ -99,11 +99,17 @@ def _compiled_anew(framework: Framework, path: str) -> Iterator[None]:
     known = (path, _divided(path)[0], path.partition(".")[0])
     names = _COMPILED_FROM[next(name for name in known if name in _COMPILED_FROM)]
     encoder: Any = importlib.import_module("models_flax.bigbird.encoder")
+    stacks: Any = importlib.import_module("models_flax.pegasus.stacks")
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(encoder, "_KINDS", encoder.layer_kinds(encoder.BigBirdLayer)))
+        for module, name, anew in (
+            (encoder, "_KINDS", encoder.layer_kinds(encoder.BigBirdLayer)),
+            (stacks, "_KINDS", stacks.layer_kinds(stacks.BigBirdPegasusEncoderLayer)),
+            (stacks, "_CompiledDecoderLayer", stacks._compiled_decoder_layer()),
+        ):
+            stack.enter_context(mock.patch.object(module, name, anew))
         for place in names:
             where, name = place if isinstance(place, tuple) else ("parity.witnesses.with_flax", place)
-            module: Any = importlib.import_module(where)
+            module = importlib.import_module(where)
             anew = functools.lru_cache(maxsize=64)(getattr(module, name).__wrapped__)
             stack.enter_context(mock.patch.object(module, name, anew))
         yield

@@ -188,7 +188,7 @@ def test_two_names_for_one_weight_are_an_error():
 
 def test_a_checkpoint_of_another_model_is_refused():
     config = convert_module.make_plan(DEMO).config
-    with pytest.raises(ValueError, match="not a BigBird checkpoint"):
+    with pytest.raises(ValueError, match="not a whole BigBird checkpoint"):
         match_names({"resnet/conv1/kernel": (3, 3)}, config, "base")
     bert = {"bert/embeddings/word_embeddings": (80, 16), "bert/embeddings/LayerNorm/gamma": (16,)}
     with pytest.raises(ValueError, match=r"extra: bert/embeddings/LayerNorm/gamma") as caught:

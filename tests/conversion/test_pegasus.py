@@ -223,3 +223,14 @@ def test_more_layers_of_the_decoder_than_of_the_encoder_are_refused(tmp_path):
     source = checkpoint_of(tmp_path / "source", {}, {"num_decoder_layers": 3})
     with pytest.raises(ValueError, match="decoder_layers is 3, .*encoder_layers = 2, .*num_decoder_layers and num_hid"):
         convert(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("scope", ["pegasus", "summaries/of/mine"])
+def test_a_model_without_its_words_is_refused_as_what_it_is(tmp_path, scope):
+    store = open_store(MINI).store
+    arrays = {name.replace("pegasus", scope): read(store, name) for name in store.tensors if "Adafactor" not in name}
+    arrays[f"{scope}/embeddings/weights"] = arrays.pop(f"{scope}/embeddings/word_embeddings")
+    write_arrays(tmp_path, TensorBundleFormat(), arrays)
+    with pytest.raises(ValueError, match="not a whole BigBird-Pegasus checkpoint") as caught:
+        convert(tmp_path, tmp_path / "out")
+    assert "it holds 65 weights of BigBird-Pegasus and lacks embeddings.word_embeddings.embedding" in str(caught.value)

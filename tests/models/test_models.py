@@ -257,6 +257,7 @@ TORCH_ONLY_FILES = {
 # modules with their parameters, which torch's hold; embeddings that cast what they read; Flax's newer kind of
 # module; what a program is lowered for.
 FLAX_ONLY_FILES = {
+    *(f"attention/{name}.py" for name in ("kernels", "kernel_backward", "kernel_forward", "kernel_layout")),
     "attention/sequence.py",
     "bigbird/holders.py",
     "embed.py",

@@ -121,3 +121,19 @@ def test_flax_draws_by_its_key_alone():
     best = model.generate(text, max_new_tokens=6, beam_style="transformers").tolist()
     assert model.generate(text, rng=jax.random.key(5), **options | {"top_k": 1}).tolist() == best
     assert all(0 in row[row.index(1) :] or row[-1] == 1 for row in found[0] if 1 in row)
+
+
+@pytest.mark.parametrize("framework", ["torch", "flax"])
+def test_another_end_can_be_given(framework):
+    """The first token that is written ends the summary, where it is the end."""
+    module, class_name = (models_torch, "") if framework == "torch" else (models_flax, "Flax")
+    model = getattr(module, f"{class_name}BigBirdPegasusForConditionalGeneration").from_config(TINY, 0)
+    text = np.arange(5, 25)[None]
+    text = torch.from_numpy(text) if framework == "torch" else text
+    whole = np.asarray(model.generate(text, max_new_tokens=4, eos_token_id=TINY.vocab_size - 1))
+    first = int(whole[0, 0])
+    assert first != TINY.vocab_size - 1
+    assert (whole != 0).all()
+    assert np.asarray(model.generate(text, max_new_tokens=4, eos_token_id=first)).tolist() == [[first, 0, 0, 0]]
+    with pytest.raises(ValueError, match=f"eos_token_id.*{TINY.vocab_size}"):
+        model.generate(text, eos_token_id=TINY.vocab_size)

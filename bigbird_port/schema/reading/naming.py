@@ -90,7 +90,7 @@ def find_scope(family: Family, names: Iterable[str]) -> str:
     scopes = sorted({name[: -len(tail)] for name in names if name.endswith(tail)})
     if len(scopes) != 1:
         found = "none" if not scopes else ", ".join(scopes)
-        raise ValueError(f"not a {family.title} checkpoint: expected one variable <scope>{tail}, found {found}")
+        raise ValueError(f"not a whole {family.title} checkpoint: expected one variable <scope>{tail}, found {found}")
     return scopes[0]
 
 
@@ -109,5 +109,5 @@ def naming_of(
     naming = Naming(family, style, find_scope(family, listed) if style == "original" else "", head, config)
     if not any((found := naming.meaning(name)) and found.name == family.anchor for name in listed):
         expected = naming.spelled(family.anchor_row)
-        raise ValueError(f"not a {family.title} checkpoint: expected {expected}, which is not there")
+        raise ValueError(f"not a whole {family.title} checkpoint: expected {expected}, which is not there")
     return naming

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from bigbird_port.families.family import Family
@@ -18,19 +18,30 @@ _ENOUGH = 5  # weights that a part must hold to be named: fewer may be chance
 
 def nearest(family: Family, shapes: Shapes, style: StyleName) -> str:
     """A sentence that names the part which holds most of the family's weights, and what it lacks; "" if none does."""
+    prefix, found = _held(family, shapes, style)
+    lacking = [name for name in dict.fromkeys(_needed(family, found)) if name not in found]
+    if len(found) < _ENOUGH or not lacking:
+        return ""
+    more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+    place = prefix.rstrip("./") or "the top level"
+    held, shown = f"{len(found)} weights of {family.title}", ", ".join(lacking[:_SHOWN])
+    return f"\nClosest is {place}: it holds {held} and lacks {shown}{more}."
+
+
+def likeliest(families: Iterable[Family], shapes: Shapes, style: StyleName) -> Family:
+    """Return the family of which some part of a source holds most weights; of equal ones the first."""
+    return max(families, key=lambda family: len(_held(family, shapes, style)[1]))
+
+
+def _held(family: Family, shapes: Shapes, style: StyleName) -> tuple[str, set[str]]:
+    """The prefix of the part that holds most weights, and these."""
     held: dict[str, set[str]] = {}
     for name in respelled(shapes, style):
         for prefix, weight in _meanings(family, name, style):
             held.setdefault(prefix, set()).add(weight)
             break  # the shortest prefix with which it means anything
     prefix = max(held, key=lambda each: len(held[each]), default="")
-    found = held.get(prefix, set())
-    lacking = [name for name in _needed(family, found) if name not in found]
-    if len(found) < _ENOUGH or not lacking:
-        return ""
-    more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
-    place = prefix.rstrip("./") or "the top level"
-    return f"\nClosest is {place}: it holds {len(found)} weights and lacks {', '.join(lacking[:_SHOWN])}{more}."
+    return prefix, held.get(prefix, set())
 
 
 def strayed(subtree: Subtree, fills: Mapping[str, str], head: str) -> str | None:

@@ -235,7 +235,9 @@ def test_a_near_miss_is_refused_in_its_own_terms(tmp_path):
         "a": {"model": without(torch_arrays(), "word_embeddings", "decoder")},
         "b": torch_arrays()["cls.predictions.bias"],
     }
-    with pytest.raises(ValueError, match=r"Closest is a/model: it holds \d+ weights and lacks embeddings.word_embed"):
+    with pytest.raises(
+        ValueError, match=r"Closest is a/model: it holds \d+ weights of BigBird and lacks embeddings.word_embed"
+    ):
         open_source(write_bin(tmp_path / "1", content)).match(HEAD)
     content = original_arrays(prefix="tower0/")
     with pytest.raises(ValueError, match=r"Closest is tower0: .* lacks embeddings.word_embeddings.embedding\."):

@@ -51,6 +51,11 @@ def test_coupled_gradients_that_are_not_added_are_caught():
     assert (found.verdict, found.tap.split(".")[:2]) == ("caught", ["grad", "encoder"])
 
 
+def test_a_cache_that_is_wrong_is_caught_in_compiled_layers():
+    (found,) = judged(run_faults(into="flax", heads=["causal-lm"], names=["slot-off-by-one"], family=PEGASUS))
+    assert (found.verdict, found.tap) == ("caught", "logits")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("into", ["torch", "flax"])
 @pytest.mark.parametrize("head", list(PEGASUS.heads))
