@@ -8,7 +8,7 @@ BOTH := .[torch,flax]
 INSTALLED := $(VENV)/.installed
 SITE := $(VENV)/.docs
 
-.PHONY: demo test test-slow mutants mutants-sample false-alarms lint docs bench bench-convert bench-parity on-device clean
+.PHONY: demo test test-slow test-versions mutants mutants-sample false-alarms lint docs bench bench-convert bench-parity on-device clean
 .DEFAULT_GOAL := demo
 
 demo: $(DEMO)
@@ -27,6 +27,10 @@ test: lint
 # What takes minutes: all faults, fifty seeds, kills at random moments.
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m slow --timeout 1800 -o faulthandler_timeout=1770 $(PYTEST_ARGS)
+
+# The oldest releases that pyproject.toml allows, and the newest: an environment for each (docs/versions.md).
+test-versions: $(INSTALLED)
+	$(BIN)/python -m tests.versions
 
 # Mutants of the models' own code: which of them parity sees (docs/mutants.md). All take hours, a sample minutes.
 mutants mutants-sample: export OMP_NUM_THREADS = 1

@@ -11,6 +11,7 @@ from bigbird_port.tokenizers import MaskingCollator, PaddingCollator
 from tests.compatibility.row import Row, refuses
 
 TRAINER = "tests/integrations/test_trainer.py::"
+GENERATION = "tests/integrations/test_generation_clients.py::"
 PORTED = "tests/integrations/test_transformers_classes.py::"
 
 
@@ -181,6 +182,24 @@ CLIENTS = [
     Row(
         "transformers' `generate` with beams and caches",
         test=PORTED + "test_generate_gives_the_same_with_a_cache_and_without",
+    ),
+    Row("`generate(streamer=)`", test=GENERATION + "test_a_streamer_hears_every_token"),
+    Row(
+        "`generate(logits_processor=)`, `generate(stopping_criteria=)`",
+        test=GENERATION + "test_logits_processors_and_stopping_criteria_are_asked",
+    ),
+    Row(
+        "`push_to_hub` of the classes of bigbird_port.integrations.transformers",
+        "works; tested without a hub",
+        test=GENERATION + "test_push_to_hub_sends_the_configuration_and_the_weights",
+    ),
+    Row(
+        "a `datasets.Dataset`: the tokenizer in `map`, collators, Trainer",
+        test="tests/integrations/test_datasets.py::test_a_dataset_is_encoded_and_trained_on",
+    ),
+    Row(
+        "Trainer's `gradient_checkpointing_kwargs` with the product's own classes",
+        test=TRAINER + "test_training_learns_predicts_and_its_checkpoint_is_the_products",
     ),
     Row(
         "Auto classes",

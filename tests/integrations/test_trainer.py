@@ -13,7 +13,7 @@ from tests.conftest import GOLDEN, ROOT
 TASKS = (
     *("BigBirdForSequenceClassification", "BigBirdForTokenClassification", "BigBirdForQuestionAnswering"),
     *("BigBirdForMultipleChoice", "BigBirdForMaskedLM", "BigBirdForCausalLM"),
-    *("BigBirdPegasusForConditionalGeneration", "gradient_checkpointing", "core"),
+    *("BigBirdPegasusForConditionalGeneration", "gradient_checkpointing", "core", "core_checkpointing"),
 )
 HAS_PEFT = importlib.util.find_spec("peft") is not None
 pytestmark = [pytest.mark.peer, pytest.mark.slow]

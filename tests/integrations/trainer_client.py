@@ -118,6 +118,9 @@ def main(folder, converted, case_file):
     results["gradient_checkpointing"] = trained(checkpointed, f"{folder}/again", name, gradient_checkpointing=True)
     core = models_torch.BigBirdForSequenceClassification(CONFIGS["bigbird"].replace())
     results["core"] = trained(core, f"{folder}/core", name)
+    again = models_torch.BigBirdForSequenceClassification(CONFIGS["bigbird"].replace())
+    kinds = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    results["core_checkpointing"] = trained(again, f"{folder}/core-again", name, **kinds)
     results["golden"] = golden(f"{folder}/golden", converted, case_file)
     results["peft"] = adapted() if "peft" in sys.argv[4:] else None
     results["accelerate"] = spread(f"{folder}/spread")

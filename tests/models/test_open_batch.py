@@ -5,8 +5,8 @@ import torch
 
 from bigbird_port.config import BigBirdConfig
 from bigbird_port.sparse.formulation import formulation
-from models_torch.attention.open_batch import every_text, is_known
 from models_torch.attention.gathering import every_head
+from models_torch.attention.open_batch import every_text, is_known
 from models_torch.attention.rows import Row
 from models_torch.bigbird.encoder import encoder_lists
 

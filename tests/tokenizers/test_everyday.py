@@ -50,6 +50,8 @@ def test_a_batch_is_moved_converted_and_stored(tokenizer):
 @pytest.mark.peer
 def test_places_are_transformers(quick, fixture_vocab):
     transformers = pytest.importorskip("transformers")
+    if int(transformers.__version__.partition(".")[0]) >= 5:
+        pytest.skip("BigBirdTokenizerFast of transformers 5 takes no sentencepiece file")
     peer = transformers.BigBirdTokenizerFast(str(fixture_vocab))
     ours, theirs = (tok(TEXTS, [TEXTS[1]] * 2, return_token_type_ids=True) for tok in (quick, peer))
     assert ours.is_fast
