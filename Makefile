@@ -7,7 +7,7 @@ DEMO := $(VENV)/.demo
 INSTALLED := $(VENV)/.installed
 SITE := $(VENV)/.docs
 
-.PHONY: demo test test-slow mutants mutants-sample false-alarms lint docs bench bench-convert bench-parity clean
+.PHONY: demo test test-slow mutants mutants-sample false-alarms lint docs bench bench-convert bench-parity kernels clean
 .DEFAULT_GOAL := demo
 
 demo: $(DEMO)
@@ -57,6 +57,10 @@ bench-convert: $(INSTALLED)
 
 bench-parity: $(INSTALLED)
 	$(BIN)/python -m benchmarks.parity
+
+# The kernels for TPUs, compiled without one: docs/kernels.md. It is skipped where libtpu is not installed.
+kernels: $(INSTALLED)
+	$(BIN)/python -m benchmarks.kernels
 
 # How often parity is red though nothing is wrong: docs/tolerances.md.
 false-alarms: export OMP_NUM_THREADS = 1
