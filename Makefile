@@ -8,7 +8,7 @@ BOTH := .[torch,flax]
 INSTALLED := $(VENV)/.installed
 SITE := $(VENV)/.docs
 
-.PHONY: demo test test-slow test-versions mutants mutants-sample false-alarms lint docs bench bench-convert bench-parity on-device clean
+.PHONY: demo test test-slow test-versions mutants mutants-sample false-alarms lint docs bench bench-convert bench-parity kernels on-device clean
 .DEFAULT_GOAL := demo
 
 demo: $(DEMO)
@@ -62,6 +62,10 @@ bench-convert: $(INSTALLED)
 
 bench-parity: $(INSTALLED)
 	$(BIN)/python -m benchmarks.parity
+
+# The kernels for TPUs, compiled without one: docs/kernels.md. It is skipped where libtpu is not installed.
+kernels: $(INSTALLED)
+	$(BIN)/python -m benchmarks.kernels
 
 # How often parity is red though nothing is wrong: docs/tolerances.md.
 false-alarms: export OMP_NUM_THREADS = 1

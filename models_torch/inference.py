@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models_torch.attention import onednn
-
-_WORTH = 8  # tokens to write
 
 
 @contextmanager
@@ -31,16 +29,6 @@ def fast_linears(model: nn.Module) -> Iterator[int]:
         raise ValueError("fast_linears found no linear layer in float32 on the CPU: leave it out")
     with _laid_out(linears):
         yield len(linears)
-
-
-def written_fast(model: nn.Module, tokens: int) -> AbstractContextManager[object]:
-    """What to write so many tokens in: as fast_linears, where laying out takes less time than it saves.
-
-    A weight is read twice to lay it out. Then a few rows are multiplied with it at nearly the memory's rate, which
-    takes MKL two or three times as long.
-    """
-    linears = _usual_linears(model) if tokens >= _WORTH and onednn.available() else []
-    return _laid_out(linears) if linears else nullcontext()
 
 
 def _usual_linears(model: nn.Module) -> list[nn.Linear]:
@@ -67,6 +55,6 @@ def _laid_out(linears: list[nn.Linear]) -> Iterator[None]:
 
 def _run(linear: nn.Linear, packed: Tensor, x: Tensor) -> Tensor:
     """The layer from its packed weight, where that computes the same."""
-    if onednn.usable(x):
+    if onednn.takes(x):
         return onednn.product(x, packed, linear.bias)
     return functional.linear(x, linear.weight, linear.bias)

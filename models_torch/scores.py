@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models_torch.attention import onednn
+from models_torch.few_rows import product, suits
 
-_FEW = 16  # tokens, such as the next ones of so many texts
 _WORTH = 0.75  # above this share of tokens, to pick them takes as long as it saves
 
 
@@ -23,8 +22,8 @@ def word_scores(x_BLD: Tensor, words_VD: Tensor, bias_V: Tensor | None = None) -
     A loss of masked words has no gradient at six tokens of seven. On a CPU the two products of the gradient then take
     these tokens alone, which is exact: the others' rows are 0. A compiler, torch.func and autocast have their own way.
     """
-    if x_BLD.numel() <= _FEW * x_BLD.shape[-1] and onednn.usable(x_BLD) and onednn.fits(words_VD):
-        return _of_few_tokens(x_BLD, words_VD, bias_V)
+    if suits(x_BLD):
+        return product(x_BLD, words_VD, bias_V)
     picked = torch.is_grad_enabled() and x_BLD.device.type == "cpu" and x_BLD.dtype == words_VD.dtype
     traced = (
         torch.compiler.is_compiling()
@@ -35,13 +34,6 @@ def word_scores(x_BLD: Tensor, words_VD: Tensor, bias_V: Tensor | None = None) -
         return functional.linear(x_BLD, words_VD, bias_V)
     found: Tensor = _WordScores.apply(x_BLD.flatten(0, -2), words_VD, bias_V)
     return found.unflatten(0, x_BLD.shape[:-1])
-
-
-def _of_few_tokens(x_BLD: Tensor, words_VD: Tensor, bias_V: Tensor | None) -> Tensor:
-    """The same in oneDNN with words for rows, which reads them at nearly the memory's rate; MKL takes twice as long."""
-    scores_VR = onednn.product(words_VD, x_BLD.flatten(0, -2).contiguous())
-    scores_RV = scores_VR.t().contiguous()
-    return (scores_RV if bias_V is None else scores_RV.add_(bias_V)).unflatten(0, x_BLD.shape[:-1])
 
 
 class _WordScores(torch.autograd.Function):

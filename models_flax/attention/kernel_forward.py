@@ -113,7 +113,7 @@ def _kernel(
         context_WD = by_head(values_RD, sizes) / by_head(wide(sum_RE, sizes.lanes), sizes)
         context_WD = jnp.where(is_real(masks, rows[t]), context_WD, 0)
         context[0, at, :] = context_WD.astype(context.dtype)
-        log[0, 0, pl.ds(rows[t], 1), :] = as_row(largest_RE[:, :1]) + jnp.log(as_row(sum_RE[:, :1]))
+        log[0, 0, pl.ds(rows[t], 1), :] = as_row((largest_RE + jnp.log(sum_RE))[:, :1])
 
 
 def _bias(masks: Ref, blocks: Ref, extra: Ref, t: Any, sizes: Sizes) -> Array:

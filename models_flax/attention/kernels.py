@@ -25,7 +25,9 @@ def fits(q_BNLH: Array, v_BNLH: Array) -> bool:
     _, N, L, H = q_BNLH.shape
     heads, head = _group(N, H)
     kind = q_BNLH.dtype
-    held = L * max(heads * head, LANES) * (9 * kind.itemsize + (8 if kind == jnp.bfloat16 else 0))
+    # The backward kernel holds eight arrays twice, keys once more, and in bfloat16 two sums in float32.
+    of_a_number = 17 * kind.itemsize + (8 if kind == jnp.bfloat16 else 0)
+    held = L * max(heads * head, LANES) * of_a_number
     return kind in (jnp.bfloat16, jnp.float32) and q_BNLH.shape == v_BNLH.shape and held <= ROOM
 
 

@@ -39,13 +39,8 @@ def faster(x: Tensor) -> bool:
     It is faster on one thread. Several threads share out a batch of products, which is as fast in MKL. It may not be
     done under torch.func, whose transforms do not know this product, nor in compiled code, whose compiler chooses.
     """
-    return torch.get_num_threads() == 1 and _wide_vectors() and usable(x)
-
-
-def usable(x: Tensor) -> bool:
-    """Return whether x may be multiplied here: see faster."""
-    plain = not torch.compiler.is_compiling() and not torch._C._get_tracing_state() is not None
-    return plain and not torch._C._are_functorch_transforms_active() and takes(x)
+    plain = not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    return plain and torch.get_num_threads() == 1 and _wide_vectors() and takes(x)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bigbird_port.families.bigbird.config import BigBirdConfig
-from models_torch.inference import written_fast
+from models_torch.few_rows import written_fast
 
 
 def filter_logits(logits_BV: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
@@ -74,7 +74,7 @@ class GenerationMixin:
         ids_BL, new_BL, position_BL = input_ids, input_ids, (mask_BL.cumsum(dim=1) - 1).clamp(min=0)
         finished_B = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         past = None
-        with written_fast(self, max_new_tokens):  # type: ignore[arg-type]  # it is a module
+        with written_fast(self):  # type: ignore[arg-type]  # it is a module
             for _ in range(max_new_tokens):
                 output = self._call(
                     new_BL,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bigbird_port.families.pegasus.config import BigBirdPegasusConfig
 from bigbird_port.models.search import settle
-from models_torch.inference import written_fast
+from models_torch.few_rows import written_fast
 from models_torch.pegasus.cache import DecoderCache, init_cache
 from models_torch.pegasus.searches import Beams, search_beams, write
 from models_torch.scores import word_scores
@@ -62,7 +62,7 @@ class GenerationMixin:
             encoder_outputs = self.model.encoder(input_ids, attention_mask)
         states_BLD = encoder_outputs[0]
         decoder = _Decoder(self.model, states_BLD, self.model.encoder_mask(input_ids, attention_mask))
-        with written_fast(self, search.T):  # type: ignore[arg-type]  # it is a module
+        with written_fast(self):  # type: ignore[arg-type]  # it is a module
             if num_beams == 1 and not return_beams:
                 if search.style == "original":
                     return greedy(decoder, config, search.T)

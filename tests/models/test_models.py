@@ -250,7 +250,7 @@ def definitions(path: Path) -> list[str]:
 # torch.jit.trace makes tensors of; where the blocks of a row are, which Flax has as arrays; all
 # texts at once, over which Flax maps.
 TORCH_ONLY_FILES = {
-    *("arguments.py", "inference.py", "host.py", "bigbird/tracing.py"),
+    *("arguments.py", "few_rows.py", "inference.py", "host.py", "bigbird/tracing.py"),
     *(f"attention/{name}.py" for name in ("batched", "kept", "onednn", "open_batch", "rows")),
 }
 # Positions on several devices, which torch does not offer here; what is compiled; parameters that two parts share, and

@@ -4,9 +4,7 @@ import pytest
 import torch
 
 import models_torch
-from models_torch import inference
-from models_torch.attention import onednn
-from models_torch.inference import fast_linears, written_fast
+from models_torch.inference import fast_linears
 from tests.models.torch_models import TINY, padded
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
@@ -69,24 +67,5 @@ def test_a_forward_that_somebody_replaced_stays_theirs():
     with fast_linears(model) as count:
         assert count == 2 * 6
         assert dense.forward is theirs
-        with written_fast(model, 100):  # within the other, nothing is left to lay out
-            assert dense.forward is theirs
         assert "forward" in vars(model.encoder.layer[1].intermediate.dense)
     assert dense.forward is theirs
-
-
-@pytest.mark.parametrize("tokens", [7, 8])
-def test_what_is_written_is_the_same_and_long_texts_are_written_from_laid_out_weights(monkeypatch, tokens):
-    config = CONFIG.replace(is_decoder=True, attention_type="original_full")
-    model, (ids, *_) = models_torch.BigBirdForCausalLM.from_config(config), padded(2, 16)
-    found = model.generate(ids, max_new_tokens=tokens, eos_token_id=-1)
-    assert not any("forward" in vars(module) for module in model.modules())
-    packed = []
-    right = onednn.pack
-    monkeypatch.setattr(onednn, "pack", lambda weight: packed.append(weight) or right(weight))
-    assert torch.equal(model.generate(ids, max_new_tokens=tokens, eos_token_id=-1), found)
-    assert bool(packed) == (tokens == 8)
-    monkeypatch.setattr(inference, "_WORTH", 100)
-    packed.clear()
-    assert torch.equal(model.generate(ids, max_new_tokens=tokens, eos_token_id=-1), found)
-    assert not packed
