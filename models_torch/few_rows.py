@@ -1,8 +1,8 @@
 """Products of a few rows, as writing token by token has them. Flax has no counterpart: XLA chooses its own products.
 
-MKL reads a weight [out, in] anew for each of a few rows. The transposed product reads the weight once: 1.1 to 2 times as
-fast with 3 to 8 rows on one thread of an AMD processor with AVX2, and 2.5 times with a weight of 50,432 words. One row,
-two rows and many rows are as fast either way.
+MKL reads a weight [out, in] anew for each of a few rows. The transposed product reads the weight once: 1.1 to 2 times
+as fast with 3 to 8 rows on one thread of an AMD processor with AVX2, and 2.5 times with a weight of 50,432 words. One
+row, two rows and many rows are as fast either way.
 
 Legend: R rows, I in, O out.
 """

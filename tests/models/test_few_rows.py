@@ -47,9 +47,9 @@ def test_gradients_other_types_and_other_numbers_of_rows_are_left_alone(turned):
         with torch.no_grad():
             for rows in (1, 2, 9, 100):
                 layer(torch.randn(rows, 24))
-            layer.double()(torch.randn(4, 24).double())
             with torch.autocast("cpu", torch.bfloat16):
                 layer(torch.randn(4, 24))
+            layer.double()(torch.randn(4, 24).double())
     assert turned == []
 
 
