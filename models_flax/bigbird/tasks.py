@@ -159,7 +159,7 @@ class FlaxBigBirdForQuestionAnsweringModule(FlaxBigBirdTaskModule):
         """Return the arrays with token types, and question_BL: True on the question's tokens."""
         ids, lengths = arrays["input_ids"], arrays.get("question_lengths")
         check_inputs(self.config, Arrays(ids))
-        check_question_lengths(lengths, len(ids))
+        check_question_lengths(lengths, ids.shape[0])
         if lengths is None:
             lengths = question_lengths_of(ids, self.config.sep_token_id)
         question_BL = question_mask(lengths.reshape(-1), ids.shape[1])
