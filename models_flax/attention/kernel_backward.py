@@ -20,6 +20,7 @@ from jax.experimental.pallas import tpu as pltpu
 from models_flax.attention.kernel_layout import (
     NN,
     NT,
+    ROOM,
     TN,
     Ref,
     Sizes,
@@ -27,6 +28,7 @@ from models_flax.attention.kernel_layout import (
     as_row,
     by_head,
     call,
+    held,
     is_real,
     on_each_block,
     own_lanes,
@@ -44,7 +46,8 @@ def backward(inputs: tuple[Array, ...], log_BUPR: Array, tables: Tables, sizes: 
     """
     like = inputs[0]
     B, L, width = like.shape
-    whole = pl.BlockSpec((1, L, sizes.lanes), lambda b, u, t, *_: (b, 0, u))
+    once = None if held(L, sizes.lanes, like.dtype, times=2) <= ROOM else pl.Buffered(1)
+    whole = pl.BlockSpec((1, L, sizes.lanes), lambda b, u, t, *_: (b, 0, u), pipeline_mode=once)
     of_queries = pl.BlockSpec((1, 1, *log_BUPR.shape[2:]), lambda b, u, t, *_: (b, u, 0, 0))
     in_place = like.dtype == jnp.float32
     return call(

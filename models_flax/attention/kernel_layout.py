@@ -16,6 +16,7 @@ from jax import Array, lax
 from jax import numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
 
 from models_flax.attention.lists import KeyLists
 
@@ -24,6 +25,16 @@ Ref = Any  # Pallas has no type for what a kernel reads and writes
 NEVER = -1e30  # the bias of a key that does not count: exp of it is 0, and two of them do not overflow
 NN, NT, TN = (((axes), ((), ())) for axes in (((1,), (0,)), ((1,), (1,)), ((0,), (0,))))  # a b, a b^T, a^T b
 LANES, MEBIBYTE = 128, 1 << 20
+ROOM = 58 * MEBIBYTE  # of VMEM: the least that a TPU has is 64 MiB (v5p)
+
+
+def held(length: int, lanes: int, dtype: DTypeLike, times: int) -> int:
+    """Bytes of VMEM that a backward kernel holds of a row: keys, two sums in float32, and eight arrays so many times.
+
+    Twice, the next group's arrays come and the last one's go while this one is worked on.
+    """
+    sums = 0 if dtype == jnp.float32 else 8
+    return length * max(lanes, LANES) * (jnp.dtype(dtype).itemsize * (1 + 8 * times) + sums)
 
 
 @dataclass(frozen=True)

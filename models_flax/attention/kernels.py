@@ -12,12 +12,11 @@ from jax import numpy as jnp
 
 from models_flax.attention.kernel_backward import backward
 from models_flax.attention.kernel_forward import forward
-from models_flax.attention.kernel_layout import LANES, MEBIBYTE, Sizes, Tables, make_tables
+from models_flax.attention.kernel_layout import LANES, ROOM, Sizes, Tables, held, make_tables
 from models_flax.attention.lists import KeyLists
 
 SUBLANES = 8  # a block is cut out of rows that lie in eights
 LISTS_AT_ONCE = 4  # lists in a step of the grid: their work overlaps, and the code grows with them
-ROOM = 88 * MEBIBYTE  # of VMEM, for what a step holds of a row of texts
 
 
 def fits(q_BNLH: Array, v_BNLH: Array) -> bool:
@@ -25,10 +24,8 @@ def fits(q_BNLH: Array, v_BNLH: Array) -> bool:
     _, N, L, H = q_BNLH.shape
     heads, head = _group(N, H)
     kind = q_BNLH.dtype
-    # The backward kernel holds eight arrays twice, keys once more, and in bfloat16 two sums in float32.
-    of_a_number = 17 * kind.itemsize + (8 if kind == jnp.bfloat16 else 0)
-    held = L * max(heads * head, LANES) * of_a_number
-    return kind in (jnp.bfloat16, jnp.float32) and q_BNLH.shape == v_BNLH.shape and held <= ROOM
+    fitting = held(L, heads * head, kind, times=1) <= ROOM
+    return kind in (jnp.bfloat16, jnp.float32) and q_BNLH.shape == v_BNLH.shape and fitting
 
 
 def attend(block_size: int, lists: KeyLists, *arrays: Array) -> tuple[Array, Array]:
