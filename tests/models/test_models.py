@@ -251,6 +251,7 @@ def definitions(path: Path) -> list[str]:
 TORCH_ONLY_FILES = {
     *("arguments.py", "inference.py", "host.py", "bigbird/tracing.py"),
     *(f"attention/{name}.py" for name in ("batched", "kept", "onednn", "rows")),
+    *(f"attention/{name}.py" for name in ("kernels", "kernel_forward", "kernel_backward")),
 }
 # Positions on several devices, which torch does not offer here; what is compiled; parameters that two parts share, and
 # modules with their parameters, which torch's hold; Flax's newer kind of module.
