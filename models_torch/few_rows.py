@@ -53,5 +53,5 @@ def product(x_RI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Te
 
 def suits(x_RI: Tensor) -> bool:
     """Whether x has few rows that nobody goes back from, and nobody else chooses its products."""
-    few = x_RI[..., 0].numel() in _FEW and onednn.fits(x_RI)
+    few = type(x_RI) is Tensor and x_RI[..., 0].numel() in _FEW and onednn.fits(x_RI)
     return few and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from models_torch.few_rows import product, suits
@@ -24,7 +24,8 @@ def word_scores(x_BLD: Tensor, words_VD: Tensor, bias_V: Tensor | None = None) -
     """
     if suits(x_BLD):
         return product(x_BLD, words_VD, bias_V)
-    picked = torch.is_grad_enabled() and x_BLD.device.type == "cpu" and x_BLD.dtype == words_VD.dtype
+    whole = type(x_BLD) is Tensor and type(words_VD) in (Tensor, nn.Parameter)  # no part of either is elsewhere
+    picked = whole and torch.is_grad_enabled() and x_BLD.device.type == "cpu" and x_BLD.dtype == words_VD.dtype
     traced = (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None

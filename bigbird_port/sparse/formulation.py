@@ -28,6 +28,7 @@ class Formulation:
     batched: whether all texts and heads of a batch are one, as a device wants it to which every operation is a launch
         (torch: models_torch.attention.batched). heads_at_once, blocks_at_once and fused are then nothing to it.
     gathered_at_once: numbers of keys and values that a batch gathers at a time.
+    kernels: whether kernels of this project run where they can be compiled (torch: models_torch.attention.kernels).
     """
 
     heads_at_once: int | None
@@ -40,6 +41,7 @@ class Formulation:
     kernels: bool = False
     batched: bool = False
     gathered_at_once: int | None = None
+    kernels: bool = False
 
 
 # By framework and device type. Measured on one thread: 12 heads x 64, block size 64, r = 3, float32, 4096 tokens.
@@ -62,6 +64,7 @@ FORMULATIONS = {
         "float32: 8 texts of 4096 tokens",
         batched=True,
         gathered_at_once=1 << 29,
+        kernels=True,
     ),
     ("flax", "cpu"): Formulation(
         1,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models_torch.attention import batched, gathering, gradient, open_batch
+from models_torch.attention import batched, gathering, gradient, kernels, open_batch
 from models_torch.attention.lists import KeyLists
 from models_torch.attention.rows import Row
 
@@ -28,6 +28,13 @@ def block_sparse_attention(
     The context of padded queries is 0. What runs at once is lists.how's, and keeps memory linear in L; the gradient
     computes the probabilities again. The batch is padded to whole blocks inside. Values may be wider than keys.
     """
+    if lists.tasks is not None and kernels.suit(q_BNLH, v_BNLH, block_size):
+        launch, without = kernels.Launch(*lists.tasks, block_size), lists._replace(tasks=None)
+
+        def again(*qkv: Tensor) -> Tensor:
+            return block_sparse_attention(*qkv, mask_BL, without, block_size)
+
+        return kernels.Kernels.apply(q_BNLH, k_BNLH, v_BNLH, mask_BL, launch, again)
     length = q_BNLH.shape[2]
     if missing := -length % block_size:
         q_BNLH, k_BNLH, v_BNLH = (functional.pad(x, (0, 0, 0, missing)) for x in (q_BNLH, k_BNLH, v_BNLH))

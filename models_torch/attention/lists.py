@@ -13,8 +13,9 @@ from torch import Tensor
 from bigbird_port.sparse.formulation import Formulation, formulation
 from bigbird_port.sparse.pattern import Pattern, Text, fold_repeats
 from bigbird_port.sparse.tasks import tasks_of
-from models_torch.attention import kept
+from models_torch.attention import kept, kernels
 from models_torch.attention.batched import Tables, tables_of
+from models_torch.attention.kernels import TaskTables, task_tables
 
 
 class KeyLists(NamedTuple):
@@ -22,7 +23,7 @@ class KeyLists(NamedTuple):
 
     counts: how often each key block counts. global_blocks: each text's query blocks without a list. how: the device's
     formulation, which is chosen here and nowhere else. tables: the tasks, where all texts and heads run as one batch.
-    Every tensor has the heads first.
+    tasks: over query blocks and over key blocks, where kernels may run. Every tensor has the heads first.
     """
 
     key_blocks: Tensor
@@ -31,6 +32,7 @@ class KeyLists(NamedTuple):
     global_blocks: tuple[tuple[int, ...], ...]
     how: Formulation
     tables: Tables | None = None
+    tasks: tuple[TaskTables, TaskTables] | None = None
 
 
 def key_lists(pattern: Pattern | None, device: torch.device) -> KeyLists | None:
@@ -49,4 +51,10 @@ def _moved(folded: Pattern, device: torch.device, how: Formulation) -> KeyLists:
         folded.global_blocks(),
         how,
         tables_of(tasks_of(folded), device) if how.batched else None,
+        _tasks(folded, device) if how.kernels and kernels.installed() else None,
     )
+
+
+def _tasks(folded: Pattern, device: torch.device) -> tuple[TaskTables, TaskTables]:
+    over_queries, over_keys = (task_tables(tasks_of(folded, over), device) for over in (False, True))
+    return over_queries, over_keys

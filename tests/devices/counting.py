@@ -83,7 +83,7 @@ class Count(TorchDispatchMode):
 @contextlib.contextmanager
 def device(name, read=None, **changes):
     """A device as the formulation of CUDA has it, with changes. read: stands for what the host reads of it."""
-    how = replace(FORMULATIONS["torch", "cuda"], **changes)
+    how = replace(FORMULATIONS["torch", "cuda"], kernels=False, **changes)
     fake = contextlib.nullcontext()
     if name == "cuda":
         guard()

@@ -172,7 +172,7 @@ def test_the_flax_gradient_keeps_no_probabilities_and_is_the_same(monkeypatch):
 @pytest.fixture(params=[None, 1], ids=["one batch", "task by task"])
 def batched(request, monkeypatch):
     """Attention of all texts and heads as one batch, as on CUDA."""
-    how = replace(FORMULATIONS["torch", "cuda"], gathered_at_once=request.param)
+    how = replace(FORMULATIONS["torch", "cuda"], kernels=False, gathered_at_once=request.param)
     monkeypatch.setitem(FORMULATIONS, ("torch", "cpu"), how)
 
 

@@ -257,7 +257,7 @@ TORCH_ONLY_FILES = {
 # modules with their parameters, which torch's hold; embeddings that cast what they read; Flax's newer kind of
 # module; what a program is lowered for.
 FLAX_ONLY_FILES = {
-    *(f"attention/{name}.py" for name in ("kernels", "kernel_backward", "kernel_forward", "kernel_layout")),
+    "attention/kernel_layout.py",
     "attention/sequence.py",
     "bigbird/holders.py",
     "embed.py",
@@ -267,7 +267,7 @@ FLAX_ONLY_FILES = {
     "pegasus/holders.py",
     "target.py",
 }
-# JAX places arrays, torch wraps modules; tensors are no arrays; a gather is made of other steps; an optimizer holds its
+# JAX places arrays, torch wraps modules; tensors are no arrays; Pallas and Triton have kernels of other makes; a gather is made of other steps; an optimizer holds its
 # state, a transformation hands it on; torch's processes hold parts of one batch, JAX's one process all of them.
 OTHER_NAMES = {
     "sharding.py",
@@ -275,6 +275,7 @@ OTHER_NAMES = {
     "attention/plain.py",
     "attention/gathering.py",
     "attention/gradient.py",
+    *(f"attention/{name}.py" for name in ("kernels", "kernel_backward", "kernel_forward")),
     "training/devices.py",
     "training/optimizers.py",
     "training/state.py",
