@@ -69,7 +69,7 @@ def with_programs(options: dict[str, Any], given: Collection[str]) -> dict[str, 
 
 def heads_of_programs(out: Any, options: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the heads of the programs in ``out`` that are compared; empty where none are."""
-    from parity.witnesses.with_exported import find_program
+    from parity.exports.with_exported import find_program
 
     programs = [name for name in PROGRAMS if name in (options.get("against") or ())]
     return tuple(dict.fromkeys(find_program(out, name)[1].head for name in programs))

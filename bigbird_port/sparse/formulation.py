@@ -23,12 +23,11 @@ class Formulation:
     scores_at_once: scores of full attention, over all attention heads and texts.
     onednn_from: the least number of multiplications, in the product of a query block with its keys, from which torch
         makes such products one by one in oneDNN, if that is faster (models_torch.attention.onednn).
-    kernels: whether kernels of this project run (attention/kernels.py), where they can. The other fields are for where
-        they cannot.
     batched: whether all texts and heads of a batch are one, as a device wants it to which every operation is a launch
         (torch: models_torch.attention.batched). heads_at_once, blocks_at_once and fused are then nothing to it.
     gathered_at_once: numbers of keys and values that a batch gathers at a time.
-    kernels: whether kernels of this project run where they can be compiled (torch: models_torch.attention.kernels).
+    kernels: whether kernels of this project run (attention/kernels.py), where they can. The other fields are for where
+        they cannot.
     """
 
     heads_at_once: int | None
@@ -38,7 +37,6 @@ class Formulation:
     tokens_at_once: int | None = None
     scores_at_once: int | None = None
     onednn_from: int | None = None
-    kernels: bool = False
     batched: bool = False
     gathered_at_once: int | None = None
     kernels: bool = False

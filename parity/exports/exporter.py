@@ -13,7 +13,7 @@ from bigbird_port.families.registry import default_family
 from parity.exports.proof import prove
 from parity.exports.running import ONNX, TENSORFLOW, open_program, require
 from parity.exports.shape import Shape, shape_for
-from parity.witnesses.with_exported import ExportedWitness
+from parity.exports.with_exported import ExportedWitness
 from parity.witnesses.witness import Setting, Source, load_witness
 
 _WITNESS = {"onnx": "onnx", "stablehlo": "exported", "saved-model": "exported"}

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from parity.exports.shape import Shape
+from parity.exports.with_exported import ExportedWitness
 from parity.given.inputs import Inputs, for_head, make_inputs
 from parity.reports.report import why
 from parity.run.conditions import Options, Pass
 from parity.run.results import Condition, Result
 from parity.run.walk import Walk
-from parity.witnesses.with_exported import ExportedWitness
 
 _OPEN_LENGTHS = {3: 48, 1: 33}  # tokens by batch, where a length is open
 _SEED = 0

@@ -137,8 +137,8 @@ MODULES = {
     "flax": "parity.witnesses.with_flax",
     "sharded": "parity.witnesses.with_mesh",
     "transformers": "parity.witnesses.with_transformers",
-    "onnx": "parity.witnesses.with_onnx",
-    "exported": "parity.witnesses.with_exported",
+    "onnx": "parity.exports.with_onnx",
+    "exported": "parity.exports.with_exported",
 }
 TRUTHS = ("golden", "reference")
 FRAMEWORKS = ("torch", "flax", "sharded")

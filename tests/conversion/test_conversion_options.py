@@ -220,7 +220,7 @@ def test_the_report_as_json_and_quiet(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--to", "torch,onnx"], "unknown target 'onnx'"),
+        (["--to", "torch,coreml"], "unknown target 'coreml'"),
         (["--max-shard-size", "many"], "'many' is not a size"),
         (["--max-shard-size", "0"], "'0' is not a size"),
         (["--dtype", "int8"], "'int8' is not one of"),

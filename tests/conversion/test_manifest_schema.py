@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bigbird_port.conversion.convert import Settings, convert
+from bigbird_port.conversion.exports import EXPORTS
 from bigbird_port.conversion.manifest import MANIFEST_VERSION
 from bigbird_port.conversion.targets import TARGETS, Choices
 from bigbird_port.families.bigbird.heads import HEADS
@@ -76,7 +77,7 @@ def test_the_schema_is_one_and_names_what_the_code_does():
     assert properties["manifest_version"]["const"] == MANIFEST_VERSION
     assert properties["schema_version"]["const"] == SCHEMA_VERSION == int(NEUTRAL_VERSION)
     assert properties["head"]["enum"] == list(HEADS)
-    assert properties["targets"]["propertyNames"]["enum"] == list(TARGETS)
+    assert properties["targets"]["propertyNames"]["enum"] == [*TARGETS, *EXPORTS]
 
 
 def described(node, path="schema"):
@@ -99,7 +100,7 @@ MUTATIONS = {
     "one more field": lambda m: m.update(more=1),
     "another version": lambda m: m.update(manifest_version=1),
     "no target": lambda m: m.update(targets={}),
-    "an unknown target": lambda m: m["targets"].update(onnx=m["targets"]["torch"]),
+    "an unknown target": lambda m: m["targets"].update(coreml=m["targets"]["torch"]),
     "a path that leads out": lambda m: m["targets"]["torch"]["files"][0].update(name="../config.json"),
     "an absolute path": lambda m: m["targets"]["torch"]["files"][0].update(name="/etc/passwd"),
     "a hash cut short": lambda m: m["targets"]["torch"]["files"][0].update(sha256="ab"),

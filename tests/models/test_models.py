@@ -267,7 +267,8 @@ FLAX_ONLY_FILES = {
     "pegasus/holders.py",
     "target.py",
 }
-# JAX places arrays, torch wraps modules; tensors are no arrays; Pallas and Triton have kernels of other makes; a gather is made of other steps; an optimizer holds its
+# JAX places arrays, torch wraps modules; tensors are no arrays; a gather is made of other steps; kernels are Pallas's
+# and Triton's; an optimizer holds its
 # state, a transformation hands it on; torch's processes hold parts of one batch, JAX's one process all of them.
 OTHER_NAMES = {
     "sharding.py",

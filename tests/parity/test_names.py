@@ -37,6 +37,7 @@ REASONS = {
     ("loss", "mutants/probes/of_flax.py"): "a field of what a call returns",
     ("output", "mutants/probes/of_torch.py"): "a class of the twins",
     ("output", "mutants/probes/of_flax.py"): "a class of the twins",
+    ("loss", "exports/proof.py"): "a kind of error, as in the table of tolerances",
     ("loss", "faults/matrix.py"): "a kind of error, as in the table of tolerances",
     ("bigbird.encoder.layer_pattern", "faults/inject.py"): "where a function of the twins is",
     ("logits", "reports/json_file.py"): "a field of a difference: what it means for a softmax",

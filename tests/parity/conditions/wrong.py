@@ -305,6 +305,7 @@ def pattern_where_transformers_has_none(patch):
         return faulty
 
     wrap(patch, plans, "pattern_blocks", make)
+    wrap(patch, encoder, "pattern_blocks", make)
     plans.layer_pattern.cache_clear()
 
 

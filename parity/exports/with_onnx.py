@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.witnesses.with_exported import ExportedWitness, load_exported
+from parity.exports.with_exported import ExportedWitness, load_exported
 from parity.witnesses.witness import Setting, Source
 
 
