@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
+from bigbird_port.models.checkpointing import refuse_partial_checkpointing
 from bigbird_port.schema.table import weights_of
 from models_torch.pretrained.model import BigBirdPreTrainedModel
 
@@ -59,8 +60,14 @@ class BigBirdPegasusPreTrainedModel(BigBirdPreTrainedModel, abstract=True):
         layer.weight = self.get_input_embeddings().weight
         return layer
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: Any = None,
+    ) -> None:
         """In training, compute the layers of both sides again in the backward pass; see BigBirdPreTrainedModel."""
+        refuse_partial_checkpointing(every_n_layers, offload)
         first = self.stacks[0]
         self._checkpoint(first, gradient_checkpointing_kwargs)
         for stack in self.stacks[1:]:

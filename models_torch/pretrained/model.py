@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bigbird_port.families.registry import family_of, find_head
+from bigbird_port.models.checkpointing import refuse_partial_checkpointing
 from bigbird_port.models.loading import Loading, check_config, load_model
 from bigbird_port.models.output import ModelOutput
 from bigbird_port.schema.positions import extend_positions
@@ -272,12 +273,19 @@ class BigBirdPreTrainedModel(nn.Module):
         if hook is not None:
             hook.remove()
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: Any = None,
+    ) -> None:
         """In training, compute layers again in the backward pass rather than keep them: less memory, more time.
 
         gradient_checkpointing_kwargs: torch.utils.checkpoint.checkpoint's. use_reentrant is False whatever it says,
-        with a warning. Raises ValueError naming an argument that checkpoint has not.
+        with a warning. every_n_layers, offload: Trainer of transformers 5 gives them. Raises ValueError naming an
+        argument that checkpoint has not, for every_n_layers other than 1, and for offload.
         """
+        refuse_partial_checkpointing(every_n_layers, offload)
         self._checkpoint(self.base.encoder, gradient_checkpointing_kwargs)
 
     def _checkpoint(self, stack: Any, given: dict[str, Any] | None) -> None:

@@ -26,7 +26,8 @@ the models compute otherwise, [the API table](api.md) every argument and returne
 
 `from bigbird_port.integrations import transformers` gives a class of transformers' own kind for every head of both
 families, such as `PortedBigBirdForMaskedLM`, and registers them with the Auto classes. What computes is the product's
-model. They were run with transformers 4.57 by the tests, and once by hand with 5.24.
+model. The tests run them with transformers 4.57, and `make test-versions` also with release 5
+([versions](versions.md)).
 """
 SECTIONS = {
     "Models of torch": models.MODELS,

@@ -19,6 +19,7 @@ from bigbird_port.families.bigbird.heads import HEADS
 from bigbird_port.families.fields import HIDDEN_ACTS
 from models_torch.bigbird.cache import LayerCache
 from models_torch.bigbird.outputs import BigBirdHeadOutput
+from tests.integrations.small import product
 from tests.models.torch_models import DECODER, TINY, model_class, padded, random_ids
 
 SMALL = TINY.replace(num_hidden_layers=1, max_position_embeddings=256)
@@ -290,6 +291,15 @@ def test_checkpointing_takes_trainers_arguments():
         model.gradient_checkpointing_enable({"use_reentrant": True})
     with pytest.raises(ValueError, match="there is no 'reentrant'"):
         model.gradient_checkpointing_enable({"reentrant": True})
+
+
+@pytest.mark.parametrize("name", ["BigBirdForMaskedLM", "BigBirdPegasusForCausalLM"])
+def test_checkpointing_takes_what_trainer_of_transformers_5_gives(name):
+    model = product(name)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=None, every_n_layers=1, offload=None)
+    for asked in ({"every_n_layers": 2}, {"offload": "cpu"}):
+        with pytest.raises(ValueError, match=f"{next(iter(asked))} is .*leave it out"):
+            model.gradient_checkpointing_enable(**asked)
 
 
 def test_a_vocabulary_is_rounded_up():

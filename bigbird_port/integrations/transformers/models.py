@@ -103,13 +103,10 @@ class PortedModel(PreTrainedModel):
 
         Raises ValueError for every_n_layers other than 1, and for offload: every layer is computed again, in place.
         """
-        for name, value in (("every_n_layers", every_n_layers != 1 and every_n_layers), ("offload", offload)):
-            if value:
-                raise ValueError(f"{name} is {value}, but every layer is computed again, where it is: leave it out")
         given = {
             name: value for name, value in (gradient_checkpointing_kwargs or {}).items() if name != "use_reentrant"
         }
-        self.model_of_product.gradient_checkpointing_enable(given)
+        self.model_of_product.gradient_checkpointing_enable(given, every_n_layers, offload)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep the layers' intermediates for the backward pass (the default)."""
