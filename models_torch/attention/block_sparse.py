@@ -31,8 +31,8 @@ def block_sparse_attention(
     if lists.tasks is not None and kernels.suit(q_BNLH, v_BNLH, block_size):
         launch, without = kernels.Launch(*lists.tasks, block_size), lists._replace(tasks=None)
 
-        def again(*qkv: Tensor) -> Tensor:
-            return block_sparse_attention(*qkv, mask_BL, without, block_size)
+        def again(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return block_sparse_attention(q, k, v, mask_BL, without, block_size)
 
         return kernels.Kernels.apply(q_BNLH, k_BNLH, v_BNLH, mask_BL, launch, again)
     length = q_BNLH.shape[2]
