@@ -31,7 +31,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of all parts together [{SECONDS}]")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], metavar="PART", help="some parts")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the part ends with it
     record = began(arguments.device, arguments.small)
     end = time.monotonic() + arguments.seconds
     for part in (part for part in PARTS if not arguments.only or part.name in arguments.only):
@@ -52,4 +51,5 @@ def _write(record: Record, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the part ends with it
     main()

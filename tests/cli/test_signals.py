@@ -40,6 +40,7 @@ def heard():
     """What a shell starts in the background ignores SIGINT, and so would these tests."""
     before = {number: signal.getsignal(number) for number in TOLD}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert before[signal.SIGTERM] == signal.SIG_DFL  # no other test has left a handler behind
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
