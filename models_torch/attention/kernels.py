@@ -138,6 +138,7 @@ def gradient(
     grad = (grad if grad.stride(-1) == 1 else grad.contiguous()).transpose(1, 2)
     delta_BNL, tiles = torch.empty_like(logs_BNL), _tiles(q, W)
     rows, wide = tiles["BQ"], tiles["BH"]
+    exact = q.dtype == torch.float32 and tiles["PRECISION"] == "ieee"
     kernels.deltas[(-(-L // rows) * B * N,)](
         *(context_BLNH, grad, _bytes(mask_BL), delta_BNL, N, L, *grad.stride()[:3], mask_BL.stride(0)),
         H=H,
@@ -152,7 +153,7 @@ def gradient(
         kernel[(_programs(tasks.rows.shape[1], q, W),)](
             *(*given, tasks.rows, tasks.blocks, tasks.counts, tasks.lives, *made, *parts),
             *(N, L, *tasks.blocks.shape[1:], tasks.part_tasks, LOG2E / math.sqrt(H), 1 / math.sqrt(H), *strides),
-            **tiles | compiled_for(rows, over_keys=tasks is launch.keys),
+            **tiles | compiled_for(rows, exact, tasks is launch.keys),
         )
         for whole, of_parts in zip(made, parts, strict=True):
             _add_up(tasks, mask_BL, of_parts, delta_BNL, whole, delta_BNL, W, False)
@@ -208,13 +209,16 @@ def _programs(tasks: int, q: Tensor, W: int) -> int:
 def _tiles(x: Tensor, W: int) -> dict[str, Any]:
     """Sizes and choices that a kernel is compiled for; float32 is exact unless torch may use TF32 (its own setting)."""
     H, rows = x.shape[-1], min(MOST_ROWS, 1 << (W - 1).bit_length())
-    exact = x.dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+    exact = x.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     wide = max(16, 1 << (H - 1).bit_length())
-    precision = "ieee" if exact else "tf32"
+    precision = "ieee" if exact or x.dtype != torch.float32 else "tf32"
     chosen = {"W": W, "H": H, "BQ": rows, "BK": min(rows, MOST_OTHERS), "BH": wide, "PRECISION": precision}
-    return chosen | compiled_for(rows)
+    return chosen | compiled_for(rows, exact)
 
 
-def compiled_for(rows: int, over_keys: bool = False) -> dict[str, int]:
-    """Return the warps and stages of a program: what keeps a tile in registers (docs/kernels-cuda.md)."""
-    return {"num_warps": max(2, rows // 8), "num_stages": 1 if over_keys else 2}
+def compiled_for(rows: int, exact: bool, over_keys: bool = False) -> dict[str, int]:
+    """Return the warps and stages of a program: what keeps a tile in registers (docs/kernels-cuda.md).
+
+    exact: whether float32 is multiplied without matrix units, for which the sums over keys take twice the warps.
+    """
+    return {"num_warps": max(2, rows // 8) * (2 if exact and over_keys else 1), "num_stages": 1 if over_keys else 2}

@@ -47,7 +47,11 @@ def compiled(kernel, over_keys, arch, dtype, precision):
     source = ASTSource(
         fn=kernel, signature=types, constexprs=sizes, attrs={(i,): [["tt.divisibility", 16]] for i in aligned}
     )
-    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=compiled_for(MOST_ROWS, over_keys))
+    made = triton.compile(
+        source,
+        target=GPUTarget("cuda", arch, 32),
+        options=compiled_for(MOST_ROWS, (dtype, precision) == ("fp32", "ieee"), over_keys),
+    )
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
